@@ -1,0 +1,41 @@
+# cadre_library(NAME SRCS ... DEPS ...): a static library with the project's warnings.
+# cadre_executable(NAME SRCS ... DEPS ...): a program in build/<preset>/bin.
+# cadre_test(NAME SRCS ... DEPS ... [ARGS ...] [LABELS ...] [TIMEOUT seconds]): a GoogleTest program run by ctest.
+
+add_library(cadre_warnings INTERFACE)
+target_compile_options(cadre_warnings INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Werror)
+if(CADRE_SANITIZE)
+  # gcc's flow analysis reports false positives in instrumented library headers.
+  target_compile_options(cadre_warnings INTERFACE -Wno-error=maybe-uninitialized)
+endif()
+
+function(cadre_library name)
+  cmake_parse_arguments(ARG "" "" "SRCS;DEPS" ${ARGN})
+  if(NOT ARG_SRCS)  # bootstrap
+    add_library(${name} INTERFACE)
+    target_include_directories(${name} INTERFACE ${PROJECT_SOURCE_DIR})
+    target_link_libraries(${name} INTERFACE ${ARG_DEPS})
+    return()
+  endif()
+  add_library(${name} STATIC ${ARG_SRCS})
+  target_include_directories(${name} PUBLIC ${PROJECT_SOURCE_DIR})
+  target_link_libraries(${name} PUBLIC ${ARG_DEPS} PRIVATE cadre_warnings)
+endfunction()
+
+function(cadre_executable name)
+  cmake_parse_arguments(ARG "" "" "SRCS;DEPS" ${ARGN})
+  add_executable(${name} ${ARG_SRCS})
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
+  target_link_libraries(${name} PRIVATE ${ARG_DEPS} cadre_warnings)
+endfunction()
+
+function(cadre_test name)
+  cmake_parse_arguments(ARG "" "TIMEOUT" "SRCS;DEPS;ARGS;LABELS" ${ARGN})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 300)
+  endif()
+  cadre_executable(${name} SRCS ${ARG_SRCS} DEPS ${ARG_DEPS} GTest::gtest GTest::gmock GTest::gtest_main)
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  add_test(NAME ${name} COMMAND ${name} ${ARG_ARGS} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}")
+endfunction()

@@ -1,0 +1,16 @@
+# Compiler cache, fast linker and sanitizers: what changes the speed or the checks of a build, never its result.
+
+find_program(CADRE_CCACHE ccache)
+if(CADRE_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CADRE_CCACHE})
+endif()
+
+find_program(CADRE_MOLD mold)
+if(CADRE_MOLD AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_GREATER_EQUAL 12.1)
+  add_link_options(-fuse-ld=mold)
+endif()
+
+if(CADRE_SANITIZE)
+  add_compile_options(-fsanitize=${CADRE_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all -g1)
+  add_link_options(-fsanitize=${CADRE_SANITIZE})
+endif()

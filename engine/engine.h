@@ -1,0 +1,122 @@
+// Turns requests into tokens. One thread owns the sequences, the KV blocks and the model; the rest of the world submits
+// requests through a bounded queue and is answered through each request's TokenSink.
+//
+// The loop reads: Admit, Plan, Forward, Sample, Publish.
+#ifndef CADRE_ENGINE_ENGINE_H_
+#define CADRE_ENGINE_ENGINE_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "engine/base/clock.h"
+#include "engine/experts/expert_stats.h"
+#include "engine/model/model_runner.h"
+#include "engine/request/request.h"
+#include "engine/text/tokenizer.h"
+
+namespace cadre {
+
+struct EngineOptions {
+  int32_t max_num_seqs = 64;              // sequences in a step
+  int32_t max_num_batched_tokens = 2048;  // token rows in a step
+  int32_t max_queue_requests = 256;       // waiting for their first step; one more is refused
+  int64_t max_queue_tokens = 1 << 20;     // prompt tokens of those requests
+  std::vector<int32_t> eos_token_ids;
+  int64_t stats_window_tokens = 65536;  // sliding window of the expert statistics
+};
+
+// One finished step, for whoever counts.
+struct StepReport {
+  absl::Duration duration;
+  int32_t num_sequences = 0;
+  int32_t prefill_tokens = 0;     // rows of chunks that hold prompt or recomputed tokens
+  int32_t decode_tokens = 0;      // rows that extend a sequence by one sampled token
+  int32_t recomputed_tokens = 0;  // rows that had been computed before a preemption
+  int32_t preemptions = 0;
+};
+
+// Called from the engine thread; must not block.
+class EngineObserver {
+ public:
+  virtual ~EngineObserver() = default;
+  virtual void OnStep(const StepReport& report) = 0;
+  // Right before the request's sink hears the same.
+  virtual void OnFinish(const FinishSummary& summary) = 0;
+};
+
+// Counters and gauges; each field is exact, and the set is consistent as of the end of one step.
+struct EngineSnapshot {
+  int64_t admitted_requests = 0;  // accepted by Submit
+  int64_t finished_ok = 0;
+  int64_t finished_cancelled = 0;
+  int64_t finished_deadline = 0;
+  int64_t finished_failed = 0;
+  int64_t waiting_requests = 0;  // queued or preempted
+  int64_t running_requests = 0;
+  int64_t waiting_tokens = 0;    // prompt tokens of waiting requests
+  absl::Duration oldest_wait;    // age of the oldest waiting request
+  int64_t prompt_tokens = 0;     // of requests that reached their first step
+  int64_t generated_tokens = 0;  // delivered to sinks
+  int64_t prefill_tokens = 0;    // rows, see StepReport
+  int64_t decode_tokens = 0;
+  int64_t recomputed_tokens = 0;
+  int64_t preemptions = 0;
+  int64_t steps = 0;
+  int64_t routed_tokens = 0;       // rows x MoE layers
+  int64_t routed_assignments = 0;  // rows x MoE layers x K
+  int32_t kv_blocks_free = 0;
+  int32_t kv_blocks_in_use = 0;
+  int32_t kv_blocks_cached = 0;
+  int32_t kv_blocks_total = 0;
+  absl::Time last_step_end;  // for the progress watchdog; infinite past before the first step
+};
+
+class Engine {
+ public:
+  // `tokenizer` and `observer` may be null (no text output; nobody counts) and must outlive the engine.
+  Engine(EngineOptions options, std::unique_ptr<ModelRunner> runner, const Tokenizer* tokenizer,
+         std::shared_ptr<const Clock> clock, EngineObserver* observer);
+  // Stops at once: requests still in flight end with UNAVAILABLE.
+  ~Engine();
+
+  // Starts the engine thread. Without it, a test drives the loop by Step().
+  void Start();
+
+  // Hands a request over. Never blocks. On success the sink will hear OnFinish exactly once; otherwise it is never
+  // called. RESOURCE_EXHAUSTED: the queue is full. UNAVAILABLE: draining. INVALID_ARGUMENT: prompt + max_tokens can
+  // never fit (says which limit).
+  absl::Status Submit(Request request);
+  // Wakes the loop, so that a cancel flag just set is seen at once even when the engine is idle. Any thread.
+  void Wake();
+
+  // No new requests from now on; those accepted go on. Any thread, idempotent.
+  void StartDrain();
+  bool draining() const;
+  // True once no request is queued or running; false when `deadline` passed first.
+  bool AwaitIdle(absl::Time deadline);
+
+  // One turn of the loop; false when there was nothing to do. Only without Start().
+  bool Step();
+
+  const RunnerLimits& limits() const;
+  const EngineOptions& options() const;
+  EngineSnapshot Snapshot() const;          // any thread
+  const ExpertStats& expert_stats() const;  // any thread
+  ExpertStats& expert_stats();
+
+  // Checks every invariant between sequences, blocks, queue and counters, as exact integers. Engine thread, or a test
+  // without Start(). INTERNAL names the first broken one.
+  absl::Status Audit() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace cadre
+
+#endif  // CADRE_ENGINE_ENGINE_H_

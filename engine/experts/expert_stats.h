@@ -1,0 +1,72 @@
+// What every expert did: exact counters in total, the same over a sliding window of tokens, and router health.
+// The arithmetic of router health is written here once, for metrics, API and command line alike.
+#ifndef CADRE_ENGINE_EXPERTS_EXPERT_STATS_H_
+#define CADRE_ENGINE_EXPERTS_EXPERT_STATS_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "engine/experts/step_routing.h"
+
+namespace cadre {
+
+// Counters of one MoE layer over some span of tokens.
+struct LayerCounters {
+  int64_t tokens = 0;                // rows routed
+  std::vector<int64_t> processed;    // [E] assignments computed by each expert
+  std::vector<int64_t> rerouted;     // [E] assignments that came here instead of to a full expert
+  std::vector<int64_t> reweighted;   // [E] assignments lost here, their weight given to the token's other experts
+  std::vector<int64_t> dropped;      // [E] assignments lost here
+  std::vector<double> gate_weight;   // [E] sum of routing weights
+  std::vector<double> probability;   // [E] sum of gate probabilities over rows
+  double squared_log_sum_exp = 0.0;  // sum over rows of logsumexp(z)^2
+};
+
+// Health of one router, from LayerCounters. n_i = processed + rerouted of expert i, f_i = n_i / sum n,
+// p_i = mean gate probability. A layer without tokens is reported as uniform load with zero tokens.
+struct RouterHealth {
+  double load_entropy = 1.0;    // -sum f ln f / ln E; 1 = uniform (and for E = 1)
+  double gate_entropy = 1.0;    // the same of p
+  double load_imbalance = 1.0;  // max n / mean n
+  double load_variation = 0.0;  // standard deviation of n / mean n
+  double balance_loss = 1.0;    // E * sum f_i p_i (Fedus et al. 2021); 1 at uniform
+  double z_loss = 0.0;          // mean logsumexp(z)^2 (Zoph et al. 2022)
+  int32_t unused_experts = 0;   // n_i = 0
+};
+
+RouterHealth ComputeRouterHealth(const LayerCounters& counters);
+
+struct ExpertSnapshot {
+  int32_t num_layers = 0;
+  int32_t num_experts = 0;
+  int32_t top_k = 0;
+  int64_t window_tokens = 0;          // tokens now in the window
+  std::vector<LayerCounters> total;   // [num_layers] since start or the last reset
+  std::vector<LayerCounters> window;  // [num_layers] over the last tokens
+};
+
+// Thread rules: Record from one thread (the engine's), everything else from any; neither side ever waits for the other
+// longer than a copy of the counters takes.
+class ExpertStats {
+ public:
+  // The window holds at least the last `window_tokens` tokens once so many were seen, and forgets in coarse buckets.
+  ExpertStats(int32_t num_layers, int32_t num_experts, int32_t top_k, int64_t window_tokens);
+  ~ExpertStats();
+
+  // Adds one step. Checks the accounting identity of every layer: sum of assignments = tokens * K.
+  void Record(const StepRouting& step);
+  // Sets the totals and the window back to zero.
+  void Reset();
+
+  // A consistent copy: the identity holds in it exactly.
+  ExpertSnapshot Snapshot() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace cadre
+
+#endif  // CADRE_ENGINE_EXPERTS_EXPERT_STATS_H_

@@ -1,0 +1,36 @@
+// One step as flat arrays: what the scheduler decided, in the shape the device wants. Values, no behavior.
+#ifndef CADRE_ENGINE_MODEL_FORWARD_BATCH_H_
+#define CADRE_ENGINE_MODEL_FORWARD_BATCH_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/experts/step_routing.h"
+
+namespace cadre {
+
+// T token rows of S sequences. Rows of one sequence stand together, in rising position.
+struct ForwardBatch {
+  std::vector<int32_t> token_ids;     // [T]
+  std::vector<int32_t> positions;     // [T]
+  std::vector<int32_t> row_sequence;  // [T] index into the step's sequences
+  std::vector<int32_t> kv_slots;      // [T] block * B + offset: where the row's key and value go
+  std::vector<int32_t> block_tables;  // [S, max_blocks] row-major, padded with 0
+  std::vector<int32_t> logit_rows;    // [R] rows whose logits are wanted, rising
+  int32_t num_sequences = 0;          // S
+  int32_t max_blocks = 0;             // columns of block_tables
+  bool keep_expert_ids = false;       // also return the routing choices (tests and diagnostics)
+
+  int32_t num_tokens() const { return static_cast<int32_t>(token_ids.size()); }
+};
+
+// What one step computed.
+struct ForwardResult {
+  std::vector<float> logits;  // [R, V] row-major
+  StepRouting routing;
+  std::vector<int32_t> expert_ids;  // [num_layers, T, K] when asked for
+};
+
+}  // namespace cadre
+
+#endif  // CADRE_ENGINE_MODEL_FORWARD_BATCH_H_

@@ -1,0 +1,85 @@
+// The architecture of a checkpoint, read from config.json once and checked: everything after this line trusts it.
+//
+//   family      router                                        attention                            shared expert
+//   olmoe       softmax, kSum iff norm_topk_prob (false)       q/k norm over the full width, clamp  -
+//   qwen2_moe   softmax, kSum iff norm_topk_prob (false)       q, k, v bias                         sigmoid-gated
+//   qwen3_moe   softmax, kSum iff norm_topk_prob (file: true)  q/k norm per head, H*d != D          -
+//   mixtral     softmax, kSum always                           sliding window if given              -
+#ifndef CADRE_ENGINE_MODEL_MODEL_CONFIG_H_
+#define CADRE_ENGINE_MODEL_MODEL_CONFIG_H_
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "kernels/dtype.h"
+#include "kernels/ops.h"
+
+namespace cadre {
+
+enum class ModelFamily { kOlmoe, kQwen2Moe, kQwen3Moe, kMixtral };
+std::string_view ModelFamilyName(ModelFamily family);  // the `model_type` of config.json
+
+enum class QkNorm { kNone, kPerHead, kFullWidth };
+
+// Rotary embedding, ready to use: theta, scaling and factors are already in the frequencies.
+struct RopeConfig {
+  std::vector<float> inverse_frequencies;  // [r/2]
+  float amplitude = 1.0f;                  // factor on cos and sin (YaRN)
+};
+
+struct ModelConfig {
+  ModelFamily family = ModelFamily::kOlmoe;
+  DType stored_dtype = DType::kBF16;  // `torch_dtype`/`dtype`; the tensors' own dtype decides at load
+  int64_t hidden_size = 0;            // D
+  int64_t num_layers = 0;
+  int64_t num_heads = 0;     // H
+  int64_t num_kv_heads = 0;  // G
+  int64_t head_dim = 0;      // d
+  int64_t vocab_size = 0;    // V
+  int64_t max_position_embeddings = 0;
+  float rms_norm_eps = 1e-6f;
+  bool tie_word_embeddings = false;
+  bool qkv_bias = false;
+  QkNorm qk_norm = QkNorm::kNone;
+  std::optional<float> clip_qkv;  // clamp of q, k and v before rope
+  int64_t sliding_window = 0;     // 0: none
+  RopeConfig rope;
+
+  int64_t num_experts = 0;             // E
+  int64_t expert_ffn_size = 0;         // F
+  RouterOptions router;                // top_k, score, norm
+  int64_t shared_expert_ffn_size = 0;  // 0: no shared expert
+  int64_t dense_ffn_size = 0;          // width of the layers that are not MoE
+  std::vector<bool> is_moe_layer;      // [num_layers]
+
+  int64_t num_moe_layers() const;
+};
+
+// Values of generation_config.json: what a request gets for fields that it leaves unset.
+struct GenerationDefaults {
+  std::vector<int32_t> eos_token_ids;  // from generation_config.json, else config.json
+  float temperature = 1.0f;            // `do_sample` false means 0 (greedy)
+  int32_t top_k = 0;
+  float top_p = 1.0f;
+  float min_p = 0.0f;
+  std::optional<int32_t> max_new_tokens;
+};
+
+// Parses and checks the text of a config.json. INVALID_ARGUMENT names the key, the value and the limit;
+// UNIMPLEMENTED names an architecture or option that cadre does not run.
+absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json);
+// `generation_json` may be empty (no such file); `config_json` supplies eos_token_id then.
+absl::StatusOr<GenerationDefaults> ParseGenerationDefaults(std::string_view generation_json,
+                                                           std::string_view config_json);
+
+absl::StatusOr<ModelConfig> LoadModelConfig(const std::filesystem::path& model_dir);
+absl::StatusOr<GenerationDefaults> LoadGenerationDefaults(const std::filesystem::path& model_dir);
+
+}  // namespace cadre
+
+#endif  // CADRE_ENGINE_MODEL_MODEL_CONFIG_H_

@@ -1,0 +1,83 @@
+// The tensors of one model on a device, under names of our own, whatever the checkpoint called them.
+#ifndef CADRE_ENGINE_MODEL_WEIGHTS_H_
+#define CADRE_ENGINE_MODEL_WEIGHTS_H_
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/model/model_config.h"
+#include "kernels/device.h"
+#include "kernels/ops.h"
+
+namespace cadre {
+
+// Views into Weights::buffers; empty where the model has no such tensor.
+struct LayerWeights {
+  ConstView attention_norm;  // [D]
+  ConstView q, k, v;         // [H*d, D], [G*d, D], [G*d, D]
+  ConstView q_bias, k_bias, v_bias;
+  ConstView q_norm, k_norm;  // [d] per head, or [H*d] and [G*d] over the full width
+  ConstView o;               // [D, H*d]
+  ConstView ffn_norm;        // [D]
+  // MoE layers
+  ConstView router;                 // [E, D]
+  std::vector<MlpWeights> experts;  // [E]
+  MlpWeights shared_expert;
+  ConstView shared_expert_gate;  // [1, D]
+  // Dense layers
+  MlpWeights dense;
+};
+
+struct Weights {
+  ConstView embedding;   // [V, D]
+  ConstView final_norm;  // [D]
+  ConstView head;        // [V, D]; the embedding's view when tied
+  std::vector<LayerWeights> layers;
+  DType dtype = DType::kBF16;         // of the matrices
+  std::vector<DeviceBuffer> buffers;  // own what the views show
+};
+
+struct WeightsOptions {
+  // Convert every tensor to this type while loading; absent: keep what the checkpoint stores.
+  std::optional<DType> dtype;
+  // Called from the loading thread now and then with bytes read and bytes in all.
+  std::function<void(int64_t done_bytes, int64_t total_bytes)> on_progress;
+};
+
+// What loading will need, from the headers alone: no tensor data is read.
+struct CheckpointSummary {
+  DType dtype = DType::kBF16;  // of the matrices as they will be held
+  int64_t num_tensors = 0;
+  int64_t file_bytes = 0;    // tensor data in the checkpoint
+  int64_t dense_bytes = 0;   // on the device: everything but routed experts
+  int64_t expert_bytes = 0;  // on the device: all routed experts
+};
+
+// Opens model_dir (model.safetensors, or model.safetensors.index.json with its shards), checks every header, and that
+// each tensor the config asks for is there with its shape, and that no tensor is left over. Errors name file, tensor
+// and reason. Nothing is allocated beyond the headers.
+class Checkpoint {
+ public:
+  static absl::StatusOr<std::unique_ptr<Checkpoint>> Open(const std::filesystem::path& model_dir,
+                                                          const ModelConfig& config, WeightsOptions options = {});
+  ~Checkpoint();
+
+  const CheckpointSummary& summary() const;
+  // Reads all tensors into buffers of `device`. RESOURCE_EXHAUSTED when they do not fit; DATA_LOSS when a file ends
+  // early or changes while it is read.
+  absl::StatusOr<Weights> Load(Device& device) const;
+
+ private:
+  struct State;
+  explicit Checkpoint(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace cadre
+
+#endif  // CADRE_ENGINE_MODEL_WEIGHTS_H_

@@ -1,0 +1,158 @@
+// The vocabulary of the engine: each verb is one step of a Mixture-of-Experts transformer, output first.
+//
+// Shapes:  T token rows of the step     S sequences        R rows whose logits are wanted
+//          D hidden size                H query heads      G kv heads         d head dimension
+//          E experts                    K experts a token  F expert width     V vocabulary
+//          B tokens in a KV block       A = T * K assignments; assignment a = t * K + j is row t's j-th choice
+//
+// Activations are float32 unless said otherwise; weights are float32, bfloat16 or float16 as loaded; all accumulation
+// is in float32. With bfloat16 weights the activations of a matrix product are rounded to bfloat16 first (as the models
+// were trained); with float32 and float16 weights they stay float32.
+//
+// Contract of every verb: what a row computes depends on that row and on the weights alone, bit for bit; never on T,
+// on the other rows or on the number of threads. Shapes are checked with CADRE_CHECK; device errors surface at
+// Device::Synchronize. Calls come from one thread; outputs never alias inputs unless the verb says "in place".
+#ifndef CADRE_KERNELS_OPS_H_
+#define CADRE_KERNELS_OPS_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "absl/status/status.h"
+#include "kernels/view.h"
+
+namespace cadre {
+
+// Where each row's keys and values are.
+struct PagedKv {
+  ConstView k_cache;       // [num_blocks, G, B, d] f32, bf16 or f16
+  ConstView v_cache;       // [num_blocks, G, B, d] like k_cache
+  ConstView block_tables;  // [S, max_blocks] i32: block of positions [i*B, (i+1)*B) of a sequence
+  ConstView row_sequence;  // [T] i32: the sequence of each row
+  ConstView positions;     // [T] i32: the position of each row in its sequence
+};
+
+struct AttentionOptions {
+  float scale = 0.0f;          // multiplies q.k; usually 1/sqrt(d)
+  int64_t sliding_window = 0;  // w > 0: position j is visible to i iff 0 <= i - j < w; 0: all of the past
+};
+
+enum class RouterScore { kSoftmax, kSigmoid, kIdentity };
+// How a group of experts is scored when only the best groups may be chosen from.
+enum class GroupScore { kMax, kTop2Sum };
+// What happens to the weights of the K chosen experts.
+enum class WeightNorm {
+  kNone,     // w = s[idx]
+  kSum,      // w / (sum(w) + norm_epsilon)
+  kSoftmax,  // softmax over the K chosen logits
+};
+
+// The one parameterized router; engine/model/model_config.h says which family uses which setting.
+struct RouterOptions {
+  int64_t top_k = 0;
+  RouterScore score = RouterScore::kSoftmax;
+  WeightNorm norm = WeightNorm::kNone;
+  float norm_epsilon = 0.0f;
+  float scaling_factor = 1.0f;  // multiplies the weights last
+  int64_t num_groups = 1;       // > 1: E is divided into equal groups, and only the best groups are chosen from
+  int64_t num_kept_groups = 1;
+  GroupScore group_score = GroupScore::kMax;
+};
+
+// The matrices of one gated MLP: down( silu(gate x) * (up x) ).
+struct MlpWeights {
+  ConstView gate;  // [F, D]
+  ConstView up;    // [F, D]
+  ConstView down;  // [D, F]
+};
+
+// Sums over the rows of a step for one MoE layer; verbs add to them.
+struct RoutingTally {
+  View assignments;           // [E] i64: assignments per expert
+  View gate_weight;           // [E] f64: sum of the routing weights
+  View probability;           // [E] f64: sum over rows of the gate probability
+  View squared_log_sum_exp;   // [1] f64: sum over rows of logsumexp(z)^2
+  View sequence_assignments;  // [S] i64: assignments per sequence of the step
+};
+
+// Upper bounds of every shape an engine will use, for scratch memory that is allocated once.
+struct OpsLimits {
+  int64_t max_tokens = 0;          // T
+  int64_t hidden_size = 0;         // D
+  int64_t max_linear_inputs = 0;   // largest K dimension of a Linear
+  int64_t max_linear_outputs = 0;  // largest N dimension of a Linear except the head's
+  int64_t num_heads = 0;           // H
+  int64_t head_dim = 0;            // d
+  int64_t max_positions = 0;       // longest sequence
+  int64_t num_experts = 0;         // E
+  int64_t top_k = 0;               // K
+  int64_t max_ffn_size = 0;        // largest F of any MLP, shared and dense ones included
+};
+
+class Ops {
+ public:
+  virtual ~Ops() = default;
+
+  // Bytes of scratch that Reserve will take for `limits`, for the memory plan.
+  virtual size_t ScratchBytes(const OpsLimits& limits) const = 0;
+  // Allocates all scratch; must be called once before the verbs below. RESOURCE_EXHAUSTED when it does not fit.
+  virtual absl::Status Reserve(const OpsLimits& limits) = 0;
+
+  // out[i] = table[rows[i]], converted to float32. Also the token embedding.
+  virtual void GatherRows(View out /*[R, D]*/, ConstView table /*[N, D] any float*/, ConstView rows /*[R] i32*/) = 0;
+
+  // out = x * rsqrt(mean(x^2) + epsilon) * weight over the last dimension. In place when out is x.
+  virtual void RmsNorm(View out /*[N, D]*/, ConstView x /*[N, D]*/, ConstView weight /*[D] any float*/,
+                       float epsilon) = 0;
+
+  // out = x W^T + bias, or out += x W^T (+ bias) when `accumulate`.
+  virtual void Linear(View out /*[T, N]*/, ConstView x /*[T, K]*/, ConstView weight /*[N, K]*/,
+                      ConstView bias /*[N] any float, or empty*/, bool accumulate) = 0;
+
+  // x = clamp(x, -limit, limit), in place.
+  virtual void Clamp(View x, float limit) = 0;
+
+  // cos/sin of positions[t] * inverse_frequencies[i], times `amplitude`; once a step, shared by all layers.
+  virtual void RopeTable(View cos /*[T, r/2]*/, View sin /*[T, r/2]*/, ConstView positions /*[T] i32*/,
+                         ConstView inverse_frequencies /*[r/2]*/, float amplitude) = 0;
+  // Rotates pairs (i, i + r/2) of the first r dimensions of every head, in place ("NeoX" order; Su et al. 2021).
+  virtual void Rope(View x /*[T, H, d]*/, ConstView cos /*[T, r/2]*/, ConstView sin /*[T, r/2]*/) = 0;
+
+  // Stores each row's key and value at slot = block * B + offset, rounded to the cache's dtype.
+  virtual void WriteKv(View k_cache /*[num_blocks, G, B, d]*/, View v_cache, ConstView k /*[T, G, d]*/,
+                       ConstView v /*[T, G, d]*/, ConstView slots /*[T] i32*/) = 0;
+  // Causal attention of every row over positions 0..positions[t] of its sequence (the row's own key included, which
+  // WriteKv has stored). Query head h reads kv head h / (H / G). The order of summation is by position alone.
+  virtual void PagedAttention(View out /*[T, H, d]*/, ConstView q /*[T, H, d]*/, const PagedKv& kv,
+                              const AttentionOptions& options) = 0;
+
+  // Chooses K experts per row: s = score(z); c = s + selection_bias; top-K of c (ties: lowest id first, ids in order of
+  // falling c); weights from s. `probabilities` is the gate distribution for statistics: softmax(z) for kSoftmax and
+  // kIdentity, s / sum(s) for kSigmoid.
+  virtual void RouteTopK(View expert_ids /*[T, K] i32*/, View weights /*[T, K]*/, View probabilities /*[T, E]*/,
+                         View log_sum_exp /*[T]*/, ConstView logits /*[T, E]*/,
+                         ConstView selection_bias /*[E] f32, or empty*/, const RouterOptions& options) = 0;
+  virtual void TallyRouting(const RoutingTally& tally, ConstView expert_ids /*[T, K] i32*/,
+                            ConstView weights /*[T, K]*/, ConstView probabilities /*[T, E]*/,
+                            ConstView log_sum_exp /*[T]*/, ConstView row_sequence /*[T] i32*/) = 0;
+  // Sorts assignments by expert, stably: those of expert e are order[offsets[e]..offsets[e+1]).
+  virtual void GroupByExpert(View order /*[A] i32*/, View offsets /*[E + 1] i32*/,
+                             ConstView expert_ids /*[T, K] i32*/) = 0;
+
+  // y[a] = experts[e](x[a / K]) for the assignments a of every expert e whose matrices are present; rows of absent
+  // experts (empty views) are left alone.
+  virtual void ExpertFfn(View y /*[A, D]*/, ConstView x /*[T, D]*/, ConstView order /*[A] i32*/,
+                         ConstView offsets /*[E + 1] i32*/, std::span<const MlpWeights> experts /*[E]*/) = 0;
+  // x[t] += sum over j of weights[t, j] * y[t * K + j], in the order of j.
+  virtual void Combine(View x /*[T, D]*/, ConstView y /*[A, D]*/, ConstView weights /*[T, K]*/) = 0;
+
+  // out = down( silu(gate x) * (up x) ): shared experts and dense layers.
+  virtual void GatedMlp(View out /*[T, D]*/, ConstView x /*[T, D]*/, const MlpWeights& weights) = 0;
+  // x += y, or x += sigmoid(gate_logits[t]) * y[t] when gate logits are given.
+  virtual void AddGated(View x /*[T, D]*/, ConstView y /*[T, D]*/, ConstView gate_logits /*[T, 1], or empty*/) = 0;
+};
+
+}  // namespace cadre
+
+#endif  // CADRE_KERNELS_OPS_H_
