@@ -1,0 +1,53 @@
+# make demo      install what is missing, build, serve the demo model, send a prompt, show the experts, stop
+# make build     the release build: build/release/bin/cadre-server and build/release/bin/cadre
+# make test      install, build, run every test that needs no GPU
+# make sanitize  the tests of kernels and engine under ASan+UBSan and under TSan
+# make lint      clang-format and clang-tidy
+# make bench     kernel and engine benchmarks
+# make clean     remove build/
+
+JOBS ?= $(shell nproc)
+
+.PHONY: build test demo sanitize asan tsan lint format tidy bench clean
+
+build:
+	tools/install_dependencies.sh build
+	cmake --preset release -DCADRE_TESTS=OFF
+	cmake --build --preset release -j $(JOBS)
+
+test:
+	tools/install_dependencies.sh test
+	cmake --preset release -DCADRE_TESTS=ON
+	cmake --build --preset release -j $(JOBS)
+	ctest --preset release
+
+demo: build
+	tools/demo.sh
+
+sanitize: asan tsan
+
+asan tsan:
+	tools/install_dependencies.sh test
+	cmake --preset $@
+	cmake --build --preset $@ -j $(JOBS)
+	ctest --preset $@
+
+lint: format tidy
+
+format:
+	tools/lint.sh format
+
+tidy:
+	tools/install_dependencies.sh test
+	cmake --preset release -DCADRE_TESTS=ON
+	tools/lint.sh tidy
+
+bench:
+	tools/install_dependencies.sh test
+	cmake --preset release -DCADRE_TESTS=ON
+	cmake --build --preset release -j $(JOBS) --target kernel_bench engine_bench
+	build/release/bin/kernel_bench
+	build/release/bin/engine_bench
+
+clean:
+	rm -rf build

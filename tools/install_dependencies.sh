@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Installs what the build, the tests and the demo need and this machine lacks, from the distribution's own packages
+# (Debian 12, Ubuntu 24.04). Does nothing, and needs no privileges, when all is there.
+#
+#   tools/install_dependencies.sh [build|test]     test (the default) includes build
+set -euo pipefail
+
+build_packages=(
+  g++ cmake ninja-build make pkg-config ccache mold
+  libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc libabsl-dev
+  libspdlog-dev prometheus-cpp-dev libcli11-dev nlohmann-json3-dev
+  libpcre2-dev libutf8proc-dev libboost-dev libxxhash-dev zlib1g-dev
+  libssl-dev libc-ares-dev libre2-dev
+)
+test_packages=(
+  libgtest-dev libgmock-dev libbenchmark-dev clang-format clang-tidy
+  python3 python3-grpcio python3-protobuf prometheus
+)
+
+packages=("${build_packages[@]}")
+case "${1:-test}" in
+  build) ;;
+  test) packages+=("${test_packages[@]}") ;;
+  *) echo "usage: $0 [build|test]" >&2; exit 64 ;;
+esac
+
+missing=()
+for package in "${packages[@]}"; do
+  state=$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)
+  [ "$state" = installed ] || missing+=("$package")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+if ! command -v apt-get >/dev/null; then
+  echo "install_dependencies: this system has no apt-get; install the equivalents of: ${missing[*]}" >&2
+  exit 69
+fi
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+  if ! command -v sudo >/dev/null; then
+    echo "install_dependencies: run as root, or install: apt-get install ${missing[*]}" >&2
+    exit 77
+  fi
+  as_root=(sudo)
+fi
+echo "installing: ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+"${as_root[@]}" apt-get update -q
+# The prometheus package would start a service of its own where an init system runs; the tests start theirs.
+"${as_root[@]}" apt-get install -q -y --no-install-recommends "${missing[@]}"
