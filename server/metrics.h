@@ -1,0 +1,126 @@
+// What cadre tells Prometheus. Events are counted here as they happen; everything that is state (queues, KV blocks,
+// routing, expert load) is read when a page is rendered, from one EngineSnapshot and one ExpertSnapshot, so that the
+// sums within a page hold exactly. Every name is declared once, in server/metric_names.h.
+#ifndef CADRE_SERVER_METRICS_H_
+#define CADRE_SERVER_METRICS_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/time/time.h"
+#include "engine/base/clock.h"
+#include "engine/engine.h"
+#include "engine/experts/expert_stats.h"
+
+namespace cadre {
+
+// Why a request was refused before the engine took it.
+enum class RejectReason {
+  kInvalid,      // a field is malformed or out of range
+  kTooLarge,     // can never fit: prompt, max_tokens or message size
+  kUnsupported,  // asks for something this release does not do
+  kNotFound,     // names another model
+  kQueueFull,    // the engine's queue had no room
+  kNotServing,   // loading or draining
+  kDeadline,     // its deadline had passed on arrival
+};
+inline constexpr int kNumRejectReasons = 7;
+
+// Where the matrix of layer x expert stands. It always stands on the page of the experts.
+enum class ExpertMatrixPlacement {
+  kAuto,    // on the default page too when layers x experts <= kMaxInlineExperts
+  kFull,    // on the default page too
+  kRanked,  // the default page has the hottest and coldest experts only
+};
+inline constexpr int64_t kMaxInlineExperts = 1024;
+
+// The default page without the matrix stays within this many sample lines for every model.
+inline constexpr int kMaxDefaultSampleLines = 400;
+
+struct MetricsOptions {
+  std::string version;   // of this build
+  std::string revision;  // source revision of this build
+  ExpertMatrixPlacement expert_matrix = ExpertMatrixPlacement::kAuto;
+  // Requests in flight and no step finished for so long: the engine counts as stalled.
+  absl::Duration stall_timeout = absl::Seconds(60);
+};
+
+// What is being served. Known once the model is loaded; constant from then on.
+struct ServedModel {
+  std::string name;
+  std::string family;   // as in config.json, or "simulated"
+  std::string dtype;    // of the weights
+  std::string device;   // "cpu", ...
+  std::string kernels;  // instruction set in use
+  std::string kv_dtype;
+  int32_t num_layers = 0;  // MoE layers
+  int32_t num_experts = 0;
+  int32_t top_k = 0;
+  int32_t kv_block_size = 0;
+  int32_t num_kv_blocks = 0;
+  int32_t max_queue_requests = 0;
+  int32_t max_running_requests = 0;
+  // Bytes reserved by each pool.
+  int64_t dense_weight_bytes = 0;
+  int64_t expert_weight_bytes = 0;
+  int64_t kv_cache_bytes = 0;
+  int64_t workspace_bytes = 0;
+};
+
+// Where state is read from when a page is rendered. The functions must be callable from any thread and must not wait
+// for the engine longer than a copy takes.
+struct MetricsSources {
+  std::function<EngineSnapshot()> engine;
+  std::function<ExpertSnapshot()> experts;
+};
+
+// True when requests are in flight, at least one of them for `timeout`, and no step has ended for `timeout`.
+bool EngineStalled(const EngineSnapshot& snapshot, absl::Time now, absl::Duration timeout);
+
+// Thread rules: every method may be called from any thread. The On... methods never wait for a page to be rendered:
+// they add to atomics or take a histogram's own lock for some nanoseconds.
+class Metrics final : public EngineObserver {
+ public:
+  // `clock` is the engine's clock.
+  Metrics(MetricsOptions options, std::shared_ptr<const Clock> clock);
+  ~Metrics() override;
+
+  // Life cycle of the server.
+  void SetLoadProgress(double ratio);       // [0, 1] of the checkpoint's bytes
+  void SetModel(ServedModel model);         // once, when the model is loaded
+  void SetSources(MetricsSources sources);  // the engine exists from now on
+  void ClearSources();                      // the engine ends: pages go on with the last values
+  void SetReady(bool ready);                // new requests are accepted
+  void SetDraining(bool draining);
+  void SetLoadDuration(absl::Duration since_process_start);
+
+  // Life of a request, told by the service. Each received request is rejected or admitted (Engine::Submit said OK; the
+  // engine counts those), never both.
+  void OnReceived();
+  void OnRejected(RejectReason reason);
+  // Arrival to the first token handed to the stream.
+  void OnFirstToken(absl::Duration since_arrival);
+  // Gap between two deliveries of one request; `tokens` >= 1 is the number in the later one.
+  void OnInterToken(absl::Duration gap, int64_t tokens);
+  // Bytes that entered (positive) or left (negative) the outbox of a response stream.
+  void AddOutboxBytes(int64_t delta);
+
+  // EngineObserver: called from the engine thread.
+  void OnStep(const StepReport& report) override;
+  void OnFinish(const FinishSummary& summary) override;
+
+  // The default page, in the text format 0.0.4.
+  std::string RenderDefaultPage();
+  // The page of the experts: health of every layer, and the whole matrix of layer x expert.
+  std::string RenderExpertPage();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace cadre
+
+#endif  // CADRE_SERVER_METRICS_H_
