@@ -1,0 +1,286 @@
+"""The public API as a stranger sees it: a client written from the protos alone, against a real server process."""
+
+import random
+import threading
+import time
+import unittest
+
+import grpc
+
+from harness import Completion, Server, error_details, experts, generation, models, request
+
+
+class GenerateTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.server = Server("--max-num-seqs", 32)
+        cls.vocab_size = cls.server.models.GetModel(models.GetModelRequest(), timeout=5).model.architecture.vocab_size
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.server.stop()
+
+    def generate(self, message, timeout=30):
+        return Completion(self.server.generation.Generate(message, timeout=timeout))
+
+    def assert_clean(self):
+        self.server.wait_until_idle()
+        self.assertEqual(self.server.audit(), [])
+
+    def test_stream_begins_continues_and_finishes(self):
+        answer = self.generate(request("Once upon a time", max_tokens=24, temperature=0))
+        self.assertGreater(answer.started.prompt_tokens, 0)
+        self.assertTrue(answer.started.request_id)
+        self.assertTrue(answer.text.strip())
+        self.assertEqual(answer.finished.usage.generated_tokens, len(answer.token_ids))
+        self.assertEqual(answer.finished.usage.prompt_tokens, answer.started.prompt_tokens)
+        self.assertGreater(answer.finished.timings.total.ToMicroseconds(), 0)
+
+    def test_routing_report_accounts_for_every_assignment(self):
+        answer = self.generate(request("Once upon a time", max_tokens=10, temperature=0))
+        architecture = self.server.models.GetModel(models.GetModelRequest(), timeout=5).model.architecture
+        # The last token is sampled but never run through the model.
+        rows = answer.finished.usage.prompt_tokens + answer.finished.usage.generated_tokens - 1
+        routing = answer.finished.routing
+        self.assertEqual(routing.processed + routing.rerouted + routing.reweighted + routing.dropped,
+                         rows * len(architecture.moe_layers) * architecture.top_k)
+
+    def test_unary_says_the_same_as_the_stream(self):
+        stream = self.generate(request("12 + 30 =", max_tokens=8, temperature=0))
+        unary = self.server.generation.GenerateText(
+            generation.GenerateTextRequest(text="12 + 30 =", sampling=generation.SamplingParams(temperature=0),
+                                           stopping=generation.StopConditions(max_tokens=8)), timeout=30)
+        self.assertEqual(unary.sequences[0].text, stream.text)
+        self.assertEqual(list(unary.sequences[0].token_ids), stream.token_ids)
+
+    def test_token_ids_in_are_the_same_as_text_in(self):
+        ids = self.server.generation.Tokenize(generation.TokenizeRequest(text="def add("), timeout=5)
+        ids = list(ids.token_ids) if hasattr(ids, "token_ids") else [t.token_id for t in ids.tokens]
+        from_text = self.generate(request("def add(", max_tokens=12, temperature=0))
+        from_ids = self.generate(request(ids=ids, max_tokens=12, temperature=0))
+        self.assertEqual(from_text.token_ids, from_ids.token_ids)
+        back = self.server.generation.Detokenize(generation.DetokenizeRequest(token_ids=ids), timeout=5)
+        self.assertEqual(back.text, "def add(")
+
+    def test_a_seed_gives_the_same_text_alone_and_among_others(self):
+        message = request("Once upon a time", max_tokens=40, temperature=1.2, top_k=50, top_p=0.95, min_p=0.01, seed=11)
+        alone = self.generate(message)
+        noise = [threading.Thread(target=lambda i=i: self.generate(
+            request("The " + "old " * i, max_tokens=60, temperature=1, seed=i))) for i in range(12)]
+        for thread in noise:
+            thread.start()
+        together = [self.generate(message) for _ in range(3)]
+        for thread in noise:
+            thread.join()
+        for answer in together:
+            self.assertEqual(answer.token_ids, alone.token_ids)
+            self.assertEqual(answer.text, alone.text)
+        self.assertEqual(alone.started.seed, 11)
+
+    def test_an_unset_seed_is_told_and_repeats_the_answer(self):
+        first = self.generate(request("Once upon a time", max_tokens=16, temperature=1))
+        second = self.generate(request("Once upon a time", max_tokens=16, temperature=1, seed=first.started.seed))
+        self.assertEqual(first.token_ids, second.token_ids)
+
+    def test_stop_strings_cut_the_text_across_token_borders(self):
+        whole = self.generate(request("Once upon a time", max_tokens=48, temperature=0)).text
+        middle = len(whole) // 2
+        stop = whole[middle:middle + 7]
+        message = request("Once upon a time", max_tokens=48, temperature=0)
+        message.stopping.stop_strings.append(stop)
+        answer = self.generate(message)
+        self.assertEqual(answer.text, whole[:whole.index(stop)])
+        self.assertEqual(answer.finished.reason, generation.FINISH_REASON_STOP_STRING)
+        self.assertEqual(answer.finished.matched_stop_string, stop)
+
+        message.stopping.include_stop_string = True
+        self.assertEqual(self.generate(message).text, whole[:whole.index(stop) + len(stop)])
+
+    def test_stop_tokens_end_the_sequence(self):
+        whole = self.generate(request("Once upon a time", max_tokens=24, temperature=0)).token_ids
+        stop = whole[10]
+        message = request("Once upon a time", max_tokens=24, temperature=0)
+        message.stopping.stop_token_ids.append(stop)
+        answer = self.generate(message)
+        self.assertEqual(answer.token_ids, whole[:whole.index(stop) + 1])
+        self.assertEqual(answer.finished.reason, generation.FINISH_REASON_STOP_TOKEN)
+        self.assertEqual(answer.finished.matched_token_id, stop)
+
+    def test_length_ends_the_sequence_and_ignore_eos_is_honored(self):
+        message = request("Once upon a time", max_tokens=200, temperature=0)
+        message.stopping.ignore_eos = True
+        answer = self.generate(message)
+        self.assertEqual(answer.finished.reason, generation.FINISH_REASON_LENGTH)
+        self.assertEqual(len(answer.token_ids), 200)
+
+    def test_cancel_frees_the_blocks(self):
+        for _ in range(5):
+            message = request("Once upon a time", max_tokens=800, temperature=0)
+            message.stopping.ignore_eos = True
+            stream = self.server.generation.Generate(message, timeout=60)
+            for event in stream:
+                if event.WhichOneof("event") == "delta":
+                    break
+            stream.cancel()
+            self.assertLess(self.server.wait_until_idle(), 1.0)
+        self.assertGreaterEqual(self.server.metric("cadre_requests_finished_total", outcome="cancelled"), 5)
+        self.assert_clean()
+
+    def test_deadlines_end_requests(self):
+        message = request("Once upon a time", max_tokens=900, temperature=0)
+        message.stopping.ignore_eos = True
+        before = self.server.metric("cadre_requests_finished_total", outcome="deadline")
+        for timeout in (0.05, 0.1):
+            with self.assertRaises(grpc.RpcError) as caught:
+                self.generate(message, timeout=timeout)
+            self.assertEqual(caught.exception.code(), grpc.StatusCode.DEADLINE_EXCEEDED)
+        self.assert_clean()
+        # The client gives up by its own clock too, so the server may hear of it as a cancellation.
+        ended = self.server.metric("cadre_requests_finished_total", outcome="deadline")
+        ended += self.server.metric("cadre_requests_finished_total", outcome="cancelled")
+        self.assertGreaterEqual(ended, before + 2)
+
+    def test_two_thousand_random_cancellations_leave_nothing_behind(self):
+        rng = random.Random(5)
+        work = threading.Semaphore(24)
+        lock = threading.Lock()
+        failures = []
+
+        def one(seed, after, delay):
+            try:
+                message = request("The quick brown fox " * (1 + seed % 7), max_tokens=120, temperature=1, seed=seed)
+                message.stopping.ignore_eos = True
+                stream = self.server.generation.Generate(message, timeout=60)
+                threading.Timer(delay, stream.cancel).start() if delay else None
+                for count, _ in enumerate(stream):
+                    if count == after:
+                        stream.cancel()
+            except grpc.RpcError as error:
+                if error.code() not in (grpc.StatusCode.CANCELLED, grpc.StatusCode.RESOURCE_EXHAUSTED):
+                    with lock:
+                        failures.append(f"{error.code()}: {error.details()}")
+            finally:
+                work.release()
+
+        threads = []
+        for seed in range(2000):
+            work.acquire()
+            delay = rng.choice([0, 0, 0.001, 0.005, 0.02])
+            threads.append(threading.Thread(target=one, args=(seed, rng.randrange(0, 12), delay)))
+            threads[-1].start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(failures[:5], [])
+        self.assert_clean()
+        # A survivor among them still gets the answer it would get alone.
+        first = self.generate(request("Once upon a time", max_tokens=16, temperature=0))
+        self.assertEqual(len(first.token_ids), first.finished.usage.generated_tokens)
+
+    def test_invalid_fields_are_refused_by_name(self):
+        nan = float("nan")
+        cases = [
+            (dict(temperature=-0.5), "sampling.temperature"), (dict(temperature=nan), "sampling.temperature"),
+            (dict(temperature=1e9), "sampling.temperature"), (dict(top_p=0.0), "sampling.top_p"),
+            (dict(top_p=1.5), "sampling.top_p"), (dict(top_p=nan), "sampling.top_p"),
+            (dict(top_k=-7), "sampling.top_k"), (dict(min_p=-0.1), "sampling.min_p"),
+            (dict(min_p=2.0), "sampling.min_p"),
+        ]
+        for sampling, field in cases:
+            self.expect_invalid(request("hello", max_tokens=4, **sampling), field)
+        for count in (0, -1, -(2**31)):
+            self.expect_invalid(request("hello", max_tokens=count), "stopping.max_tokens")
+        self.expect_invalid(request("hello", max_tokens=2**31 - 1), "stopping.max_tokens")
+        self.expect_invalid(request("", max_tokens=4), "text")
+        self.expect_invalid(request(ids=[], max_tokens=4), None)
+        self.expect_invalid(request(max_tokens=4), "input")
+        for token in (-1, self.vocab_size, 2**31 - 1):
+            self.expect_invalid(request(ids=[1, token], max_tokens=4), "token_ids.ids")
+        for stop in ("", "x" * 5000):
+            message = request("hello", max_tokens=4)
+            message.stopping.stop_strings.append(stop)
+            self.expect_invalid(message, "stopping.stop_strings")
+        message = request("hello", max_tokens=4)
+        message.stopping.stop_strings.extend(str(i) for i in range(1000))
+        self.expect_invalid(message, "stopping.stop_strings")
+        message = request("hello", max_tokens=4)
+        message.stopping.stop_token_ids.append(self.vocab_size)
+        self.expect_invalid(message, "stopping.stop_token_ids")
+        self.expect_invalid(request(ids=[5] * 100000, max_tokens=4), "token_ids")
+        self.assert_clean()
+
+    def expect_invalid(self, message, field):
+        with self.assertRaises(grpc.RpcError, msg=str(message)[:200]) as caught:
+            self.generate(message)
+        error = caught.exception
+        self.assertEqual(error.code(), grpc.StatusCode.INVALID_ARGUMENT, error.details())
+        details = error_details(error)
+        self.assertIn("ErrorInfo", details, error.details())
+        if field:
+            fields = [v.field for v in details["BadRequest"].field_violations]
+            self.assertTrue(any(field in f for f in fields), f"{field} not in {fields}")
+
+    def test_fields_of_later_releases_are_refused_by_name(self):
+        def with_fields(change):
+            message = request("hello", max_tokens=4)
+            change(message)
+            return message
+
+        cases = [
+            (lambda m: setattr(m.sampling, "n", 2), "n"),
+            (lambda m: setattr(m.sampling, "presence_penalty", 0.5), "presence_penalty"),
+            (lambda m: setattr(m.sampling, "repetition_penalty", 1.1), "repetition_penalty"),
+            (lambda m: m.sampling.logit_bias.update({5: 1.0}), "logit_bias"),
+            (lambda m: m.sampling.allowed_token_ids.append(5), "allowed_token_ids"),
+            (lambda m: setattr(m.stopping, "min_tokens", 2), "min_tokens"),
+            (lambda m: setattr(m.output, "logprobs", True), "logprobs"),
+            (lambda m: setattr(m.structured_output, "regex", "a+"), "structured_output"),
+            (lambda m: setattr(m.scheduling, "priority", 3), "priority"),
+            (lambda m: m.chat.messages.add(role="user", content="hi"), "chat"),
+        ]
+        for change, field in cases:
+            with self.assertRaises(grpc.RpcError) as caught:
+                self.generate(with_fields(change))
+            self.assertEqual(caught.exception.code(), grpc.StatusCode.UNIMPLEMENTED, field)
+            self.assertIn(field, caught.exception.details())
+            self.assertIn("ErrorInfo", error_details(caught.exception))
+
+    def test_unknown_models_are_not_found(self):
+        message = request("hello", max_tokens=2)
+        message.model = "somebody-elses"
+        with self.assertRaises(grpc.RpcError) as caught:
+            self.generate(message)
+        self.assertEqual(caught.exception.code(), grpc.StatusCode.NOT_FOUND)
+        self.assertIn("ResourceInfo", error_details(caught.exception))
+
+    def test_expert_stats_add_up(self):
+        self.generate(request("Once upon a time", max_tokens=10, temperature=0))
+        self.server.wait_until_idle()
+        stats = self.server.experts.GetExpertStats(experts.GetExpertStatsRequest(), timeout=5).stats
+        self.assertTrue(stats.total)
+        for layer in stats.total:
+            self.assertEqual(sum(layer.processed), layer.tokens * stats.top_k)
+            self.assertGreater(layer.health.load_entropy, 0)
+            self.assertLessEqual(layer.health.load_entropy, 1 + 1e-9)
+
+    def test_expert_stats_can_be_watched(self):
+        message = experts.WatchExpertStatsRequest()
+        message.interval.FromMilliseconds(100)
+        stream = self.server.experts.WatchExpertStats(message, timeout=10)
+        seen = [next(stream).stats.time.ToMilliseconds() for _ in range(3)]
+        stream.cancel()
+        self.assertLess(seen[0], seen[2])
+
+    def test_a_ping_every_ten_seconds_without_calls_is_tolerated(self):
+        options = [("grpc.keepalive_time_ms", 10000), ("grpc.keepalive_timeout_ms", 5000),
+                   ("grpc.keepalive_permit_without_calls", 1), ("grpc.http2.max_pings_without_data", 0)]
+        states = []
+        with grpc.insecure_channel(self.server.address, options=options) as channel:
+            grpc.channel_ready_future(channel).result(5)
+            channel.subscribe(states.append)
+            time.sleep(45)
+        bad = [s for s in states if s not in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.SHUTDOWN)]
+        self.assertEqual(bad, [])
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
