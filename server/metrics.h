@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/time/time.h"
 #include "engine/base/clock.h"
@@ -55,7 +56,7 @@ struct ServedModel {
   std::string device;   // "cpu", ...
   std::string kernels;  // instruction set in use
   std::string kv_dtype;
-  int32_t num_layers = 0;  // MoE layers
+  std::vector<int32_t> moe_layers;  // index in the model of each MoE layer: the value of the label `layer`
   int32_t num_experts = 0;
   int32_t top_k = 0;
   int32_t kv_block_size = 0;
