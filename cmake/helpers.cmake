@@ -39,3 +39,18 @@ function(cadre_test name)
   add_test(NAME ${name} COMMAND ${name} ${ARG_ARGS} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
   set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}")
 endfunction()
+
+# cadre_fuzz(NAME SRCS ... DEPS ...): NAME_fuzz is defined by tests/fuzz/NAME_fuzz.cc. Every build replays the corpus in
+# tests/fuzz/corpus/NAME, mutated a bounded number of times, as a test; with CADRE_FUZZ, a libFuzzer program is built too.
+function(cadre_fuzz name)
+  cmake_parse_arguments(ARG "" "" "SRCS;DEPS" ${ARGN})
+  cadre_executable(${name}_replay SRCS ${ARG_SRCS} ${PROJECT_SOURCE_DIR}/tests/fuzz/replay_main.cc DEPS ${ARG_DEPS})
+  set_target_properties(${name}_replay PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  add_test(NAME ${name}_replay COMMAND ${name}_replay ${PROJECT_SOURCE_DIR}/tests/fuzz/corpus/${name})
+  set_tests_properties(${name}_replay PROPERTIES TIMEOUT 300 LABELS fuzz)
+  if(CADRE_FUZZ)
+    cadre_executable(${name}_fuzz SRCS ${ARG_SRCS} DEPS ${ARG_DEPS})
+    target_compile_options(${name}_fuzz PRIVATE -fsanitize=fuzzer,address,undefined)
+    target_link_options(${name}_fuzz PRIVATE -fsanitize=fuzzer,address,undefined)
+  endif()
+endfunction()
