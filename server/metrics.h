@@ -92,7 +92,7 @@ class Metrics final : public EngineObserver {
   void SetLoadProgress(double ratio);       // [0, 1] of the checkpoint's bytes
   void SetModel(ServedModel model);         // once, when the model is loaded
   void SetSources(MetricsSources sources);  // the engine exists from now on
-  void ClearSources();                      // the engine ends: pages go on with the last values
+  void ClearSources();                      // before the engine ends: pages go on with its last values
   void SetReady(bool ready);                // new requests are accepted
   void SetDraining(bool draining);
   void SetLoadDuration(absl::Duration since_process_start);
