@@ -89,11 +89,10 @@ class Metrics final : public EngineObserver {
   ~Metrics() override;
 
   // Life cycle of the server.
-  void SetLoadProgress(double ratio);       // [0, 1] of the checkpoint's bytes
-  void SetModel(ServedModel model);         // once, when the model is loaded
-  void SetSources(MetricsSources sources);  // the engine exists from now on
-  void ClearSources();                      // before the engine ends: pages go on with its last values
-  void SetReady(bool ready);                // new requests are accepted
+  void SetLoadProgress(double ratio);                        // [0, 1] of the checkpoint's bytes
+  void SetModel(ServedModel model, MetricsSources sources);  // once, when the model is loaded and the engine exists
+  void ClearSources();                                       // before the engine ends: pages go on with its last values
+  void SetReady(bool ready);                                 // new requests are accepted
   void SetDraining(bool draining);
   void SetLoadDuration(absl::Duration since_process_start);
 
