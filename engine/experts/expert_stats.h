@@ -24,7 +24,7 @@ struct LayerCounters {
 };
 
 // Health of one router, from LayerCounters. n_i = processed + rerouted of expert i, f_i = n_i / sum n,
-// p_i = mean gate probability. A layer without tokens is reported as uniform load with zero tokens.
+// p_i = mean gate probability. A layer without tokens is reported as uniform load, with no expert called unused.
 struct RouterHealth {
   double load_entropy = 1.0;    // -sum f ln f / ln E; 1 = uniform (and for E = 1)
   double gate_entropy = 1.0;    // the same of p
@@ -47,7 +47,7 @@ struct ExpertSnapshot {
 };
 
 // Thread rules: Record from one thread (the engine's), everything else from any; neither side ever waits for the other
-// longer than a copy of the counters takes.
+// longer than a few copies of the counters take.
 class ExpertStats {
  public:
   // The window holds at least the last `window_tokens` tokens once so many were seen, and forgets in coarse buckets.

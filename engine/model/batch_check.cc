@@ -1,0 +1,63 @@
+#include "engine/model/batch_check.h"
+
+#include <cstddef>
+#include <cstdint>
+
+#include "engine/base/check.h"
+
+namespace cadre {
+namespace {
+
+void CheckSizes(const ForwardBatch& batch) {
+  const size_t num_tokens = batch.token_ids.size();
+  CADRE_CHECK_GT(num_tokens, size_t{0});
+  CADRE_CHECK_GT(batch.num_sequences, 0);
+  CADRE_CHECK_GT(batch.max_blocks, 0);
+  CADRE_CHECK_EQ(batch.positions.size(), num_tokens);
+  CADRE_CHECK_EQ(batch.row_sequence.size(), num_tokens);
+  CADRE_CHECK_EQ(batch.kv_slots.size(), num_tokens);
+  CADRE_CHECK_EQ(batch.block_tables.size(),
+                 static_cast<size_t>(batch.num_sequences) * static_cast<size_t>(batch.max_blocks));
+}
+
+void CheckRow(const ForwardBatch& batch, const RunnerLimits& limits, size_t row) {
+  const int32_t token = batch.token_ids[row];
+  const int32_t position = batch.positions[row];
+  const int32_t sequence = batch.row_sequence[row];
+  CADRE_CHECK_GE(token, 0);
+  CADRE_CHECK_LT(token, limits.vocab_size);
+  CADRE_CHECK_GE(position, 0);
+  CADRE_CHECK_LT(position, limits.max_model_len);
+  CADRE_CHECK_GE(sequence, 0);
+  CADRE_CHECK_LT(sequence, batch.num_sequences);
+
+  const int32_t column = position / limits.kv_block_size;
+  CADRE_CHECK_LT(column, batch.max_blocks);
+  const size_t entry =
+      static_cast<size_t>(sequence) * static_cast<size_t>(batch.max_blocks) + static_cast<size_t>(column);
+  CADRE_CHECK_EQ(batch.kv_slots[row],
+                 batch.block_tables[entry] * limits.kv_block_size + position % limits.kv_block_size);
+  if (row == 0) return;
+  const int32_t sequence_before = batch.row_sequence[row - 1];
+  CADRE_CHECK_GE(sequence, sequence_before);
+  if (sequence == sequence_before) CADRE_CHECK_EQ(position, batch.positions[row - 1] + 1);
+}
+
+}  // namespace
+
+void CheckBatch(const ForwardBatch& batch, const RunnerLimits& limits) {
+  CheckSizes(batch);
+  for (int32_t block : batch.block_tables) {
+    CADRE_CHECK_GE(block, 0);
+    CADRE_CHECK_LT(block, limits.num_kv_blocks);
+  }
+  for (size_t row = 0; row < batch.token_ids.size(); ++row) CheckRow(batch, limits, row);
+  int32_t row_before = -1;
+  for (int32_t row : batch.logit_rows) {
+    CADRE_CHECK_GT(row, row_before);
+    CADRE_CHECK_LT(row, batch.num_tokens());
+    row_before = row;
+  }
+}
+
+}  // namespace cadre

@@ -1,0 +1,48 @@
+// Keys and values of every layer, in blocks that the scheduler hands to sequences.
+#ifndef CADRE_ENGINE_MODEL_KV_CACHE_H_
+#define CADRE_ENGINE_MODEL_KV_CACHE_H_
+
+#include <cstdint>
+
+#include "absl/status/statusor.h"
+#include "engine/model/model_config.h"
+#include "kernels/device.h"
+#include "kernels/view.h"
+
+namespace cadre {
+
+struct KvCacheShape {
+  int64_t num_layers = 0;
+  int64_t num_blocks = 0;
+  int64_t num_kv_heads = 0;  // G
+  int64_t block_size = 0;    // B, tokens
+  int64_t head_dim = 0;      // d
+  DType dtype = DType::kBF16;
+
+  // One block of every layer, keys and values: what one more block costs. Saturates.
+  int64_t BytesPerBlock() const;
+};
+
+KvCacheShape MakeKvCacheShape(const ModelConfig& config, int64_t num_blocks, int64_t block_size, DType dtype);
+
+// A block keeps its old contents when it changes hands: a reader never looks past the positions that its own sequence
+// has written, so stale values (even NaN) are never seen.
+class KvCache {
+ public:
+  static absl::StatusOr<KvCache> Create(const KvCacheShape& shape, Device& device);
+
+  const KvCacheShape& shape() const { return shape_; }
+  View keys(int64_t layer) const { return Plane(2 * layer); }        // [num_blocks, G, B, d]
+  View values(int64_t layer) const { return Plane(2 * layer + 1); }  // [num_blocks, G, B, d]
+
+ private:
+  KvCache(const KvCacheShape& shape, DeviceBuffer buffer) : shape_(shape), buffer_(std::move(buffer)) {}
+  View Plane(int64_t index) const;
+
+  KvCacheShape shape_;
+  DeviceBuffer buffer_;  // [num_layers, 2, num_blocks, G, B, d]
+};
+
+}  // namespace cadre
+
+#endif  // CADRE_ENGINE_MODEL_KV_CACHE_H_

@@ -1,0 +1,182 @@
+#include "engine/model/memory_plan.h"
+
+#include <algorithm>
+#include <limits>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "engine/base/status_macros.h"
+#include "engine/model/byte_count.h"
+#include "engine/model/kv_cache.h"
+#include "engine/model/workspace.h"
+
+namespace cadre {
+namespace {
+
+// More than any server runs; products of these fit into int64 with any model's dimensions.
+constexpr int32_t kLargestMaxNumSeqs = 1 << 16;
+constexpr int32_t kLargestMaxNumBatchedTokens = 1 << 20;
+constexpr int32_t kLargestKvBlockSize = 1 << 10;
+// Share of the available memory that an automatic KV cache leaves to the rest of the process (1/10).
+constexpr int64_t kReserveDivisor = 10;
+
+// "1.50 GiB (1610612736 bytes)": people read the first, scripts the second.
+std::string FormatBytes(int64_t bytes) {
+  const bool is_large = bytes >= (int64_t{1} << 30);
+  const int64_t unit = is_large ? int64_t{1} << 30 : int64_t{1} << 20;
+  const int64_t hundredths = bytes % unit * 100 / unit;
+  return absl::StrCat(bytes / unit, hundredths < 10 ? ".0" : ".", hundredths, is_large ? " GiB (" : " MiB (", bytes,
+                      " bytes)");
+}
+
+absl::Status CheckRange(const char* flag, int32_t value, int32_t largest) {
+  if (value >= 1 && value <= largest) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(flag, " is ", value, ", must be 1 to ", largest));
+}
+
+absl::Status CheckOptions(const RunnerOptions& options) {
+  CADRE_RETURN_IF_ERROR(CheckRange("--max-num-seqs", options.max_num_seqs, kLargestMaxNumSeqs));
+  CADRE_RETURN_IF_ERROR(
+      CheckRange("--max-num-batched-tokens", options.max_num_batched_tokens, kLargestMaxNumBatchedTokens));
+  CADRE_RETURN_IF_ERROR(CheckRange("--kv-block-size", options.kv_block_size, kLargestKvBlockSize));
+  if (options.kv_cache_bytes.has_value() && *options.kv_cache_bytes <= 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--kv-cache-gb asks for ", *options.kv_cache_bytes, " bytes, must be more than 0"));
+  }
+  const DType dtype = options.kv_dtype.value_or(DType::kBF16);
+  if (dtype != DType::kF32 && dtype != DType::kBF16 && dtype != DType::kF16) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--kv-dtype is ", std::string(DTypeName(dtype)), ", must be float32, bfloat16 or float16"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<int32_t> ChooseMaxModelLen(const ModelConfig& config, const RunnerOptions& options) {
+  const int64_t largest = config.max_position_embeddings;
+  const int64_t wanted = options.max_model_len == 0 ? largest : options.max_model_len;
+  if (wanted < 1 || wanted > largest) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--max-model-len is ", wanted, ", must be 1 to max_position_embeddings of the model, ", largest));
+  }
+  if (wanted > std::numeric_limits<int32_t>::max()) {
+    return absl::InvalidArgumentError(absl::StrCat("max_position_embeddings of the model is ", wanted,
+                                                   ", more than cadre can count (", std::numeric_limits<int32_t>::max(),
+                                                   "); set --max-model-len"));
+  }
+  return static_cast<int32_t>(wanted);
+}
+
+// Slots are numbered in int32.
+int64_t LargestNumBlocks(const RunnerOptions& options) {
+  return std::numeric_limits<int32_t>::max() / options.kv_block_size;
+}
+
+std::string NeedsBeforeKv(const MemoryPlan& plan) {
+  return absl::StrCat("weights need ", FormatBytes(SaturatingAdd(plan.dense_weight_bytes, plan.expert_weight_bytes)),
+                      ", workspace ", FormatBytes(plan.workspace_bytes), "; the device has ",
+                      FormatBytes(plan.available_bytes));
+}
+
+// All the blocks that max_num_seqs sequences could use, or as many as fit.
+absl::StatusOr<int64_t> ChooseNumBlocks(const MemoryPlan& plan, const RunnerOptions& options, int64_t left_bytes,
+                                        int64_t block_bytes, int64_t blocks_per_sequence) {
+  const int64_t useful = SaturatingMultiply(blocks_per_sequence, options.max_num_seqs);
+  const int64_t reserve = plan.available_bytes / kReserveDivisor;
+  const int64_t fitting = std::max<int64_t>(left_bytes - reserve, 0) / block_bytes;
+  const int64_t num_blocks = std::min({useful, fitting, LargestNumBlocks(options)});
+  if (num_blocks >= blocks_per_sequence) return num_blocks;
+  return absl::ResourceExhaustedError(
+      absl::StrCat(NeedsBeforeKv(plan), "; what is left, less a reserve of ", FormatBytes(reserve),
+                   ", holds a KV cache of ", num_blocks * options.kv_block_size, " tokens, and one sequence may have ",
+                   plan.max_model_len, ": lower --max-model-len or --max-num-batched-tokens, or set --kv-cache-gb"));
+}
+
+// A size given by hand is taken as it is: requests that never fit into it are refused one by one.
+absl::StatusOr<int64_t> CheckNumBlocks(const MemoryPlan& plan, const RunnerOptions& options, int64_t left_bytes,
+                                       int64_t block_bytes) {
+  const int64_t wanted = *options.kv_cache_bytes;
+  const int64_t num_blocks = wanted / block_bytes;
+  if (num_blocks < 1) {
+    return absl::ResourceExhaustedError(absl::StrCat("--kv-cache-gb asks for ", FormatBytes(wanted),
+                                                     ", and one block of ", options.kv_block_size, " tokens takes ",
+                                                     FormatBytes(block_bytes)));
+  }
+  if (wanted > left_bytes) {
+    return absl::ResourceExhaustedError(absl::StrCat("--kv-cache-gb asks for ", FormatBytes(wanted), ", ",
+                                                     FormatBytes(wanted - left_bytes),
+                                                     " more than is left: ", NeedsBeforeKv(plan)));
+  }
+  if (num_blocks > LargestNumBlocks(options)) {
+    return absl::InvalidArgumentError(absl::StrCat("--kv-cache-gb asks for ", num_blocks, " blocks of ",
+                                                   options.kv_block_size, " tokens, at most ",
+                                                   LargestNumBlocks(options), " can be numbered"));
+  }
+  return num_blocks;
+}
+
+}  // namespace
+
+OpsLimits MakeOpsLimits(const ModelConfig& config, const RunnerOptions& options, int32_t max_model_len) {
+  const int64_t q_width = config.num_heads * config.head_dim;
+  const int64_t kv_width = config.num_kv_heads * config.head_dim;
+  return {.max_tokens = options.max_num_batched_tokens,
+          .hidden_size = config.hidden_size,
+          .max_linear_inputs = std::max(config.hidden_size, q_width),
+          .max_linear_outputs = std::max({config.hidden_size, q_width, kv_width, config.num_experts}),
+          .num_heads = config.num_heads,
+          .head_dim = config.head_dim,
+          .max_positions = max_model_len,
+          .num_experts = config.num_experts,
+          .top_k = config.router.top_k,
+          .max_ffn_size = std::max({config.expert_ffn_size, config.shared_expert_ffn_size, config.dense_ffn_size})};
+}
+
+StepLimits MakeStepLimits(const RunnerOptions& options, int32_t max_model_len) {
+  return {.max_tokens = options.max_num_batched_tokens,
+          .max_sequences = options.max_num_seqs,
+          .max_blocks = (int64_t{max_model_len} + options.kv_block_size - 1) / options.kv_block_size};
+}
+
+int64_t HeadRows(const RunnerOptions& options) {
+  return std::min(options.max_num_seqs, options.max_num_batched_tokens);
+}
+
+absl::StatusOr<MemoryPlan> PlanMemory(const ModelConfig& config, const CheckpointSummary& checkpoint,
+                                      const RunnerOptions& options, const Device& device, const Ops& ops) {
+  CADRE_RETURN_IF_ERROR(CheckOptions(options));
+  MemoryPlan plan;
+  CADRE_ASSIGN_OR_RETURN(plan.max_model_len, ChooseMaxModelLen(config, options));
+  plan.weight_dtype = checkpoint.dtype;
+  plan.kv_dtype = options.kv_dtype.value_or(checkpoint.dtype == DType::kF32 ? DType::kF32 : DType::kBF16);
+  plan.kv_block_size = options.kv_block_size;
+  plan.dense_weight_bytes = checkpoint.dense_bytes;
+  plan.expert_weight_bytes = checkpoint.expert_bytes;
+  const StepLimits step_limits = MakeStepLimits(options, plan.max_model_len);
+  plan.workspace_bytes = Workspace::SizeBytes(config, step_limits.max_tokens, HeadRows(options));
+  plan.workspace_bytes = SaturatingAdd(plan.workspace_bytes, StepArena::SizeBytes(config, step_limits));
+  plan.workspace_bytes = SaturatingAdd(
+      plan.workspace_bytes, static_cast<int64_t>(ops.ScratchBytes(MakeOpsLimits(config, options, plan.max_model_len))));
+  plan.available_bytes = static_cast<int64_t>(device.AvailableBytes());
+
+  const int64_t needed =
+      SaturatingAdd(SaturatingAdd(plan.dense_weight_bytes, plan.expert_weight_bytes), plan.workspace_bytes);
+  const int64_t left_bytes = plan.available_bytes - needed;
+  if (left_bytes < 0) {
+    return absl::ResourceExhaustedError(absl::StrCat(NeedsBeforeKv(plan), ": ", FormatBytes(-left_bytes),
+                                                     " too much; a lower --max-num-batched-tokens shrinks the "
+                                                     "workspace"));
+  }
+  const int64_t block_bytes =
+      MakeKvCacheShape(config, /*num_blocks=*/1, options.kv_block_size, plan.kv_dtype).BytesPerBlock();
+  int64_t num_blocks = 0;
+  if (options.kv_cache_bytes.has_value()) {
+    CADRE_ASSIGN_OR_RETURN(num_blocks, CheckNumBlocks(plan, options, left_bytes, block_bytes));
+  } else {
+    CADRE_ASSIGN_OR_RETURN(num_blocks, ChooseNumBlocks(plan, options, left_bytes, block_bytes, step_limits.max_blocks));
+  }
+  plan.num_kv_blocks = static_cast<int32_t>(num_blocks);
+  plan.kv_cache_bytes = num_blocks * block_bytes;
+  return plan;
+}
+
+}  // namespace cadre

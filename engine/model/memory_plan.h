@@ -1,0 +1,21 @@
+// Sizes that the plan counts and the runner allocates: computed in one place, so that the two agree.
+#ifndef CADRE_ENGINE_MODEL_MEMORY_PLAN_H_
+#define CADRE_ENGINE_MODEL_MEMORY_PLAN_H_
+
+#include <cstdint>
+
+#include "engine/model/model_config.h"
+#include "engine/model/step_arena.h"
+#include "engine/model/transformer_runner.h"
+#include "kernels/ops.h"
+
+namespace cadre {
+
+OpsLimits MakeOpsLimits(const ModelConfig& config, const RunnerOptions& options, int32_t max_model_len);
+StepLimits MakeStepLimits(const RunnerOptions& options, int32_t max_model_len);
+// Rows whose logits are computed at once: a step wants at most one row of each sequence.
+int64_t HeadRows(const RunnerOptions& options);
+
+}  // namespace cadre
+
+#endif  // CADRE_ENGINE_MODEL_MEMORY_PLAN_H_

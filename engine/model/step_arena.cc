@@ -1,0 +1,121 @@
+#include "engine/model/step_arena.h"
+
+#include <cstring>
+
+#include "engine/base/check.h"
+#include "engine/base/status_macros.h"
+#include "engine/model/arena_layout.h"
+
+namespace cadre {
+namespace {
+
+void Fill(const View& to, const std::vector<int32_t>& from) {
+  CADRE_CHECK_EQ(to.num_elements(), static_cast<int64_t>(from.size()));
+  if (!from.empty()) std::memcpy(to.raw(), from.data(), to.size_bytes());
+}
+
+template <typename T>
+void Read(std::vector<T>* to, const View& from) {
+  const T* values = from.data<T>();
+  to->assign(values, values + from.num_elements());
+}
+
+// Bytes [begin, end) of an arena, as a tensor that a copy accepts.
+View ByteRange(const DeviceBuffer& buffer, int64_t begin, int64_t end) {
+  const auto word_bytes = static_cast<int64_t>(DTypeBytes(DType::kI32));
+  return buffer.view(DType::kI32, {(end - begin) / word_bytes}, static_cast<size_t>(begin));
+}
+
+}  // namespace
+
+RoutingTally StepTallies::Layer(int64_t moe_layer) const {
+  const Shape per_expert = {assignments.dim(1)};
+  return {.assignments = assignments.Rows(moe_layer, 1).Reshape(per_expert),
+          .gate_weight = gate_weight.Rows(moe_layer, 1).Reshape(per_expert),
+          .probability = probability.Rows(moe_layer, 1).Reshape(per_expert),
+          .squared_log_sum_exp = squared_log_sum_exp.Rows(moe_layer, 1),
+          .sequence_assignments = sequence_assignments};
+}
+
+StepArena::Image StepArena::LayOut(std::byte* base, const StepSizes& sizes) {
+  ArenaLayout layout(base);
+  Image image;
+  image.inputs.token_ids = layout.Take(DType::kI32, {sizes.num_tokens});
+  image.inputs.positions = layout.Take(DType::kI32, {sizes.num_tokens});
+  image.inputs.row_sequence = layout.Take(DType::kI32, {sizes.num_tokens});
+  image.inputs.kv_slots = layout.Take(DType::kI32, {sizes.num_tokens});
+  image.inputs.block_tables = layout.Take(DType::kI32, {sizes.num_sequences, sizes.max_blocks});
+  image.inputs.logit_rows = layout.Take(DType::kI32, {sizes.num_logit_rows});
+  image.tallies_begin = layout.offset();
+  const Shape layer_experts = {sizes.num_moe_layers, sizes.num_experts};
+  image.tallies.assignments = layout.Take(DType::kI64, layer_experts);
+  image.tallies.gate_weight = layout.Take(DType::kF64, layer_experts);
+  image.tallies.probability = layout.Take(DType::kF64, layer_experts);
+  image.tallies.squared_log_sum_exp = layout.Take(DType::kF64, {sizes.num_moe_layers});
+  image.tallies.sequence_assignments = layout.Take(DType::kI64, {sizes.num_sequences});
+  image.tallies_end = layout.offset();
+  return image;
+}
+
+int64_t StepArena::SizeBytes(const ModelConfig& config, const StepLimits& limits) {
+  const StepSizes largest = {.num_tokens = limits.max_tokens,
+                             .num_sequences = limits.max_sequences,
+                             .max_blocks = limits.max_blocks,
+                             .num_logit_rows = limits.max_tokens,
+                             .num_moe_layers = config.num_moe_layers(),
+                             .num_experts = config.num_experts};
+  return LayOut(nullptr, largest).tallies_end;
+}
+
+absl::StatusOr<StepArena> StepArena::Create(const ModelConfig& config, const StepLimits& limits, Device& device) {
+  CADRE_ASSIGN_OR_RETURN(DeviceBuffer memory, device.Allocate(static_cast<size_t>(SizeBytes(config, limits))));
+  return StepArena(config, std::move(memory));
+}
+
+StepArena::StepArena(const ModelConfig& config, DeviceBuffer device_memory)
+    : num_moe_layers_(config.num_moe_layers()),
+      num_experts_(config.num_experts),
+      top_k_(config.router.top_k),
+      device_memory_(std::move(device_memory)),
+      host_memory_(device_memory_.size_bytes()) {}
+
+void StepArena::Upload(const ForwardBatch& batch, Device& device) {
+  const StepSizes sizes = {.num_tokens = batch.num_tokens(),
+                           .num_sequences = batch.num_sequences,
+                           .max_blocks = batch.max_blocks,
+                           .num_logit_rows = static_cast<int64_t>(batch.logit_rows.size()),
+                           .num_moe_layers = num_moe_layers_,
+                           .num_experts = num_experts_};
+  on_device_ = LayOut(device_memory_.data(), sizes);
+  on_host_ = LayOut(host_memory_.data(), sizes);
+  CADRE_CHECK_LE(on_device_.tallies_end, static_cast<int64_t>(device_memory_.size_bytes()));
+
+  Fill(on_host_.inputs.token_ids, batch.token_ids);
+  Fill(on_host_.inputs.positions, batch.positions);
+  Fill(on_host_.inputs.row_sequence, batch.row_sequence);
+  Fill(on_host_.inputs.kv_slots, batch.kv_slots);
+  Fill(on_host_.inputs.block_tables, batch.block_tables);
+  Fill(on_host_.inputs.logit_rows, batch.logit_rows);
+  std::memset(host_memory_.data() + on_host_.tallies_begin, 0,
+              static_cast<size_t>(on_host_.tallies_end - on_host_.tallies_begin));
+  device.CopyToDevice(ByteRange(device_memory_, 0, on_device_.tallies_end), host_memory_.data());
+}
+
+void StepArena::DownloadTallies(Device& device) {
+  device.CopyToHost(host_memory_.data() + on_host_.tallies_begin,
+                    ByteRange(device_memory_, on_device_.tallies_begin, on_device_.tallies_end));
+}
+
+void StepArena::ReadRouting(StepRouting* routing) const {
+  routing->num_layers = static_cast<int32_t>(num_moe_layers_);
+  routing->num_experts = static_cast<int32_t>(num_experts_);
+  routing->top_k = static_cast<int32_t>(top_k_);
+  routing->num_tokens = on_host_.inputs.token_ids.num_elements();
+  Read(&routing->assignments, on_host_.tallies.assignments);
+  Read(&routing->gate_weight, on_host_.tallies.gate_weight);
+  Read(&routing->probability, on_host_.tallies.probability);
+  Read(&routing->squared_log_sum_exp, on_host_.tallies.squared_log_sum_exp);
+  Read(&routing->sequence_assignments, on_host_.tallies.sequence_assignments);
+}
+
+}  // namespace cadre

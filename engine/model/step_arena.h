@@ -1,0 +1,94 @@
+// What a step sends to the device and what it counts there: one upload before the layers, one download after them.
+#ifndef CADRE_ENGINE_MODEL_STEP_ARENA_H_
+#define CADRE_ENGINE_MODEL_STEP_ARENA_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/experts/step_routing.h"
+#include "engine/model/forward_batch.h"
+#include "engine/model/model_config.h"
+#include "kernels/device.h"
+#include "kernels/ops.h"
+
+namespace cadre {
+
+// Upper bounds of every step.
+struct StepLimits {
+  int64_t max_tokens = 0;     // T
+  int64_t max_sequences = 0;  // S
+  int64_t max_blocks = 0;     // KV blocks of one sequence
+};
+
+// A ForwardBatch as tensors.
+struct StepInputs {
+  View token_ids;     // [T] i32
+  View positions;     // [T] i32
+  View row_sequence;  // [T] i32
+  View kv_slots;      // [T] i32
+  View block_tables;  // [S, max_blocks] i32
+  View logit_rows;    // [R] i32
+};
+
+// The tallies of all L MoE layers of one step.
+struct StepTallies {
+  View assignments;           // [L, E] i64
+  View gate_weight;           // [L, E] f64
+  View probability;           // [L, E] f64
+  View squared_log_sum_exp;   // [L] f64
+  View sequence_assignments;  // [S] i64, over all layers
+
+  RoutingTally Layer(int64_t moe_layer) const;
+};
+
+// Owns the device memory of the step's inputs and tallies, and its mirror on the host. The tallies travel with the
+// inputs as zeros: each step starts counting from nothing, and no verb is needed for it.
+class StepArena {
+ public:
+  static int64_t SizeBytes(const ModelConfig& config, const StepLimits& limits);
+  static absl::StatusOr<StepArena> Create(const ModelConfig& config, const StepLimits& limits, Device& device);
+
+  // Copies `batch` to the device, in one piece. The views below are those of the last upload.
+  void Upload(const ForwardBatch& batch, Device& device);
+  const StepInputs& inputs() const { return on_device_.inputs; }
+  const StepTallies& tallies() const { return on_device_.tallies; }
+
+  // Orders the tallies back to the host; ReadRouting sees them after Device::Synchronize.
+  void DownloadTallies(Device& device);
+  void ReadRouting(StepRouting* routing) const;
+
+ private:
+  struct StepSizes {
+    int64_t num_tokens = 0;
+    int64_t num_sequences = 0;
+    int64_t max_blocks = 0;
+    int64_t num_logit_rows = 0;
+    int64_t num_moe_layers = 0;
+    int64_t num_experts = 0;
+  };
+  // The same step in one of the two memories.
+  struct Image {
+    StepInputs inputs;
+    StepTallies tallies;
+    int64_t tallies_begin = 0;  // bytes
+    int64_t tallies_end = 0;    // bytes; the end of the image
+  };
+  static Image LayOut(std::byte* base, const StepSizes& sizes);
+
+  StepArena(const ModelConfig& config, DeviceBuffer device_memory);
+
+  int64_t num_moe_layers_;
+  int64_t num_experts_;
+  int64_t top_k_;
+  DeviceBuffer device_memory_;
+  std::vector<std::byte> host_memory_;
+  Image on_device_;
+  Image on_host_;
+};
+
+}  // namespace cadre
+
+#endif  // CADRE_ENGINE_MODEL_STEP_ARENA_H_
