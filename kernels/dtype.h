@@ -74,6 +74,23 @@ constexpr float ToFloat(Float16 x) {
   return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(magnitude));
 }
 
+// Rounds to nearest, ties to even; overflow becomes infinity, NaN stays a (quiet) NaN.
+constexpr Float16 ToFloat16(float x) {
+  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  const uint32_t sign = (bits >> 16) & 0x8000u;
+  const uint32_t magnitude = bits & 0x7FFFFFFFu;
+  if (magnitude > 0x7F800000u) return {static_cast<uint16_t>(sign | 0x7E00u)};
+  // 65520 is halfway between the largest finite value and the next power of two.
+  if (magnitude >= 0x477FF000u) return {static_cast<uint16_t>(sign | 0x7C00u)};
+  if (magnitude < 0x38800000u) {
+    // Subnormal: adding 0.5 leaves multiples of 2^-24, correctly rounded, in the low bits of the sum.
+    const float sum = std::bit_cast<float>(magnitude) + 0.5f;
+    return {static_cast<uint16_t>(sign | (std::bit_cast<uint32_t>(sum) - 0x3F000000u))};
+  }
+  const uint32_t rounded = magnitude + 0xFFFu + ((magnitude >> 13) & 1u);
+  return {static_cast<uint16_t>(sign | ((rounded - (112u << 23)) >> 13))};
+}
+
 template <typename T>
 struct DTypeOf;
 template <>

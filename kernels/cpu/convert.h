@@ -1,0 +1,52 @@
+// One loop for every float type: `DispatchFloat(dtype, [&]<typename T>() { ... })` calls the lambda with the C++ type.
+#ifndef CADRE_KERNELS_CPU_CONVERT_H_
+#define CADRE_KERNELS_CPU_CONVERT_H_
+
+#include <cstdint>
+#include <type_traits>
+
+#include "kernels/check.h"
+#include "kernels/dtype.h"
+#include "kernels/view.h"
+
+namespace cadre {
+
+constexpr float ToFloat(float x) { return x; }
+
+template <typename T>
+constexpr T FromFloat(float x) {
+  if constexpr (std::is_same_v<T, BFloat16>) {
+    return ToBFloat16(x);
+  } else if constexpr (std::is_same_v<T, Float16>) {
+    return ToFloat16(x);
+  } else {
+    return x;
+  }
+}
+
+constexpr bool IsFloat(DType dtype) { return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16; }
+
+template <typename Body>
+void DispatchFloat(DType dtype, Body&& body) {
+  CADRE_CHECK(IsFloat(dtype));
+  switch (dtype) {
+    case DType::kBF16:
+      return body.template operator()<BFloat16>();
+    case DType::kF16:
+      return body.template operator()<Float16>();
+    default:
+      return body.template operator()<float>();
+  }
+}
+
+// out[i] = element begin + i of x.
+inline void LoadFloats(float* out, ConstView x, int64_t begin, int64_t count) {
+  DispatchFloat(x.dtype(), [&]<typename T>() {
+    const T* from = x.data<T>() + begin;
+    for (int64_t i = 0; i < count; ++i) out[i] = ToFloat(from[i]);
+  });
+}
+
+}  // namespace cadre
+
+#endif  // CADRE_KERNELS_CPU_CONVERT_H_

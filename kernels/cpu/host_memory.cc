@@ -1,0 +1,75 @@
+#include "kernels/cpu/host_memory.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "kernels/cpu/host_limits.h"
+
+namespace cadre {
+namespace {
+
+constexpr size_t kAlignment = 64;
+constexpr size_t kHugePage = size_t{2} << 20;
+
+constexpr size_t RoundUp(size_t size, size_t multiple) { return (size + multiple - 1) / multiple * multiple; }
+
+std::byte* AllocateSmall(size_t size) {
+  void* const data = std::aligned_alloc(kAlignment, size);
+  if (data != nullptr) std::memset(data, 0, size);
+  return static_cast<std::byte*>(data);
+}
+
+// `size` is a multiple of kHugePage. Maps one huge page more and gives the unaligned ends back.
+std::byte* MapHuge(size_t size) {
+  void* const mapping = mmap(nullptr, size + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapping == MAP_FAILED) return nullptr;
+  std::byte* const begin = static_cast<std::byte*>(mapping);
+  const size_t head = RoundUp(reinterpret_cast<uintptr_t>(begin), kHugePage) - reinterpret_cast<uintptr_t>(begin);
+  if (head > 0) munmap(begin, head);
+  if (head < kHugePage) munmap(begin + head + size, kHugePage - head);
+  // Advice only: without transparent huge pages the memory is as good, and slower.
+  (void)madvise(begin + head, size, MADV_HUGEPAGE);
+  return begin + head;
+}
+
+}  // namespace
+
+absl::StatusOr<DeviceBuffer> HostMemory::Allocate(size_t size_bytes) {
+  const size_t available = AvailableBytes();
+  const bool is_huge = size_bytes >= kHugePage;
+  std::byte* data = nullptr;
+  size_t size = 0;
+  if (size_bytes <= available) {
+    size = RoundUp(std::max<size_t>(size_bytes, 1), is_huge ? kHugePage : kAlignment);
+    data = is_huge ? MapHuge(size) : AllocateSmall(size);
+  }
+  if (data == nullptr) {
+    return absl::ResourceExhaustedError(absl::StrCat("cannot allocate ", size_bytes, " bytes (", size_bytes >> 20,
+                                                     " MiB) of host memory: ", available, " bytes (", available >> 20,
+                                                     " MiB) are available"));
+  }
+  *allocated_bytes_ += size;
+  return DeviceBuffer(data, size_bytes, [size, is_huge, allocated = allocated_bytes_](std::byte* memory) {
+    *allocated -= size;
+    if (is_huge) {
+      munmap(memory, size);
+    } else {
+      std::free(memory);
+    }
+  });
+}
+
+size_t HostMemory::AvailableBytes() const {
+  const size_t allocated = *allocated_bytes_;
+  const size_t untouched = allocated - std::min(allocated, ResidentAnonymousBytes());
+  const size_t available = AvailableMemoryBytes();
+  return available - std::min(available, untouched);
+}
+
+}  // namespace cadre
