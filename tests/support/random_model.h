@@ -1,0 +1,31 @@
+// Small models with random weights, built by hand: no checkpoint is involved.
+#ifndef CADRE_TESTS_SUPPORT_RANDOM_MODEL_H_
+#define CADRE_TESTS_SUPPORT_RANDOM_MODEL_H_
+
+#include <cstdint>
+#include <memory>
+
+#include "engine/model/model_config.h"
+#include "engine/model/transformer_runner.h"
+#include "engine/model/weights.h"
+#include "kernels/device.h"
+
+namespace cadre {
+
+// Two layers of a family, with its traits turned on and sizes that are no multiples of any tile: D 40, d 10 or 16,
+// E 6, F 20, V 101, 256 positions.
+ModelConfig SmallConfig(ModelFamily family);
+
+// Normal values scaled so that the residual stream stays near 1 and router choices are clear.
+Weights MakeRandomWeights(const ModelConfig& config, DType dtype, uint64_t seed, Device& device);
+
+// What a checkpoint with these sizes would say of itself.
+CheckpointSummary SummaryOf(const ModelConfig& config, DType dtype);
+
+// A runner over random weights; ends the process when it cannot be created.
+std::unique_ptr<ModelRunner> MakeRandomRunner(const ModelConfig& config, DType dtype, uint64_t seed,
+                                              const RunnerOptions& options, Device* device);
+
+}  // namespace cadre
+
+#endif  // CADRE_TESTS_SUPPORT_RANDOM_MODEL_H_
