@@ -20,7 +20,7 @@ uint64_t EnabledState() {
 }
 
 // AVX-512 F, BW, DQ, VL and BF16, FMA and F16C, with the registers enabled.
-[[maybe_unused]] bool HasAvx512Bf16() {
+bool HasAvx512Bf16() {
   uint32_t a = 0;
   uint32_t b = 0;
   uint32_t c = 0;
@@ -38,7 +38,7 @@ uint64_t EnabledState() {
 
 #else
 
-[[maybe_unused]] bool HasAvx512Bf16() { return false; }
+bool HasAvx512Bf16() { return false; }
 
 #endif
 
@@ -62,7 +62,7 @@ const CpuKernels* FindCpuKernels(CpuIsa isa) {
       return &kPortableKernels;
     case CpuIsa::kAvx512Bf16:
 #if defined(__x86_64__)
-
+      if (HasAvx512Bf16()) return &kAvx512Kernels;
 #endif
       return nullptr;
     case CpuIsa::kAmxBf16:

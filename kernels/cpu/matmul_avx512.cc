@@ -1,0 +1,190 @@
+// Products with AVX-512: register tiles of weight rows x activation rows, with lanes along K.
+//
+// An output has one accumulator of 16 lanes: lane l adds up the products of its own indices in rising order (pairs of
+// neighbors for bfloat16, `vdpbf16ps`), and the lanes are added by one fixed tree. A tile only says how many outputs
+// are computed side by side, so its shape never changes a bit. Weights are read where they lie, 4 to 8 rows at once:
+// one sequential stream per core leaves a third of the memory bandwidth unused.
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cpu/avx512_math.h"
+#include "kernels/cpu/cpu_kernels.h"
+
+namespace cadre {
+namespace {
+
+// Activation rows of the largest tile: 4 x 6 accumulators, 6 activations and a weight are 31 of 32 registers.
+constexpr int64_t kTileRows = 6;
+static_assert(kChunkRows % kTileRows == 0);
+
+struct Bf16Weights {
+  using Weight = uint16_t;
+  using Packed = uint16_t;
+  using Vector = __m512bh;
+  static constexpr int64_t kStep = 32;
+
+  static Vector LoadPacked(const Packed* x) { return (__m512bh)_mm512_load_si512(x); }
+  static Vector Load(const Weight* w) { return (__m512bh)_mm512_loadu_si512(w); }
+  static Vector LoadFirst(const Weight* w, int64_t count) {
+    return (__m512bh)_mm512_maskz_loadu_epi16(FirstLanes32(count), w);
+  }
+  static __m512 MultiplyAdd(__m512 sum, Vector w, Vector x) { return _mm512_dpbf16_ps(sum, w, x); }
+  static void StorePacked(Packed* to, const float* x, int64_t count) {
+    const __m512 low = _mm512_maskz_loadu_ps(FirstLanes16(count), x);
+    const __m512 high = count > 16 ? _mm512_maskz_loadu_ps(FirstLanes16(count - 16), x + 16) : _mm512_setzero_ps();
+    _mm512_store_si512(to, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+  }
+};
+
+struct F32Weights {
+  using Weight = float;
+  using Packed = float;
+  using Vector = __m512;
+  static constexpr int64_t kStep = 16;
+
+  static Vector LoadPacked(const Packed* x) { return _mm512_load_ps(x); }
+  static Vector Load(const Weight* w) { return _mm512_loadu_ps(w); }
+  static Vector LoadFirst(const Weight* w, int64_t count) { return _mm512_maskz_loadu_ps(FirstLanes16(count), w); }
+  static __m512 MultiplyAdd(__m512 sum, Vector w, Vector x) { return _mm512_fmadd_ps(w, x, sum); }
+  static void StorePacked(Packed* to, const float* x, int64_t count) { _mm512_store_ps(to, LoadFirst(x, count)); }
+};
+
+struct F16Weights : F32Weights {
+  using Weight = uint16_t;
+
+  static Vector Load(const Weight* w) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(w)));
+  }
+  static Vector LoadFirst(const Weight* w, int64_t count) {
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(FirstLanes16(count), w));
+  }
+};
+
+template <typename Format>
+int64_t PackedStride(int64_t k) {
+  return RoundUp(k, Format::kStep);
+}
+
+template <typename Format>
+int64_t PackedRowBytes(int64_t k) {
+  return PackedStride<Format>(k) * static_cast<int64_t>(sizeof(typename Format::Packed));
+}
+
+template <typename Format>
+void Pack(std::byte* packed, int64_t k, int64_t first_row, int64_t num_rows, int64_t first_column, int64_t num_columns,
+          const float* const* rows) {
+  const int64_t stride = PackedStride<Format>(k);
+  auto* to = reinterpret_cast<typename Format::Packed*>(packed) + first_row * stride + first_column;
+  for (int64_t r = 0; r < num_rows; ++r, to += stride) {
+    for (int64_t c = 0; c < num_columns; c += Format::kStep) {
+      const int64_t left = num_columns - c;
+      Format::StorePacked(to + c, rows[r] + c, left < Format::kStep ? left : Format::kStep);
+    }
+  }
+}
+
+// out[n * kPanelRows + m] = dot(x row n, w[m]) for M weight rows and N activation rows.
+template <typename Format, int M, int N>
+void Tile(float* out, const typename Format::Weight* const* w, const typename Format::Packed* x, int64_t k) {
+  const int64_t stride = PackedStride<Format>(k);
+  __m512 sums[M][N];
+  for (int m = 0; m < M; ++m) {
+    for (int n = 0; n < N; ++n) sums[m][n] = _mm512_setzero_ps();
+  }
+  const auto step = [&](int64_t i, auto&& load_weights) __attribute__((always_inline)) {
+    typename Format::Vector xs[N];
+    for (int n = 0; n < N; ++n) xs[n] = Format::LoadPacked(x + n * stride + i);
+    for (int m = 0; m < M; ++m) {
+      const typename Format::Vector ws = load_weights(w[m] + i);
+      for (int n = 0; n < N; ++n) sums[m][n] = Format::MultiplyAdd(sums[m][n], ws, xs[n]);
+    }
+  };
+  int64_t i = 0;
+  for (; i + Format::kStep <= k; i += Format::kStep) {
+    step(
+        i, [](const auto* p) __attribute__((always_inline)) { return Format::Load(p); });
+  }
+  if (i < k)
+    step(
+        i, [&](const auto* p) __attribute__((always_inline)) { return Format::LoadFirst(p, k - i); });
+  for (int n = 0; n < N; ++n) {
+    for (int m = 0; m < M; m += 4) {
+      _mm_storeu_ps(out + n * kPanelRows + m, SumLanes(sums[m][n], sums[m + 1][n], sums[m + 2][n], sums[m + 3][n]));
+    }
+  }
+}
+
+// All weight rows against N activation rows. Few activation rows leave registers for more streams of weights.
+template <typename Format, int N>
+void TileColumn(float* out, const typename Format::Weight* weight, int64_t num_weight_rows,
+                const typename Format::Packed* x, int64_t k) {
+  constexpr int kStreams = N <= 3 ? 8 : 4;
+  static_assert(kPanelRows % kStreams == 0);
+  for (int64_t first = 0; first < num_weight_rows; first += kStreams) {
+    const typename Format::Weight* w[kStreams];
+    for (int m = 0; m < kStreams; ++m) {
+      // Rows after the last are computed as copies of it, into columns of `out` that nobody reads.
+      w[m] = weight + (first + m < num_weight_rows ? first + m : num_weight_rows - 1) * k;
+    }
+    Tile<Format, kStreams, N>(out + first, w, x, k);
+  }
+}
+
+template <typename Format>
+void Dots(float* out, const std::byte* weight, int64_t num_weight_rows, const std::byte* packed, int64_t first_row,
+          int64_t num_rows, int64_t k) {
+  const auto* w = reinterpret_cast<const typename Format::Weight*>(weight);
+  const int64_t stride = PackedStride<Format>(k);
+  const auto* x = reinterpret_cast<const typename Format::Packed*>(packed) + first_row * stride;
+  for (int64_t r = 0; r < num_rows; r += kTileRows, x += kTileRows * stride, out += kTileRows * kPanelRows) {
+    switch (num_rows - r) {
+      case 1:
+        TileColumn<Format, 1>(out, w, num_weight_rows, x, k);
+        break;
+      case 2:
+        TileColumn<Format, 2>(out, w, num_weight_rows, x, k);
+        break;
+      case 3:
+        TileColumn<Format, 3>(out, w, num_weight_rows, x, k);
+        break;
+      case 4:
+        TileColumn<Format, 4>(out, w, num_weight_rows, x, k);
+        break;
+      case 5:
+        TileColumn<Format, 5>(out, w, num_weight_rows, x, k);
+        break;
+      default:
+        TileColumn<Format, kTileRows>(out, w, num_weight_rows, x, k);
+        break;
+    }
+  }
+}
+
+template <typename Format>
+constexpr MatmulKernels kMatmul = {PackedRowBytes<Format>, Pack<Format>, Dots<Format>};
+
+void SiluMul(float* gate, const float* up, int64_t n) {
+  for (int64_t i = 0; i < n; i += 16) {
+    const __mmask16 lanes = FirstLanes16(n - i);
+    const __m512 g = _mm512_maskz_loadu_ps(lanes, gate + i);
+    const __m512 u = _mm512_maskz_loadu_ps(lanes, up + i);
+    const __m512 denominator = _mm512_add_ps(_mm512_set1_ps(1.0f), Exp(_mm512_sub_ps(_mm512_setzero_ps(), g)));
+    _mm512_mask_storeu_ps(gate + i, lanes, _mm512_mul_ps(_mm512_div_ps(g, denominator), u));
+  }
+}
+
+}  // namespace
+
+const CpuKernels kAvx512Kernels = {
+    .name = "avx512-bf16",
+    .f32 = kMatmul<F32Weights>,
+    .bf16 = kMatmul<Bf16Weights>,
+    .f16 = kMatmul<F16Weights>,
+    .silu_mul = SiluMul,
+    .attention_scratch = AttentionScratchAvx512,
+    .attention = AttentionAvx512,
+};
+
+}  // namespace cadre
