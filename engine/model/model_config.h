@@ -21,6 +21,20 @@
 
 namespace cadre {
 
+// Upper bounds of what a config.json may ask for: far above every published model, and low enough that products of
+// them stay inside 63 bits and that a file of a few lines cannot make us hold gigabytes.
+inline constexpr int64_t kMaxConfigBytes = int64_t{1} << 20;  // of config.json and generation_config.json
+inline constexpr int64_t kMaxLayers = 1024;
+inline constexpr int64_t kMaxHiddenSize = int64_t{1} << 17;
+inline constexpr int64_t kMaxHeads = 1024;
+inline constexpr int64_t kMaxHeadDim = 1024;
+inline constexpr int64_t kMaxFfnSize = int64_t{1} << 20;
+inline constexpr int64_t kMaxVocabSize = int64_t{1} << 24;
+inline constexpr int64_t kMaxPositionEmbeddings = int64_t{1} << 27;
+inline constexpr int64_t kMaxExpertsPerLayer = 4096;
+inline constexpr int64_t kMaxExperts = int64_t{1} << 18;      // num_layers * num_experts
+inline constexpr int64_t kMaxParameters = int64_t{1} << 44;   // of the whole model
+
 enum class ModelFamily { kOlmoe, kQwen2Moe, kQwen3Moe, kMixtral };
 std::string_view ModelFamilyName(ModelFamily family);  // the `model_type` of config.json
 
@@ -60,23 +74,28 @@ struct ModelConfig {
   int64_t num_moe_layers() const;
 };
 
-// Values of generation_config.json: what a request gets for fields that it leaves unset.
+// Values of generation_config.json: what a request gets for fields that it leaves unset. A file that says `do_sample`
+// false is greedy whatever else it says, as in transformers. A file that does not say gets the values in it, as in vLLM:
+// transformers would be greedy then, but a server is asked for text more often than for the most likely text.
+// Fields that requests do not have (repetition_penalty, num_beams, ...) are not read.
 struct GenerationDefaults {
   std::vector<int32_t> eos_token_ids;  // from generation_config.json, else config.json
-  float temperature = 1.0f;            // `do_sample` false means 0 (greedy)
+  float temperature = 1.0f;            // 0: greedy
   int32_t top_k = 0;
   float top_p = 1.0f;
   float min_p = 0.0f;
   std::optional<int32_t> max_new_tokens;
 };
 
-// Parses and checks the text of a config.json. INVALID_ARGUMENT names the key, the value and the limit;
-// UNIMPLEMENTED names an architecture or option that cadre does not run.
+// Parses and checks the text of a config.json; keys that mean nothing here are ignored. INVALID_ARGUMENT names the key,
+// the value and the limit; UNIMPLEMENTED names an architecture or option that cadre does not run.
 absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json);
 // `generation_json` may be empty (no such file); `config_json` supplies eos_token_id then.
 absl::StatusOr<GenerationDefaults> ParseGenerationDefaults(std::string_view generation_json,
                                                            std::string_view config_json);
 
+// The same for model_dir/config.json (required: NOT_FOUND) and model_dir/generation_config.json (optional). A file above
+// kMaxConfigBytes is refused unread.
 absl::StatusOr<ModelConfig> LoadModelConfig(const std::filesystem::path& model_dir);
 absl::StatusOr<GenerationDefaults> LoadGenerationDefaults(const std::filesystem::path& model_dir);
 
