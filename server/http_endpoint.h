@@ -24,13 +24,13 @@ struct HttpAnswer {
 // Content type of the Prometheus text format.
 inline constexpr char kPrometheusContentType[] = "text/plain; version=0.0.4; charset=utf-8";
 
-// Runs on the endpoint's thread: must not block and must not throw.
+// Runs on the endpoint's thread and must not block.
 using HttpHandler = std::function<HttpAnswer()>;
 
 struct HttpEndpointOptions {
   std::string host = "127.0.0.1";  // an IPv4 or IPv6 address
   uint16_t port = 0;               // 0: any free port
-  size_t max_connections = 256;    // one more drops the oldest connection that is sending no answer, else itself
+  size_t max_connections = 256;    // one more drops the oldest one, those still being answered last
   uint32_t max_header_bytes = 8192;
   absl::Duration header_timeout = absl::Seconds(5);  // from accept, or from the last answer's end, to a whole request
   absl::Duration write_timeout = absl::Seconds(10);  // for a whole answer

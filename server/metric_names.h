@@ -1,0 +1,147 @@
+// Every metric that cadre exports: its name, type and help, declared once. Prefix `cadre_`, base units with the unit
+// last, `_total` on counters only; clean under `promtool check metrics`. Labels are closed sets: nothing a client
+// chooses ever becomes a label.
+#ifndef CADRE_SERVER_METRIC_NAMES_H_
+#define CADRE_SERVER_METRIC_NAMES_H_
+
+namespace cadre {
+
+enum class MetricKind { kCounter, kGauge, kHistogram };
+
+struct MetricName {
+  MetricKind kind;
+  const char* name;
+  const char* help;
+};
+
+namespace metric {
+
+#define CADRE_COUNTER_(id, name, help) \
+  inline constexpr MetricName id { MetricKind::kCounter, name, help }
+#define CADRE_GAUGE_(id, name, help) \
+  inline constexpr MetricName id { MetricKind::kGauge, name, help }
+#define CADRE_HISTOGRAM_(id, name, help) \
+  inline constexpr MetricName id { MetricKind::kHistogram, name, help }
+
+// Identity, life cycle, memory.
+CADRE_GAUGE_(kBuildInfo, "cadre_build_info", "Build of this server; the value is always 1.");
+CADRE_GAUGE_(kModelInfo, "cadre_model_info",
+             "Model served, the device and the kernel set in use; the value is always 1.");
+CADRE_GAUGE_(kKvCacheInfo, "cadre_kv_cache_info", "Shape of the KV cache; the value is always 1.");
+CADRE_GAUGE_(kReady, "cadre_ready", "1 when the model is loaded and new requests are accepted.");
+CADRE_GAUGE_(kDraining, "cadre_draining", "1 after a shutdown was asked for.");
+CADRE_GAUGE_(kEngineStalled, "cadre_engine_stalled",
+             "1 while requests wait or run and no step has finished within the watchdog time.");
+CADRE_GAUGE_(kLoadProgress, "cadre_model_load_progress_ratio", "Share of the checkpoint bytes loaded.");
+CADRE_GAUGE_(kLoadDuration, "cadre_model_load_duration_seconds", "Time from process start to ready.");
+CADRE_GAUGE_(kMemoryBytes, "cadre_memory_bytes", "Memory reserved by each pool.");
+
+// Requests. received = rejected + admitted once none is being checked; admitted = finished + waiting + running.
+CADRE_COUNTER_(kRequestsReceived, "cadre_requests_received_total", "Generation requests that reached the service.");
+CADRE_COUNTER_(kRequestsRejected, "cadre_requests_rejected_total", "Requests refused before the engine took them.");
+CADRE_COUNTER_(kRequestsAdmitted, "cadre_requests_admitted_total",
+               "Requests the engine took; each ends exactly once in cadre_requests_finished_total.");
+CADRE_COUNTER_(kRequestsFinished, "cadre_requests_finished_total", "Admitted requests that ended, by outcome.");
+CADRE_GAUGE_(kRequestsWaiting, "cadre_requests_waiting",
+             "Admitted requests that hold no place in the batch, preempted ones included.");
+CADRE_GAUGE_(kRequestsRunning, "cadre_requests_running", "Admitted requests in the batch.");
+CADRE_COUNTER_(kCompletions, "cadre_completions_total",
+               "Sequences that ended normally, by the reason told to the client.");
+CADRE_COUNTER_(kPreemptions, "cadre_preemptions_total", "Sequences put back to waiting to free KV blocks.");
+CADRE_GAUGE_(kOutboxBytes, "cadre_stream_outbox_bytes", "Bytes waiting in all response streams for slow readers.");
+
+// Tokens.
+CADRE_COUNTER_(kPromptTokens, "cadre_prompt_tokens_total", "Prompt tokens of requests that reached their first step.");
+CADRE_COUNTER_(kGeneratedTokens, "cadre_generated_tokens_total", "Tokens delivered to clients.");
+CADRE_COUNTER_(kEngineTokens, "cadre_engine_tokens_total", "Token rows run through the model, recomputation included.");
+CADRE_COUNTER_(kRecomputedTokens, "cadre_recomputed_tokens_total", "Token rows run again after a preemption.");
+
+// Latency.
+CADRE_HISTOGRAM_(kTimeToFirstToken, "cadre_time_to_first_token_seconds",
+                 "From arrival to the first token handed to the stream.");
+CADRE_HISTOGRAM_(kInterTokenLatency, "cadre_inter_token_latency_seconds",
+                 "Gap between two deliveries of one sequence, divided by the tokens in the later one.");
+CADRE_HISTOGRAM_(kRequestDuration, "cadre_request_duration_seconds",
+                 "From arrival to the end of an admitted request, any outcome.");
+CADRE_HISTOGRAM_(kQueueWait, "cadre_queue_wait_seconds", "From arrival to the first step that contains the request.");
+CADRE_HISTOGRAM_(kTimePerOutputToken, "cadre_time_per_output_token_seconds",
+                 "Mean time per token after the first, one value per finished sequence.");
+CADRE_HISTOGRAM_(kPrefillDuration, "cadre_prefill_duration_seconds",
+                 "From the first step of a request to its first token.");
+CADRE_HISTOGRAM_(kDecodeDuration, "cadre_decode_duration_seconds", "From the first token to the end.");
+
+// Scheduler, steps and KV cache.
+CADRE_COUNTER_(kSteps, "cadre_steps_total", "Engine steps, by what they held.");
+CADRE_HISTOGRAM_(kStepDuration, "cadre_step_duration_seconds", "Duration of an engine step.");
+CADRE_HISTOGRAM_(kStepTokens, "cadre_step_tokens", "Token rows of a step.");
+CADRE_HISTOGRAM_(kStepSequences, "cadre_step_sequences", "Sequences of a step: the batch size.");
+CADRE_HISTOGRAM_(kRequestPromptTokens, "cadre_request_prompt_tokens", "Prompt length of finished requests.");
+CADRE_HISTOGRAM_(kRequestGeneratedTokens, "cadre_request_generated_tokens", "Tokens generated per finished request.");
+CADRE_GAUGE_(kQueueTokens, "cadre_queue_tokens", "Prompt tokens of waiting requests.");
+CADRE_GAUGE_(kQueueOldestWait, "cadre_queue_oldest_wait_seconds", "Age of the oldest waiting request.");
+CADRE_GAUGE_(kQueueRequestLimit, "cadre_queue_request_limit", "Waiting requests allowed before new ones are refused.");
+CADRE_GAUGE_(kRunningRequestLimit, "cadre_running_request_limit", "Largest batch the engine will run.");
+CADRE_GAUGE_(kKvBlocks, "cadre_kv_blocks", "KV blocks by state; the sum is the pool.");
+CADRE_GAUGE_(kKvCacheUsage, "cadre_kv_cache_usage_ratio", "KV blocks in use divided by all blocks.");
+
+// Routing, summed over MoE layers. Assignments over all states = experts per token x tokens, within every page.
+CADRE_COUNTER_(kRoutingTokens, "cadre_routing_tokens_total", "Tokens routed, summed over MoE layers.");
+CADRE_COUNTER_(kRoutingAssignments, "cadre_routing_assignments_total",
+               "Routed assignments (token x chosen expert) by final state.");
+
+// Router health over layers, in the sliding window.
+CADRE_GAUGE_(kRouterLoadEntropy, "cadre_router_load_entropy_ratio", "Entropy of expert load divided by log E.");
+CADRE_GAUGE_(kRouterGateEntropy, "cadre_router_gate_entropy_ratio",
+             "Entropy of mean gate probabilities divided by log E.");
+CADRE_GAUGE_(kRouterLoadImbalance, "cadre_router_load_imbalance_ratio",
+             "Busiest expert's load divided by the mean load; 1 is perfect.");
+CADRE_GAUGE_(kRouterUnusedExperts, "cadre_router_unused_experts", "Experts without a token in the window.");
+CADRE_GAUGE_(kRouterLoadVariation, "cadre_router_load_variation_ratio", "Coefficient of variation of expert load.");
+CADRE_GAUGE_(kRouterBalanceLoss, "cadre_router_balance_loss",
+             "E times the sum of load share times mean probability; 1 at uniform.");
+CADRE_GAUGE_(kRouterZLoss, "cadre_router_z_loss", "Mean squared logsumexp of the router logits.");
+CADRE_GAUGE_(kRouterWorstLayer, "cadre_router_worst_layer", "MoE layer with the highest load imbalance.");
+CADRE_GAUGE_(kRouterWindowTokens, "cadre_router_window_tokens", "Tokens in the sliding window.");
+
+// Hottest and coldest experts, in the sliding window. Layer and expert are values, so that series never churn.
+CADRE_GAUGE_(kExtremeLoad, "cadre_expert_extreme_load_ratio",
+             "Load of the ranked expert divided by the mean load of its layer.");
+CADRE_GAUGE_(kExtremeLayer, "cadre_expert_extreme_layer", "Layer of the ranked expert; ties by layer, then expert.");
+CADRE_GAUGE_(kExtremeId, "cadre_expert_extreme_id", "Number of the ranked expert in its layer.");
+
+// One layer each. Gauges over the sliding window, counters in total.
+CADRE_GAUGE_(kLayerLoadEntropy, "cadre_layer_load_entropy_ratio",
+             "Entropy of the layer's expert load divided by log E.");
+CADRE_GAUGE_(kLayerGateEntropy, "cadre_layer_gate_entropy_ratio",
+             "Entropy of the layer's mean gate probabilities divided by log E.");
+CADRE_GAUGE_(kLayerLoadImbalance, "cadre_layer_load_imbalance_ratio",
+             "Busiest expert's load divided by the layer's mean.");
+CADRE_GAUGE_(kLayerLoadVariation, "cadre_layer_load_variation_ratio",
+             "Coefficient of variation of the layer's expert load.");
+CADRE_GAUGE_(kLayerBalanceLoss, "cadre_layer_balance_loss", "Balance loss of the layer.");
+CADRE_GAUGE_(kLayerZLoss, "cadre_layer_z_loss", "z-loss of the layer.");
+CADRE_GAUGE_(kLayerUnusedExperts, "cadre_layer_unused_experts", "Experts of the layer without a token in the window.");
+CADRE_COUNTER_(kLayerTokens, "cadre_layer_tokens_total", "Tokens routed in the layer.");
+CADRE_COUNTER_(kLayerAssignments, "cadre_layer_assignments_total", "Assignments of the layer by final state.");
+
+// The matrix: one layer and expert each, in total.
+CADRE_COUNTER_(kExpertAssignments, "cadre_expert_assignments_total", "Assignments of the expert by final state.");
+CADRE_COUNTER_(kExpertGateWeight, "cadre_expert_gate_weight_total",
+               "Sum of the routing weights of the expert's assignments.");
+
+// The server itself.
+CADRE_GAUGE_(kRenderDuration, "cadre_metrics_render_duration_seconds", "Time to render the previous page.");
+CADRE_COUNTER_(kProcessCpu, "process_cpu_seconds_total", "User and system CPU time.");
+CADRE_GAUGE_(kProcessResidentMemory, "process_resident_memory_bytes", "Resident memory.");
+CADRE_GAUGE_(kProcessOpenFds, "process_open_fds", "Open file descriptors.");
+CADRE_GAUGE_(kProcessMaxFds, "process_max_fds", "Limit of open file descriptors.");
+CADRE_GAUGE_(kProcessStartTime, "process_start_time_seconds", "Start time since the Unix epoch.");
+
+#undef CADRE_COUNTER_
+#undef CADRE_GAUGE_
+#undef CADRE_HISTOGRAM_
+
+}  // namespace metric
+}  // namespace cadre
+
+#endif  // CADRE_SERVER_METRIC_NAMES_H_

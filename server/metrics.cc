@@ -1,0 +1,270 @@
+#include "server/metrics.h"
+
+#include <prometheus/counter.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+#include <prometheus/text_serializer.h>
+
+#include <array>
+#include <atomic>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <utility>
+
+#include "engine/base/check.h"
+#include "server/engine_metrics.h"
+#include "server/expert_metrics.h"
+#include "server/metric_names.h"
+#include "server/metric_page.h"
+#include "server/process_stats.h"
+
+namespace cadre {
+namespace {
+
+using prometheus::Counter;
+using prometheus::Histogram;
+using prometheus::Registry;
+
+// The finest edge of a latency is 0.5 ms: small models on a GPU decode a token in about that.
+constexpr double kFirstTokenEdges[] = {0.0005, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30};
+constexpr double kInterTokenEdges[] = {0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 2};
+constexpr double kRequestDurationEdges[] = {0.0005, 0.01, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300};
+constexpr double kQueueWaitEdges[] = {0.0005, 0.005, 0.02, 0.1, 0.5, 1, 2, 5, 15, 60};
+constexpr double kOutputTokenEdges[] = {0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02,
+                                        0.03,   0.05,  0.075, 0.1,   0.2,   0.5,    1,    2.5};
+constexpr double kPhaseEdges[] = {0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2,
+                                  0.5,    1,     2,     5,     10,   30,   60,   300};
+constexpr double kStepDurationEdges[] = {0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015,
+                                         0.02,   0.03,  0.05,  0.1,   0.2,   0.5,    1,    2};
+constexpr double kStepTokensEdges[] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384};
+constexpr double kStepSequencesEdges[] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512};
+constexpr double kRequestTokensEdges[] = {1,   2,    5,    10,   20,    50,    100,   200,
+                                          500, 1000, 2000, 5000, 10000, 20000, 50000, 100000};
+
+constexpr std::array<const char*, kNumRejectReasons> kRejectReasonNames = {
+    "invalid", "too_large", "unsupported", "not_found", "queue_full", "not_serving", "deadline"};
+constexpr std::array<const char*, 4> kFinishReasonNames = {"eos", "stop_token", "stop_string", "length"};
+enum StepKind { kPrefillStep, kDecodeStep, kMixedStep };
+constexpr std::array<const char*, 3> kStepKindNames = {"prefill", "decode", "mixed"};
+
+Histogram& AddHistogram(const MetricName& metric, std::span<const double> edges, Registry& registry) {
+  auto& family = prometheus::BuildHistogram().Name(metric.name).Help(metric.help).Register(registry);
+  return family.Add({}, Histogram::BucketBoundaries(edges.begin(), edges.end()));
+}
+
+// One counter per value of `label`, all of them there from the start.
+template <size_t N>
+std::array<Counter*, N> AddCounters(const MetricName& metric, const char* label,
+                                    const std::array<const char*, N>& values, Registry& registry) {
+  auto& family = prometheus::BuildCounter().Name(metric.name).Help(metric.help).Register(registry);
+  std::array<Counter*, N> counters{};
+  for (size_t i = 0; i < N; ++i) counters[i] = &family.Add({{label, values[i]}});
+  return counters;
+}
+
+void Observe(absl::Duration duration, Histogram& histogram) { histogram.Observe(absl::ToDoubleSeconds(duration)); }
+
+int64_t CountSampleLines(std::string_view page) {
+  int64_t lines = 0;
+  for (size_t begin = 0; begin < page.size(); begin = page.find('\n', begin) + 1) lines += page[begin] != '#';
+  return lines;
+}
+
+}  // namespace
+
+bool EngineStalled(const EngineSnapshot& snapshot, absl::Time now, absl::Duration timeout) {
+  if (snapshot.running_requests + snapshot.waiting_requests == 0) return false;
+  // A request that arrives at an engine long idle finds an old last step: only its own wait counts then.
+  const bool waits_long = snapshot.waiting_requests > 0 && snapshot.oldest_wait >= timeout;
+  const bool runs = snapshot.running_requests > 0 && snapshot.last_step_end != absl::InfinitePast();
+  return (waits_long || runs) && now - snapshot.last_step_end >= timeout;
+}
+
+struct Metrics::State {
+  State(MetricsOptions metrics_options, std::shared_ptr<const Clock> engine_clock)
+      : options(std::move(metrics_options)), clock(std::move(engine_clock)) {}
+
+  void WriteServer(MetricPage& page, const EngineSnapshot& engine) const;
+  EngineSnapshot TakeEngineSnapshot() const { return sources.engine ? sources.engine() : last_engine; }
+  ExpertSnapshot TakeExpertSnapshot() const { return sources.experts ? sources.experts() : last_experts; }
+  bool MatrixOnDefaultPage(const ServedModel& served) const;
+
+  const MetricsOptions options;
+  const std::shared_ptr<const Clock> clock;
+
+  // Have their own synchronization. A request is counted as rejected after it was counted as received, and pages are
+  // collected in the order of registration: rejected before received keeps received >= rejected + admitted.
+  Registry registry;
+  const std::array<Counter*, kNumRejectReasons> rejected =
+      AddCounters(metric::kRequestsRejected, "reason", kRejectReasonNames, registry);
+  Counter& received = prometheus::BuildCounter()
+                          .Name(metric::kRequestsReceived.name)
+                          .Help(metric::kRequestsReceived.help)
+                          .Register(registry)
+                          .Add({});
+  const std::array<Counter*, 4> completions =
+      AddCounters(metric::kCompletions, "finish_reason", kFinishReasonNames, registry);
+  const std::array<Counter*, 3> steps = AddCounters(metric::kSteps, "kind", kStepKindNames, registry);
+  Histogram& first_token = AddHistogram(metric::kTimeToFirstToken, kFirstTokenEdges, registry);
+  Histogram& inter_token = AddHistogram(metric::kInterTokenLatency, kInterTokenEdges, registry);
+  Histogram& request_duration = AddHistogram(metric::kRequestDuration, kRequestDurationEdges, registry);
+  Histogram& queue_wait = AddHistogram(metric::kQueueWait, kQueueWaitEdges, registry);
+  Histogram& output_token = AddHistogram(metric::kTimePerOutputToken, kOutputTokenEdges, registry);
+  Histogram& prefill = AddHistogram(metric::kPrefillDuration, kPhaseEdges, registry);
+  Histogram& decode = AddHistogram(metric::kDecodeDuration, kPhaseEdges, registry);
+  Histogram& step_duration = AddHistogram(metric::kStepDuration, kStepDurationEdges, registry);
+  Histogram& step_tokens = AddHistogram(metric::kStepTokens, kStepTokensEdges, registry);
+  Histogram& step_sequences = AddHistogram(metric::kStepSequences, kStepSequencesEdges, registry);
+  Histogram& prompt_tokens = AddHistogram(metric::kRequestPromptTokens, kRequestTokensEdges, registry);
+  Histogram& generated_tokens = AddHistogram(metric::kRequestGeneratedTokens, kRequestTokensEdges, registry);
+
+  std::atomic<bool> ready{false};
+  std::atomic<bool> draining{false};
+  std::atomic<double> load_progress{0.0};
+  std::atomic<double> load_seconds{0.0};
+  std::atomic<int64_t> outbox_bytes{0};
+  std::atomic<double> render_seconds{0.0};
+
+  // Guards what follows. Held while a snapshot is taken, so that ClearSources returns only when nobody looks at the
+  // engine any more.
+  mutable std::mutex mutex;
+  std::optional<ServedModel> model;
+  MetricsSources sources;
+  EngineSnapshot last_engine;  // what pages show without sources
+  ExpertSnapshot last_experts;
+};
+
+Metrics::Metrics(MetricsOptions options, std::shared_ptr<const Clock> clock)
+    : state_(std::make_unique<State>(std::move(options), std::move(clock))) {}
+Metrics::~Metrics() = default;
+
+void Metrics::SetLoadProgress(double ratio) { state_->load_progress = ratio; }
+void Metrics::SetReady(bool ready) { state_->ready = ready; }
+void Metrics::SetDraining(bool draining) { state_->draining = draining; }
+void Metrics::SetLoadDuration(absl::Duration since_process_start) {
+  state_->load_seconds = absl::ToDoubleSeconds(since_process_start);
+}
+
+void Metrics::SetModel(ServedModel model, MetricsSources sources) {
+  const std::lock_guard lock(state_->mutex);
+  state_->model = std::move(model);
+  state_->sources = std::move(sources);
+}
+
+void Metrics::ClearSources() {
+  const std::lock_guard lock(state_->mutex);
+  state_->last_engine = state_->TakeEngineSnapshot();
+  state_->last_experts = state_->TakeExpertSnapshot();
+  state_->sources = {};
+}
+
+void Metrics::OnReceived() { state_->received.Increment(); }
+
+void Metrics::OnRejected(RejectReason reason) { state_->rejected[static_cast<size_t>(reason)]->Increment(); }
+
+void Metrics::OnFirstToken(absl::Duration since_arrival) { Observe(since_arrival, state_->first_token); }
+
+void Metrics::OnInterToken(absl::Duration gap, int64_t tokens) {
+  CADRE_CHECK_GE(tokens, 1);
+  Observe(gap / tokens, state_->inter_token);
+}
+
+void Metrics::AddOutboxBytes(int64_t delta) { state_->outbox_bytes += delta; }
+
+void Metrics::OnStep(const StepReport& report) {
+  const StepKind kind = report.prefill_tokens == 0  ? kDecodeStep
+                        : report.decode_tokens == 0 ? kPrefillStep
+                                                    : kMixedStep;
+  state_->steps[kind]->Increment();
+  Observe(report.duration, state_->step_duration);
+  state_->step_tokens.Observe(report.prefill_tokens + report.decode_tokens);
+  state_->step_sequences.Observe(report.num_sequences);
+}
+
+void Metrics::OnFinish(const FinishSummary& summary) {
+  const RequestTimings& timings = summary.timings;
+  const int64_t generated = summary.usage.generated_tokens;
+  if (summary.reason != FinishReason::kNone) {
+    state_->completions[static_cast<size_t>(summary.reason) - 1]->Increment();  // kNone is the first of the enum
+  }
+  Observe(timings.total, state_->request_duration);
+  state_->prompt_tokens.Observe(static_cast<double>(summary.usage.prompt_tokens));
+  state_->generated_tokens.Observe(static_cast<double>(generated));
+  const bool started = generated > 0 || timings.queue > absl::ZeroDuration() || timings.prefill > absl::ZeroDuration();
+  if (started) Observe(timings.queue, state_->queue_wait);
+  if (generated > 0) {
+    Observe(timings.prefill, state_->prefill);
+    Observe(timings.decode, state_->decode);
+  }
+  if (generated > 1) Observe(timings.decode / (generated - 1), state_->output_token);
+}
+
+bool Metrics::State::MatrixOnDefaultPage(const ServedModel& served) const {
+  const int64_t cells = std::ssize(served.moe_layers) * served.num_experts;
+  switch (options.expert_matrix) {
+    case ExpertMatrixPlacement::kAuto:
+      return cells <= kMaxInlineExperts;
+    case ExpertMatrixPlacement::kFull:
+      return true;
+    case ExpertMatrixPlacement::kRanked:
+      return false;
+  }
+  return false;
+}
+
+void Metrics::State::WriteServer(MetricPage& page, const EngineSnapshot& engine) const {
+  page.Begin(metric::kBuildInfo);
+  page.Sample({{"version", options.version}, {"revision", options.revision}}, 1);
+  page.Single(metric::kReady, ready ? 1 : 0);
+  page.Single(metric::kDraining, draining ? 1 : 0);
+  page.Single(metric::kEngineStalled, EngineStalled(engine, clock->Now(), options.stall_timeout) ? 1 : 0);
+  page.Single(metric::kLoadProgress, load_progress.load());
+  page.Single(metric::kLoadDuration, load_seconds.load());
+  page.Single(metric::kOutboxBytes, outbox_bytes.load());
+  page.Single(metric::kRenderDuration, render_seconds.load());
+  const ProcessStats process = ReadProcessStats();
+  page.Single(metric::kProcessCpu, process.cpu_seconds);
+  page.Single(metric::kProcessResidentMemory, process.resident_bytes);
+  page.Single(metric::kProcessOpenFds, process.open_fds);
+  page.Single(metric::kProcessMaxFds, process.max_fds);
+  page.Single(metric::kProcessStartTime, process.start_time_seconds);
+}
+
+std::string Metrics::RenderDefaultPage() {
+  const absl::Time start = absl::Now();
+  const std::lock_guard lock(state_->mutex);
+  const EngineSnapshot engine = state_->TakeEngineSnapshot();
+  const ExpertSnapshot experts = state_->TakeExpertSnapshot();
+
+  MetricPage page;
+  state_->WriteServer(page, engine);
+  WriteEngine(engine, page);
+  WriteRoutingTotals(experts, page);
+  page.Append(prometheus::TextSerializer().Serialize(state_->registry.Collect()));
+  if (state_->model.has_value()) {
+    const ServedModel& model = *state_->model;
+    WriteServedModel(model, page);
+    WriteRouterHealth(experts, model.moe_layers, page);
+    WriteExtremeExperts(experts, model.moe_layers, page);
+    const int64_t lines_with_layers = CountSampleLines(page.text()) + kSampleLinesPerLayer * experts.num_layers;
+    if (lines_with_layers <= kMaxDefaultSampleLines) WriteLayers(experts, model.moe_layers, page);
+    if (state_->MatrixOnDefaultPage(model)) WriteExpertMatrix(experts, model.moe_layers, page);
+  }
+  state_->render_seconds = absl::ToDoubleSeconds(absl::Now() - start);
+  return std::move(page).Take();
+}
+
+std::string Metrics::RenderExpertPage() {
+  const std::lock_guard lock(state_->mutex);
+  MetricPage page;
+  if (state_->model.has_value()) {
+    const ExpertSnapshot experts = state_->TakeExpertSnapshot();
+    WriteLayers(experts, state_->model->moe_layers, page);
+    WriteExpertMatrix(experts, state_->model->moe_layers, page);
+  }
+  return std::move(page).Take();
+}
+
+}  // namespace cadre
