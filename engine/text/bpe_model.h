@@ -1,0 +1,73 @@
+#ifndef CADRE_ENGINE_TEXT_BPE_MODEL_H_
+#define CADRE_ENGINE_TEXT_BPE_MODEL_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "nlohmann/json.hpp"
+
+namespace cadre {
+
+// Token ids lie in [0, kMaxTokenIds).
+inline constexpr std::int32_t kMaxTokenIds = 1 << 24;
+
+// Byte pair encoding (Sennrich et al. 2016): the "model" of a tokenizer.json with its vocabulary and merges, and the
+// options unk_token, fuse_unk, byte_fallback, ignore_merges, continuing_subword_prefix and end_of_word_suffix.
+// Immutable, thread-safe.
+class BpeModel {
+ public:
+  // InvalidArgument for a vocabulary or merges that contradict themselves; Unimplemented for another type of model or
+  // an option that is not listed above, by name. `where` names the component in error messages.
+  static absl::StatusOr<BpeModel> Parse(const nlohmann::json& json, const std::string& where);
+
+  // Appends the tokens of one pre-tokenized piece: its characters, merged by lowest rank first, leftmost first among
+  // equals. O(n log n) in the piece's length. InvalidArgument when a character needs an unk_token that is not in the
+  // vocabulary. REQUIRES: piece is valid UTF-8.
+  absl::Status Encode(std::string_view piece, std::vector<std::int32_t>* ids) const;
+
+  std::optional<std::int32_t> TokenToId(std::string_view token) const;
+  // Valid as long as the model.
+  std::optional<std::string_view> IdToToken(std::int32_t id) const;
+  // 1 + the largest id; 0 when there is none.
+  std::int32_t max_id_bound() const { return static_cast<std::int32_t>(slot_of_id_.size()); }
+  std::int32_t num_tokens() const { return static_cast<std::int32_t>(tokens_.size()); }
+
+ private:
+  struct Merge {
+    std::uint32_t rank;
+    std::int32_t merged_id;
+  };
+  struct Symbol;
+  struct Candidate;
+  using Pair = std::pair<std::int32_t, std::int32_t>;
+
+  absl::Status ParseVocab(const nlohmann::json& vocab, const std::string& where);
+  absl::Status ParseMerges(const nlohmann::json& merges, const std::string& where);
+  absl::Status AddMerge(std::string_view left, std::string_view right, std::uint32_t rank, const std::string& where);
+  absl::Status AppendSymbols(std::string_view piece, std::vector<Symbol>* symbols) const;
+  bool AppendFallbackBytes(std::string_view character, std::vector<Symbol>* symbols) const;
+  void MergeSymbols(std::vector<Symbol>* symbols) const;
+
+  absl::flat_hash_map<std::string, std::int32_t> vocab_;
+  std::vector<std::string> tokens_;       // by slot, the order in which the file lists them
+  std::vector<std::int32_t> slot_of_id_;  // -1 where the ids have a gap
+  absl::flat_hash_map<Pair, Merge> merges_;
+  std::optional<std::string> unk_token_;
+  std::string continuing_subword_prefix_;
+  std::string end_of_word_suffix_;
+  bool fuse_unk_ = false;
+  bool byte_fallback_ = false;
+  bool ignore_merges_ = false;
+  std::vector<std::optional<std::int32_t>> fallback_ids_;  // of "<0x00>" to "<0xFF>"
+};
+
+}  // namespace cadre
+
+#endif  // CADRE_ENGINE_TEXT_BPE_MODEL_H_

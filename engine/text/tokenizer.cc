@@ -1,0 +1,110 @@
+#include "engine/text/tokenizer.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "engine/base/status_macros.h"
+#include "engine/text/tokenizer_loader.h"
+#include "engine/text/utf8.h"
+
+namespace cadre {
+
+Tokenizer::Tokenizer(Normalizer normalizer, PreTokenizer pre_tokenizer, BpeModel model, AddedTokens added_tokens,
+                     PostProcessor post_processor, Decoder decoder)
+    : normalizer_(std::move(normalizer)),
+      pre_tokenizer_(std::move(pre_tokenizer)),
+      model_(std::move(model)),
+      added_tokens_(std::move(added_tokens)),
+      post_processor_(std::move(post_processor)),
+      decoder_(std::move(decoder)) {}
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(const std::filesystem::path& model_dir) {
+  CADRE_ASSIGN_OR_RETURN(const TokenizerFiles files, ReadTokenizerFiles(model_dir));
+  return Parse(files.tokenizer_json, files.tokenizer_config_json);
+}
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Parse(std::string_view tokenizer_json,
+                                                            std::string_view tokenizer_config_json) {
+  CADRE_ASSIGN_OR_RETURN(TokenizerParts parts, ParseTokenizerFiles(tokenizer_json, tokenizer_config_json));
+  return std::unique_ptr<Tokenizer>(new Tokenizer(std::move(parts.normalizer), std::move(parts.pre_tokenizer),
+                                                  std::move(parts.model), std::move(parts.added_tokens),
+                                                  std::move(parts.post_processor), std::move(parts.decoder)));
+}
+
+absl::StatusOr<std::vector<std::int32_t>> Tokenizer::Encode(std::string_view text, const EncodeOptions& options) const {
+  if (text.size() > kMaxEncodeBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("text has ", text.size(), " bytes, the limit is ", kMaxEncodeBytes));
+  }
+  if (!IsValidUtf8(text)) return absl::InvalidArgumentError("text is not valid UTF-8");
+
+  std::vector<std::int32_t> ids;
+  for (const AddedTokenPart& part : added_tokens_.Split(text, AddedTokens::Pass::kRawText, options.parse_special)) {
+    if (part.id.has_value()) {
+      ids.push_back(*part.id);
+      continue;
+    }
+    NormalizedText normalized{std::string(text.substr(part.span.begin, part.span.end - part.span.begin)),
+                              part.span.begin == 0};
+    CADRE_RETURN_IF_ERROR(normalizer_.Apply(&normalized));
+    const std::string_view whole = normalized.text;
+    for (const AddedTokenPart& inner :
+         added_tokens_.Split(whole, AddedTokens::Pass::kNormalizedText, options.parse_special)) {
+      if (inner.id.has_value()) {
+        ids.push_back(*inner.id);
+        continue;
+      }
+      const TextSpan span = inner.span;
+      CADRE_RETURN_IF_ERROR(EncodeNormalized(
+          {std::string(whole.substr(span.begin, span.end - span.begin)), normalized.is_at_origin && span.begin == 0},
+          &ids));
+    }
+  }
+  return post_processor_.Apply(std::move(ids), options.add_special_tokens);
+}
+
+absl::Status Tokenizer::EncodeNormalized(NormalizedText text, std::vector<std::int32_t>* ids) const {
+  CADRE_ASSIGN_OR_RETURN(const std::vector<NormalizedText> pieces, pre_tokenizer_.Split(std::move(text)));
+  for (const NormalizedText& piece : pieces) CADRE_RETURN_IF_ERROR(model_.Encode(piece.text, ids));
+  return absl::OkStatus();
+}
+
+std::string Tokenizer::Decode(std::span<const std::int32_t> ids, bool skip_special_tokens) const {
+  DecodeStream stream = NewDecodeStream();
+  std::string text;
+  for (const std::int32_t id : ids) {
+    const std::optional<std::string_view> token = DecodableToken(id, skip_special_tokens);
+    if (token.has_value()) text += stream.Append(*token);
+  }
+  text += stream.Finish();
+  return text;
+}
+
+std::int32_t Tokenizer::vocab_size() const { return std::max(model_.max_id_bound(), added_tokens_.max_id_bound()); }
+
+std::optional<std::int32_t> Tokenizer::TokenToId(std::string_view token) const {
+  const std::optional<std::int32_t> added_id = added_tokens_.TokenToId(token);
+  return added_id.has_value() ? added_id : model_.TokenToId(token);
+}
+
+std::string_view Tokenizer::IdToToken(std::int32_t id) const {
+  const AddedToken* added = added_tokens_.Find(id);
+  return added != nullptr ? std::string_view(added->content) : model_.IdToToken(id).value_or("");
+}
+
+bool Tokenizer::IsSpecial(std::int32_t id) const {
+  const AddedToken* added = added_tokens_.Find(id);
+  return added != nullptr && added->special;
+}
+
+std::optional<std::string_view> Tokenizer::DecodableToken(std::int32_t id, bool skip_special_tokens) const {
+  const AddedToken* added = added_tokens_.Find(id);
+  const std::optional<std::string_view> token =
+      added != nullptr ? std::optional<std::string_view>(added->form) : model_.IdToToken(id);
+  // Like the reference this asks for the form, not for the id: a special token that the normalizer changes is shown.
+  if (skip_special_tokens && token.has_value() && added_tokens_.IsSpecialContent(*token)) return std::nullopt;
+  return token;
+}
+
+}  // namespace cadre
