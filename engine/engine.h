@@ -73,6 +73,8 @@ struct EngineSnapshot {
   int32_t kv_blocks_cached = 0;
   int32_t kv_blocks_total = 0;
   absl::Time last_step_end;  // for the progress watchdog; infinite past before the first step
+
+  int64_t num_finished() const { return finished_ok + finished_cancelled + finished_deadline + finished_failed; }
 };
 
 class Engine {

@@ -5,10 +5,9 @@
 #include <cstdint>
 #include <vector>
 
-namespace cadre {
+#include "engine/request/sequence.h"
 
-// Identity of a sequence inside one engine; never reused.
-using SequenceId = int64_t;
+namespace cadre {
 
 // Tokens [begin, begin + count) of one sequence run in this step.
 struct ScheduledChunk {
@@ -21,10 +20,10 @@ struct ScheduledChunk {
 };
 
 struct StepPlan {
-  std::vector<ScheduledChunk> chunks;     // decodes first, then prefill chunks
-  std::vector<SequenceId> preempted;      // lost their blocks to make room, and wait again
-  std::vector<SequenceId> started;        // scheduled for the first time
-  std::vector<SequenceId> unschedulable;  // can never fit into the KV pool; to be failed by the engine
+  std::vector<ScheduledChunk> chunks;  // decodes first, then prefill chunks; each part in order of arrival
+  int32_t num_decodes = 0;             // how many of the chunks are decodes
+  std::vector<SequenceId> preempted;   // lose their blocks to make room, and wait again; latest arrival first
+  std::vector<SequenceId> started;     // scheduled for the first time
 
   bool empty() const { return chunks.empty(); }
   bool operator==(const StepPlan&) const = default;

@@ -1,0 +1,100 @@
+// The engine thread's country: sequences, blocks, sampler and model, without locks.
+#ifndef CADRE_ENGINE_ENGINE_LOOP_H_
+#define CADRE_ENGINE_ENGINE_LOOP_H_
+
+#include <cstdint>
+#include <map>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "engine/base/clock.h"
+#include "engine/engine.h"
+#include "engine/experts/expert_stats.h"
+#include "engine/model/model_runner.h"
+#include "engine/request/request_queue.h"
+#include "engine/request/sequence.h"
+#include "engine/response.h"
+#include "engine/sample/sampler.h"
+#include "engine/schedule/block_pool.h"
+#include "engine/schedule/scheduler.h"
+#include "engine/status_board.h"
+
+namespace cadre {
+
+// What the loop works with. Everything outlives it; `tokenizer` and `observer` may be null.
+struct LoopParts {
+  ModelRunner* runner = nullptr;
+  const Tokenizer* tokenizer = nullptr;
+  const Clock* clock = nullptr;
+  EngineObserver* observer = nullptr;
+  RequestQueue* queue = nullptr;
+  ExpertStats* expert_stats = nullptr;
+  StatusBoard* board = nullptr;
+};
+
+// One thread calls everything here but CheckFits.
+class EngineLoop {
+ public:
+  EngineLoop(const EngineOptions& options, const LoopParts& parts);
+
+  // As Scheduler::CheckFits. Any thread.
+  absl::Status CheckFits(int64_t num_prompt_tokens, int64_t max_tokens) const;
+
+  // One turn. False when there was nothing to do.
+  bool Step();
+  // Ends every request, queued ones included, with `status`.
+  void EndAll(const absl::Status& status);
+
+  // As Engine::Audit.
+  absl::Status Audit() const;
+
+ private:
+  struct Active {
+    Sequence sequence;
+    Response response;
+  };
+  using ActiveMap = std::map<SequenceId, Active>;
+  // What is said last is said after the books are closed, so that whoever hears it finds itself counted.
+  struct Farewell {
+    ActiveMap::node_type node;
+    FinishSummary summary;
+  };
+
+  // The five parts of a turn, in order.
+  void Admit(absl::Time now);
+  StepPlan Plan(absl::Time now);
+  absl::Status Forward(const StepPlan& plan);
+  std::vector<absl::StatusOr<int32_t>> Sample(const StepPlan& plan);  // one for each chunk that samples
+  void Publish(const StepPlan& plan, const std::vector<absl::StatusOr<int32_t>>& tokens);
+
+  void CountStep(const StepPlan& plan);
+  void CountRouting(const StepPlan& plan);
+  void End(SequenceId id, absl::Status status);
+  void CloseBooks();
+  void SayFarewells();
+  absl::Status AuditCounters() const;
+  Active& Find(SequenceId id);
+
+  const EngineOptions options_;
+  const LoopParts parts_;
+  const RunnerLimits limits_;
+  BlockPool pool_;
+  Scheduler scheduler_;
+  Sampler sampler_;
+  ActiveMap active_;  // waiting and running, in order of arrival
+  SequenceId next_id_ = 0;
+  ForwardBatch batch_;
+  ForwardResult result_;
+  StepReport report_;  // of the step in progress
+  std::vector<Farewell> farewells_;
+  StatusBoard::Notice notice_;  // the counters
+  // Of requests that have ended, for the audit.
+  int64_t ended_rows_ = 0;  // most tokens each had computed
+  int64_t ended_assignments_ = 0;
+};
+
+}  // namespace cadre
+
+#endif  // CADRE_ENGINE_ENGINE_LOOP_H_

@@ -1,0 +1,48 @@
+// The identities between sequences, blocks, queue and counters: EngineLoop::Audit.
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "engine/base/status_macros.h"
+#include "engine/engine_loop.h"
+
+namespace cadre {
+namespace {
+
+absl::Status CheckEqual(const char* left_name, int64_t left, const char* right_name, int64_t right) {
+  if (left == right) return absl::OkStatus();
+  return absl::InternalError(absl::StrCat(left_name, " is ", left, ", but ", right_name, " is ", right));
+}
+
+}  // namespace
+
+absl::Status EngineLoop::Audit() const {
+  CADRE_RETURN_IF_ERROR(scheduler_.Audit());
+  return AuditCounters();
+}
+
+absl::Status EngineLoop::AuditCounters() const {
+  const EngineSnapshot& counters = notice_.snapshot;
+  int64_t live_rows = 0;
+  int64_t live_assignments = 0;
+  for (const auto& [id, active] : active_) {
+    live_rows += active.sequence.peak_computed_tokens();
+    live_assignments += active.response.num_assignments();
+    CADRE_RETURN_IF_ERROR(CheckEqual("generated tokens of a sequence", active.sequence.num_generated_tokens(),
+                                     "tokens told to its sink", active.response.num_generated_tokens()));
+  }
+  const auto in_flight = static_cast<int64_t>(active_.size());
+  CADRE_RETURN_IF_ERROR(CheckEqual("sequences in the scheduler", scheduler_.num_waiting() + scheduler_.num_running(),
+                                   "requests in flight", in_flight));
+  CADRE_RETURN_IF_ERROR(CheckEqual("admitted requests", counters.admitted_requests, "finished plus in flight",
+                                   counters.num_finished() + in_flight));
+  CADRE_RETURN_IF_ERROR(
+      CheckEqual("free plus used KV blocks", pool_.num_free() + pool_.num_in_use(), "the pool", pool_.num_total()));
+  CADRE_RETURN_IF_ERROR(CheckEqual("rows computed, less recomputed",
+                                   counters.prefill_tokens + counters.decode_tokens - counters.recomputed_tokens,
+                                   "rows of all sequences", ended_rows_ + live_rows));
+  CADRE_RETURN_IF_ERROR(CheckEqual("assignments routed", counters.routed_assignments, "assignments of all requests",
+                                   ended_assignments_ + live_assignments));
+  return CheckEqual("assignments routed", counters.routed_assignments, "rows x MoE layers x K",
+                    (counters.prefill_tokens + counters.decode_tokens) * limits_.num_moe_layers * limits_.top_k);
+}
+
+}  // namespace cadre

@@ -1,0 +1,93 @@
+#include "engine/request/sequence.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "engine/base/check.h"
+
+namespace cadre {
+namespace {
+
+bool IsValidTransition(SequenceState from, SequenceState to) {
+  switch (from) {
+    case SequenceState::kWaiting:
+      return to == SequenceState::kPrefill || to == SequenceState::kFinished;
+    case SequenceState::kPrefill:
+      return to == SequenceState::kDecode || to == SequenceState::kWaiting || to == SequenceState::kFinished;
+    case SequenceState::kDecode:
+      return to == SequenceState::kWaiting || to == SequenceState::kFinished;
+    case SequenceState::kFinished:
+      return false;
+  }
+  return false;
+}
+
+}  // namespace
+
+std::string_view SequenceStateName(SequenceState state) {
+  switch (state) {
+    case SequenceState::kWaiting:
+      return "waiting";
+    case SequenceState::kPrefill:
+      return "prefill";
+    case SequenceState::kDecode:
+      return "decode";
+    case SequenceState::kFinished:
+      return "finished";
+  }
+  return "unknown";
+}
+
+Sequence::Sequence(SequenceId id, std::vector<int32_t> prompt)
+    : id_(id), tokens_(std::move(prompt)), num_prompt_tokens_(static_cast<int32_t>(tokens_.size())) {
+  CADRE_CHECK(!tokens_.empty());
+}
+
+int32_t Sequence::CountRecomputed(int32_t count) const {
+  return std::clamp(peak_computed_tokens_ - num_computed_tokens_, 0, count);
+}
+
+void Sequence::Schedule(int32_t count, std::span<const int32_t> new_blocks) {
+  CADRE_CHECK_EQ(num_scheduled_tokens_, 0);
+  CADRE_CHECK_GT(count, 0);
+  CADRE_CHECK_LE(count, num_uncomputed_tokens());
+  if (state_ == SequenceState::kWaiting) Transition(SequenceState::kPrefill);
+  started_ = true;
+  num_scheduled_tokens_ = count;
+  block_table_.insert(block_table_.end(), new_blocks.begin(), new_blocks.end());
+}
+
+void Sequence::Advance() {
+  CADRE_CHECK_GT(num_scheduled_tokens_, 0);
+  num_computed_tokens_ += std::exchange(num_scheduled_tokens_, 0);
+  peak_computed_tokens_ = std::max(peak_computed_tokens_, num_computed_tokens_);
+}
+
+void Sequence::AppendToken(int32_t token) {
+  CADRE_CHECK_EQ(num_uncomputed_tokens(), 0);
+  if (state_ != SequenceState::kDecode) Transition(SequenceState::kDecode);
+  tokens_.push_back(token);
+}
+
+std::vector<int32_t> Sequence::Preempt() {
+  CADRE_CHECK_EQ(num_scheduled_tokens_, 0);
+  Transition(SequenceState::kWaiting);
+  num_computed_tokens_ = 0;
+  ++num_preemptions_;
+  return std::exchange(block_table_, {});
+}
+
+std::vector<int32_t> Sequence::Finish() {
+  Transition(SequenceState::kFinished);
+  num_scheduled_tokens_ = 0;
+  return std::exchange(block_table_, {});
+}
+
+void Sequence::Transition(SequenceState to) {
+  if (!IsValidTransition(state_, to)) [[unlikely]] {
+    CADRE_CHECK_EQ(SequenceStateName(state_), SequenceStateName(to));
+  }
+  state_ = to;
+}
+
+}  // namespace cadre

@@ -1,0 +1,87 @@
+// The token side of a running request: what is known, what is computed, and which KV blocks hold it.
+#ifndef CADRE_ENGINE_REQUEST_SEQUENCE_H_
+#define CADRE_ENGINE_REQUEST_SEQUENCE_H_
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
+
+namespace cadre {
+
+// Identity of a sequence inside one engine; rises in order of arrival and is never reused.
+using SequenceId = int64_t;
+
+// The life of a sequence. Every change goes through Sequence::Transition, which allows these and no others:
+//
+//                  +----------- preempted ------------+
+//                  v                                  |
+//   (new) ----> kWaiting ---> kPrefill ---> kDecode --+
+//                  |  ^           |  |          |
+//                  |  +-----------+  |          |
+//                  v    preempted    v          v
+//              kFinished <-----------+----------+
+enum class SequenceState {
+  kWaiting,   // holds no blocks
+  kPrefill,   // some known tokens beyond the last sampled one are not computed yet
+  kDecode,    // everything but the last sampled token is computed: one row per step
+  kFinished,  // holds no blocks, for ever
+};
+std::string_view SequenceStateName(SequenceState state);
+
+// Pure data with counters, driven by the scheduler; not thread-safe. Token counts:
+//
+//   [ prompt                  | generated           ]  num_tokens
+//   [ computed      | scheduled |                   ]  computed + scheduled <= num_tokens
+class Sequence {
+ public:
+  // REQUIRES: `prompt` is not empty.
+  Sequence(SequenceId id, std::vector<int32_t> prompt);
+
+  SequenceId id() const { return id_; }
+  SequenceState state() const { return state_; }
+  std::span<const int32_t> tokens() const { return tokens_; }  // prompt, then generated
+  int32_t num_tokens() const { return static_cast<int32_t>(tokens_.size()); }
+  int32_t num_prompt_tokens() const { return num_prompt_tokens_; }
+  int32_t num_generated_tokens() const { return num_tokens() - num_prompt_tokens_; }
+  int32_t num_computed_tokens() const { return num_computed_tokens_; }    // their keys and values are in the blocks
+  int32_t num_scheduled_tokens() const { return num_scheduled_tokens_; }  // being computed by the step in progress
+  int32_t num_uncomputed_tokens() const { return num_tokens() - num_computed_tokens_; }
+  // The most that was ever computed: rows below it, computed again after a preemption, are recomputed rows.
+  int32_t peak_computed_tokens() const { return peak_computed_tokens_; }
+  int32_t num_preemptions() const { return num_preemptions_; }
+  bool started() const { return started_; }                                 // a step has contained it
+  const std::vector<int32_t>& block_table() const { return block_table_; }  // [ceil((computed + scheduled) / B)]
+
+  // Rows of a chunk of `count` at the current position that had been computed before a preemption.
+  int32_t CountRecomputed(int32_t count) const;
+
+  // The next `count` tokens run in the coming step; `new_blocks` extend the block table. kWaiting becomes kPrefill.
+  void Schedule(int32_t count, std::span<const int32_t> new_blocks);
+  // The scheduled rows were computed.
+  void Advance();
+  // The next token was sampled. REQUIRES: every known token is computed. kPrefill becomes kDecode.
+  void AppendToken(int32_t token);
+  // Back to kWaiting with nothing computed. Returns the blocks, to be released.
+  std::vector<int32_t> Preempt();
+  // The end, from any other state. Returns the blocks, to be released.
+  std::vector<int32_t> Finish();
+
+ private:
+  void Transition(SequenceState to);
+
+  SequenceId id_;
+  SequenceState state_ = SequenceState::kWaiting;
+  std::vector<int32_t> tokens_;
+  int32_t num_prompt_tokens_;
+  int32_t num_computed_tokens_ = 0;
+  int32_t num_scheduled_tokens_ = 0;
+  int32_t peak_computed_tokens_ = 0;
+  int32_t num_preemptions_ = 0;
+  bool started_ = false;
+  std::vector<int32_t> block_table_;
+};
+
+}  // namespace cadre
+
+#endif  // CADRE_ENGINE_REQUEST_SEQUENCE_H_

@@ -1,0 +1,62 @@
+// One row of logits becomes one token.
+#ifndef CADRE_ENGINE_SAMPLE_SAMPLER_H_
+#define CADRE_ENGINE_SAMPLE_SAMPLER_H_
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace cadre {
+
+// The distribution to draw from, and which draw of which stream decides.
+struct SampleOptions {
+  float temperature = 1.0f;  // 0: greedy, everything below is ignored
+  int32_t top_k = 0;         // 0: off
+  float top_p = 1.0f;        // (0, 1]
+  float min_p = 0.0f;        // [0, 1]
+  uint64_t seed = 0;
+  uint64_t index = 0;  // of the token within its request
+};
+
+// The chain is vLLM's, each filter seeing what the one before left over:
+//
+//   temperature   w_i = exp((z_i - max z) / temperature)
+//   min_p         keeps w_i >= min_p * max w
+//   top_k         keeps the top_k largest
+//   top_p         keeps the smallest set of the largest whose share of the remaining weight reaches top_p
+//   draw          u in [0, 1) from (seed, index); the first token, by id, whose running share exceeds u
+//
+// Larger means larger logit, then lower id: a cut through equal logits keeps the lowest ids (vLLM keeps them all), so
+// that top_k = 1 is greedy, and greedy takes the lowest id among the largest. The token depends on its row and options
+// alone. Weights and sums are doubles. -inf is weight 0. With +inf in the row, those tokens share the whole weight.
+//
+// Linear in V: each filter is a cut at one (logit, id), found by selection, never by sorting. Keeps scratch memory
+// between calls; not thread-safe.
+class Sampler {
+ public:
+  // `logits` is [V], V >= 1. INTERNAL with reason "nan" when any logit is NaN, or when all are -inf.
+  absl::StatusOr<int32_t> Sample(std::span<const float> logits, const SampleOptions& options);
+
+ private:
+  struct Candidate {
+    double weight;
+    float logit;
+    int32_t id;
+  };
+
+  static bool IsLarger(const Candidate& a, const Candidate& b);
+  void CollectCandidates(std::span<const float> logits, float max_logit, const SampleOptions& options);
+  void KeepTopK(size_t k);
+  void KeepTopP(double top_p);
+  void KeepThrough(const Candidate& last_kept);
+  int32_t Draw(double u) const;
+
+  std::vector<Candidate> candidates_;  // what the filters have left, by rising id
+  std::vector<Candidate> selection_;   // scratch: the same in selection order
+};
+
+}  // namespace cadre
+
+#endif  // CADRE_ENGINE_SAMPLE_SAMPLER_H_

@@ -1,0 +1,139 @@
+// Random operations on scheduler, pool and sequences, audited after each one; and seeded bugs that the audit must
+// catch.
+#include "tests/support/scheduler_simulation.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+#include <vector>
+
+namespace cadre {
+namespace {
+
+struct Setting {
+  const char* name;
+  int32_t num_blocks;
+  int32_t block_size;
+  int32_t max_num_batched_tokens;
+  int32_t max_num_seqs;
+};
+
+class SchedulerSimulationTest : public testing::TestWithParam<Setting> {};
+
+TEST_P(SchedulerSimulationTest, EveryArrivalEndsAndEveryAuditIsClean) {
+  const Setting& setting = GetParam();
+  std::mt19937 random(20240607);
+  const auto up_to = [&](int32_t n) { return std::uniform_int_distribution<int32_t>(1, n)(random); };
+  SchedulerOptions options;
+  options.block_size = setting.block_size;
+  options.max_num_batched_tokens = setting.max_num_batched_tokens;
+  options.max_num_seqs = setting.max_num_seqs;
+  options.max_model_len = 200;
+  SchedulerSimulation simulation(options, setting.num_blocks);
+  constexpr int kNumOperations = 25'000;
+  for (int i = 0; i < kNumOperations; ++i) {
+    absl::Status status;
+    const int32_t dice = up_to(100);
+    if (dice <= 15) {
+      const int32_t max_tokens = up_to(40);
+      const bool is_long = up_to(10) == 1;
+      status = simulation.Arrive(up_to(is_long ? 180 : 30), max_tokens, up_to(max_tokens), up_to(200));
+    } else if (dice <= 20) {
+      status = simulation.Cancel(static_cast<uint32_t>(random()));
+    } else if (dice <= 23) {
+      status = simulation.StopSoon(static_cast<uint32_t>(random()));
+    } else if (dice <= 30) {
+      status = simulation.Expire(up_to(5));
+    } else {
+      status = simulation.Step();
+    }
+    ASSERT_TRUE(status.ok()) << "operation " << i << ": " << status.ToString();
+  }
+  const absl::Status drained = simulation.Drain();
+  ASSERT_TRUE(drained.ok()) << drained.ToString();
+  EXPECT_GT(simulation.num_arrived(), kNumOperations / 10);
+  EXPECT_EQ(simulation.num_arrived(), simulation.num_refused() + simulation.num_ended());
+}
+
+INSTANTIATE_TEST_SUITE_P(Pools, SchedulerSimulationTest,
+                         testing::Values(Setting{"roomy", 256, 16, 256, 16}, Setting{"tiny", 12, 4, 16, 8},
+                                         Setting{"one_row", 40, 4, 1, 4}, Setting{"one_block", 1, 16, 8, 8},
+                                         Setting{"block_size_one", 60, 1, 7, 32}),
+                         [](const auto& param_info) { return param_info.param.name; });
+
+// Without eviction pressure the tiny setting would prove little.
+TEST(SchedulerSimulationTest, TinyPoolsPreempt) {
+  SchedulerOptions options{.max_num_seqs = 8, .max_num_batched_tokens = 64, .block_size = 4, .max_model_len = 128};
+  SchedulerSimulation simulation(options, 24);
+  for (int i = 0; i < 100; ++i) ASSERT_TRUE(simulation.Arrive(10, 40, 40, 1'000'000).ok());
+  ASSERT_TRUE(simulation.Drain().ok());
+  EXPECT_EQ(simulation.num_ended(), 100);
+  EXPECT_GT(simulation.num_preemptions(), 20);
+  EXPECT_GT(simulation.num_recomputed(), 0);
+  EXPECT_EQ(simulation.num_rows() - simulation.num_recomputed(), 100 * (10 + 40 - 1));
+}
+
+TEST(SchedulerSimulationTest, RandomBytesAreOperations) {
+  std::mt19937 random(7);
+  for (int i = 0; i < 300; ++i) {
+    std::vector<uint8_t> bytes(4 + random() % 400);
+    for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random());
+    const absl::Status status = RunSchedulerBytes(bytes);
+    ASSERT_TRUE(status.ok()) << "input " << i << ": " << status.ToString();
+  }
+}
+
+// Negative controls: a detector that never fires proves nothing.
+TEST(SchedulerSimulationTest, AuditCatchesALeakedBlock) {
+  SchedulerSimulation simulation({.block_size = 4, .max_model_len = 64}, 8);
+  ASSERT_TRUE(simulation.Arrive(6, 4, 4, 1000).ok());
+  simulation.pool().Allocate(1);
+  const absl::Status status = simulation.Step();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_NE(status.message().find("0 sequences hold it"), absl::string_view::npos) << status.ToString();
+}
+
+TEST(SchedulerSimulationTest, AuditCatchesABlockReleasedUnderItsHolder) {
+  SchedulerSimulation simulation({.block_size = 4, .max_model_len = 64}, 8);
+  ASSERT_TRUE(simulation.Arrive(6, 4, 4, 1000).ok());
+  ASSERT_TRUE(simulation.Step().ok());
+  int32_t held = 0;
+  while (simulation.pool().ref_count(held) == 0) ++held;
+  simulation.pool().Release({&held, 1});
+  EXPECT_EQ(simulation.Expire(0).code(), absl::StatusCode::kInternal);
+}
+
+TEST(SchedulerSimulationTest, AuditCatchesABlockWithTwoHolders) {
+  BlockPool pool(8);
+  Scheduler scheduler({.block_size = 4, .max_model_len = 64}, &pool);
+  Sequence first(0, {1, 2, 3});
+  Sequence second(1, {4, 5, 6});
+  scheduler.Add(&first);
+  scheduler.Add(&second);
+  scheduler.Commit(scheduler.Plan());
+  ASSERT_TRUE(scheduler.Audit().ok());
+  first.Advance();
+  first.AppendToken(9);
+  second.Advance();
+  second.AppendToken(9);
+  first.Schedule(1, {});
+  ASSERT_TRUE(scheduler.Audit().ok());
+  first.Advance();
+  first.AppendToken(9);
+  first.Schedule(1, second.block_table());  // the fifth token in another's block
+  EXPECT_NE(scheduler.Audit().message().find("2 sequences hold it"), absl::string_view::npos);
+}
+
+TEST(SchedulerSimulationTest, AuditCatchesASequenceInTheWrongList) {
+  BlockPool pool(8);
+  Scheduler scheduler({.block_size = 4, .max_model_len = 64}, &pool);
+  Sequence sequence(0, {1, 2, 3});
+  scheduler.Add(&sequence);
+  scheduler.Commit(scheduler.Plan());
+  sequence.Advance();
+  pool.Release(sequence.Preempt());  // behind the scheduler's back
+  EXPECT_NE(scheduler.Audit().message().find("wrong list"), absl::string_view::npos);
+}
+
+}  // namespace
+}  // namespace cadre

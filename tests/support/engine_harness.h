@@ -1,0 +1,134 @@
+// An engine over the simulated runner, driven step by step with a clock that moves only when told.
+#ifndef CADRE_TESTS_SUPPORT_ENGINE_HARNESS_H_
+#define CADRE_TESTS_SUPPORT_ENGINE_HARNESS_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "engine/base/check.h"
+#include "engine/base/clock.h"
+#include "engine/engine.h"
+#include "engine/model/simulated_runner.h"
+#include "tests/support/recording_sink.h"
+
+namespace cadre {
+
+// Sits between the engine and the simulator and may spoil a step.
+class InterceptedRunner final : public ModelRunner {
+ public:
+  explicit InterceptedRunner(SimulatedOptions options) : simulator_(std::move(options)) {}
+
+  const RunnerLimits& limits() const override { return simulator_.limits(); }
+  absl::Status Forward(const ForwardBatch& batch, ForwardResult* result) override {
+    if (before) {
+      if (absl::Status status = before(batch); !status.ok()) return status;
+    }
+    absl::Status status = simulator_.Forward(batch, result);
+    if (after) after(batch, result);
+    return status;
+  }
+
+  std::function<absl::Status(const ForwardBatch&)> before;
+  std::function<void(const ForwardBatch&, ForwardResult*)> after;
+
+ private:
+  SimulatedRunner simulator_;
+};
+
+// Counts what it hears.
+class CountingObserver final : public EngineObserver {
+ public:
+  void OnStep(const StepReport& report) override {
+    steps.push_back(report);
+    if (on_step) on_step();
+  }
+  void OnFinish(const FinishSummary& summary) override { finishes.push_back(summary); }
+
+  std::vector<StepReport> steps;
+  std::vector<FinishSummary> finishes;
+  std::function<void()> on_step;
+};
+
+// A request in flight, as its owner sees it.
+struct Ticket {
+  std::vector<int32_t> prompt;
+  std::shared_ptr<RecordingSink> sink = std::make_shared<RecordingSink>();
+  std::shared_ptr<CancelFlag> cancel = std::make_shared<CancelFlag>();
+};
+
+struct HarnessOptions {
+  EngineOptions engine;
+  RunnerLimits limits = {.vocab_size = 512,
+                         .max_model_len = 512,
+                         .num_kv_blocks = 256,
+                         .kv_block_size = 4,
+                         .num_moe_layers = 3,
+                         .num_experts = 8,
+                         .top_k = 2};
+  absl::Duration step_cost = absl::Milliseconds(10);
+  const Tokenizer* tokenizer = nullptr;
+};
+
+struct EngineHarness {
+  explicit EngineHarness(const HarnessOptions& options = {}) {
+    SimulatedOptions simulated{.limits = options.limits, .step_cost = options.step_cost};
+    simulated.pass_time = [clock_ptr = clock.get()](absl::Duration cost) { clock_ptr->Advance(cost); };
+    auto owned_runner = std::make_unique<InterceptedRunner>(std::move(simulated));
+    runner = owned_runner.get();
+    engine = std::make_unique<Engine>(options.engine, std::move(owned_runner), options.tokenizer, clock, &observer);
+  }
+
+  // A greedy request for token ids.
+  Request MakeRequest(const Ticket& ticket, int32_t max_tokens) const {
+    Request request;
+    request.prompt = ticket.prompt;
+    request.sampling.max_tokens = max_tokens;
+    request.sampling.temperature = 0.0f;
+    request.arrival = clock->Now();
+    request.wants_text = false;
+    request.sink = ticket.sink;
+    request.cancel = ticket.cancel;
+    return request;
+  }
+
+  // The same, changed by `edit` and handed over.
+  Ticket MustSubmit(std::vector<int32_t> prompt, int32_t max_tokens,
+                    const std::function<void(Request&)>& edit = nullptr) {
+    Ticket ticket{.prompt = std::move(prompt)};
+    Request request = MakeRequest(ticket, max_tokens);
+    if (edit) edit(request);
+    const absl::Status status = engine->Submit(std::move(request));
+    CADRE_CHECK(status.ok());
+    return ticket;
+  }
+
+  // What the model says to `ticket`, whoever else is served.
+  std::vector<int32_t> Expected(const Ticket& ticket, int32_t count) const {
+    return SimulatedRunner::ExpectedTokens(ticket.prompt, count, engine->limits().vocab_size);
+  }
+
+  void RunUntilIdle() {
+    while (engine->Step()) {
+    }
+  }
+
+  std::shared_ptr<FakeClock> clock = std::make_shared<FakeClock>();
+  CountingObserver observer;
+  InterceptedRunner* runner = nullptr;  // the engine's
+  std::unique_ptr<Engine> engine;
+};
+
+// A prompt of `length` tokens that differ from those of other `salt`s.
+inline std::vector<int32_t> MakePrompt(int32_t length, int32_t salt) {
+  std::vector<int32_t> prompt;
+  for (int32_t i = 0; i < length; ++i) prompt.push_back((salt * 7919 + i * 31 + 1) % 512);
+  return prompt;
+}
+
+}  // namespace cadre
+
+#endif  // CADRE_TESTS_SUPPORT_ENGINE_HARNESS_H_
