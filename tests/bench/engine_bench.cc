@@ -2,6 +2,8 @@
 // sizes with distinct random tokens (equal tokens would all choose the same experts and flatter every MoE engine).
 //
 //   engine_bench --model DIR [--threads N] [--isa NAME] [--prefill 512] [--batches 1,8,32] [--repeats 5] [--json]
+//   engine_bench --model DIR --greedy 5,17,42 --steps 16     only prints the greedy continuation, to compare engines
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -10,8 +12,6 @@
 #include <random>
 #include <string>
 #include <vector>
-
-#include <CLI/CLI.hpp>
 
 #include "engine/model/model_config.h"
 #include "engine/model/transformer_runner.h"
@@ -31,6 +31,7 @@ struct BenchOptions {
   std::vector<int> batches = {1, 2, 4, 8, 16, 32};
   int decode_steps = 16;
   int repeats = 5;
+  std::vector<int32_t> greedy_prompt;
   bool json = false;
 };
 
@@ -132,6 +133,25 @@ void BenchDecode(const BenchOptions& options, ModelRunner& runner, int num_seque
   Report(options, "decode", num_sequences, rates);
 }
 
+// Prints the most likely continuation of `options.greedy_prompt`, token ids on one line.
+void PrintGreedy(const BenchOptions& options, ModelRunner& runner) {
+  std::vector<int32_t> tokens = options.greedy_prompt;
+  const int length = static_cast<int>(tokens.size()) + options.decode_steps;
+  BatchMaker maker(runner.limits(), 1, length, 0);
+  ForwardResult result;
+  for (int begin = 0; static_cast<int>(tokens.size()) < length;) {
+    const int count = static_cast<int>(tokens.size()) - begin;
+    ForwardBatch batch = maker.Rows(begin, count);
+    batch.token_ids.assign(tokens.begin() + begin, tokens.end());
+    TimedForward(runner, batch, &result);
+    const auto best = std::max_element(result.logits.begin(), result.logits.end());
+    begin += count;
+    tokens.push_back(static_cast<int32_t>(best - result.logits.begin()));
+    std::printf("%d ", tokens.back());
+  }
+  std::printf("\n");
+}
+
 CpuDeviceOptions DeviceOptions(const BenchOptions& options) {
   CpuDeviceOptions device;
   device.num_threads = options.threads;
@@ -150,16 +170,16 @@ void Run(const BenchOptions& options) {
 
   const int max_batch = *std::max_element(options.batches.begin(), options.batches.end());
   RunnerOptions runner_options;
-  runner_options.max_model_len =
-      std::max({options.prefill_tokens, options.context_tokens + options.decode_steps, 64});
+  runner_options.max_model_len = std::max({options.prefill_tokens, options.context_tokens + options.decode_steps,
+                                           static_cast<int>(options.greedy_prompt.size()) + options.decode_steps, 64});
   runner_options.max_num_seqs = std::max(max_batch, 1);
   runner_options.max_num_batched_tokens = std::max(options.prefill_tokens, max_batch * 16);
-  const MemoryPlan plan =
-      OrFail(PlanMemory(config, checkpoint->summary(), runner_options, *device, device->ops()));
+  const MemoryPlan plan = OrFail(PlanMemory(config, checkpoint->summary(), runner_options, *device, device->ops()));
   Weights weights = OrFail(checkpoint->Load(*device));
   auto runner = OrFail(CreateTransformerRunner(config, std::move(weights), plan, runner_options, device.get()));
 
   std::fprintf(stderr, "engine_bench: %s on %s\n", options.model_dir.c_str(), device->kernels().c_str());
+  if (!options.greedy_prompt.empty()) return PrintGreedy(options, *runner);
   if (options.prefill_tokens > 0) BenchPrefill(options, *runner);
   for (int batch : options.batches) BenchDecode(options, *runner, batch);
 }
@@ -179,6 +199,8 @@ int main(int argc, char** argv) {
   app.add_option("--batches", options.batches, "Decode batch sizes")->delimiter(',');
   app.add_option("--steps", options.decode_steps, "Decode steps per repeat");
   app.add_option("--repeats", options.repeats, "Repeats; the median is reported");
+  app.add_option("--greedy", options.greedy_prompt, "Prompt token ids: print the greedy continuation and stop")
+      ->delimiter(',');
   app.add_flag("--json", options.json, "One JSON object per line");
   CLI11_PARSE(app, argc, argv);
   cadre::Run(options);

@@ -170,6 +170,22 @@ class LlamaCpp:
         return steps / (time.perf_counter() - start)
 
 
+    def greedy(self, prompt, steps):
+        self.llama.reset()
+        self.llama.eval(prompt)
+        found = []
+        for _ in range(steps):
+            logits = np.ctypeslib.as_array(self.llama._ctx.get_logits(), shape=(self.vocab,))
+            found.append(int(np.argmax(logits)))
+            self.llama.eval(found[-1:])
+        return found
+
+
+def cadre_greedy(engine_bench, folder, prompt, steps):
+    command = [engine_bench, "--model", str(folder), "--greedy", ",".join(map(str, prompt)), "--steps", str(steps)]
+    return [int(t) for t in subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()]
+
+
 def cadre_rates(engine_bench, folder, threads, extra):
     command = [engine_bench, "--model", str(folder), "--threads", str(threads), "--json", "--batches", "1",
                "--repeats", "3", *extra]
@@ -197,6 +213,11 @@ def main():
             write_hugging_face(folder, p)
             write_gguf(folder / "model.gguf", p)
         peer = LlamaCpp(folder / "model.gguf", args.threads, p["vocab"])
+        for seed in range(3):
+            prompt = peer.tokens(16, seed)
+            a, b = cadre_greedy(args.engine_bench, folder, prompt, 16), peer.greedy(prompt, 16)
+            equal = next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), 16)
+            print(f"{args.preset:12} greedy   the first {equal} of 16 tokens are equal (random weights: near-ties flip)")
         peer.prefill_rate(512, 0)
         ours, theirs = [], []
         for i in range(args.rounds):
