@@ -1,8 +1,12 @@
 #include "engine/sample/sampler.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <functional>
+#include <iterator>
 #include <limits>
+#include <numeric>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -16,17 +20,28 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // The lowest id among the largest logits. INTERNAL when the row has no largest one.
 absl::StatusOr<int32_t> ArgMax(std::span<const float> logits) {
-  int32_t best = 0;
-  bool has_nan = false;
-  for (size_t i = 0; i < logits.size(); ++i) {
-    has_nan |= std::isnan(logits[i]);
-    if (logits[i] > logits[static_cast<size_t>(best)]) best = static_cast<int32_t>(i);
+  // Independent lanes, so that the compiler compares a whole vector at a time.
+  constexpr size_t kLanes = 16;
+  std::array<float, kLanes> largest;
+  std::array<int32_t, kLanes> num_nans{};
+  largest.fill(-kInfinity);
+  const auto visit = [&](size_t lane, float logit) {
+    largest[lane] = logit > largest[lane] ? logit : largest[lane];
+    num_nans[lane] += logit != logit;
+  };
+  size_t i = 0;
+  for (; i + kLanes <= logits.size(); i += kLanes) {
+    for (size_t lane = 0; lane < kLanes; ++lane) visit(lane, logits[i + lane]);
   }
-  if (has_nan) return absl::InternalError("the model computed logits that are not numbers (reason: nan)");
-  if (logits[static_cast<size_t>(best)] == -kInfinity) {
+  for (; i < logits.size(); ++i) visit(0, logits[i]);
+  if (std::reduce(num_nans.begin(), num_nans.end()) > 0) {
+    return absl::InternalError("the model computed logits that are not numbers (reason: nan)");
+  }
+  const float max = *std::max_element(largest.begin(), largest.end());
+  if (max == -kInfinity) {
     return absl::InternalError(absl::StrCat("all ", logits.size(), " logits are -inf (reason: nan)"));
   }
-  return best;
+  return static_cast<int32_t>(std::find(logits.begin(), logits.end(), max) - logits.begin());
 }
 
 }  // namespace
@@ -42,40 +57,71 @@ absl::StatusOr<int32_t> Sampler::Sample(std::span<const float> logits, const Sam
   if (!largest.ok() || options.temperature == 0.0f) return largest;
 
   CollectCandidates(logits, logits[static_cast<size_t>(*largest)], options);
-  if (options.top_k > 0) KeepTopK(static_cast<size_t>(options.top_k));
   if (options.top_p < 1.0f) KeepTopP(static_cast<double>(options.top_p));
   return Draw(UniformDraw(options.seed, options.index));
+}
+
+float Sampler::KthLargest(std::span<const float> logits, size_t k) {
+  // `best_` holds the k largest so far and up to k more; whatever is below the k-th of them is passed over at the cost
+  // of one comparison.
+  float threshold = -kInfinity;
+  best_.clear();
+  const auto shrink = [&] {
+    std::nth_element(best_.begin(), best_.begin() + static_cast<std::ptrdiff_t>(k - 1), best_.end(), std::greater<>());
+    best_.resize(k);
+    threshold = best_.back();
+  };
+  for (float logit : logits) {
+    if (logit <= threshold) continue;
+    best_.push_back(logit);
+    if (best_.size() == 2 * k) shrink();
+  }
+  if (best_.size() >= k) shrink();
+  return threshold;
 }
 
 void Sampler::CollectCandidates(std::span<const float> logits, float max_logit, const SampleOptions& options) {
   const double max = static_cast<double>(max_logit);
   const double temperature = static_cast<double>(options.temperature);
   const double min_weight = static_cast<double>(options.min_p);  // the largest weight is exactly 1
+  // Exponents below this are not worth the exp(): filtered out by min_p, or zero.
+  const double min_exponent = options.min_p > 0.0f ? std::log(min_weight) - 1e-9 : -746.0;
+  const auto k = static_cast<size_t>(options.top_k);
+  // min_p and top_k both cut the same order, so the shorter cut wins and their order does not matter.
+  const float kth = k > 0 && k < logits.size() ? KthLargest(logits, k) : -kInfinity;
+  size_t num_ties = std::numeric_limits<size_t>::max();  // equal to the k-th, lowest ids first, that are kept
+  if (kth != -kInfinity) {
+    num_ties = k - static_cast<size_t>(std::ranges::count_if(best_, [kth](float logit) { return logit > kth; }));
+  }
   candidates_.clear();
   for (size_t i = 0; i < logits.size(); ++i) {
     const float logit = logits[i];
-    if (logit == -kInfinity) continue;
+    if (logit < kth || logit == -kInfinity) continue;
+    if (logit == kth) {
+      if (num_ties == 0) continue;
+      --num_ties;
+    }
     double weight = 1.0;  // of the largest: exact, and defined for +inf as well
-    if (logit != max_logit) weight = std::exp((static_cast<double>(logit) - max) / temperature);
+    if (logit != max_logit) {
+      const double exponent = (static_cast<double>(logit) - max) / temperature;
+      if (exponent < min_exponent) continue;
+      weight = std::exp(exponent);
+    }
     if (weight > 0.0 && weight >= min_weight) candidates_.push_back({weight, logit, static_cast<int32_t>(i)});
   }
-}
-
-void Sampler::KeepTopK(size_t k) {
-  if (k >= candidates_.size()) return;
-  selection_ = candidates_;
-  const auto last_kept = selection_.begin() + static_cast<std::ptrdiff_t>(k - 1);
-  std::nth_element(selection_.begin(), last_kept, selection_.end(), IsLarger);
-  KeepThrough(*last_kept);
 }
 
 void Sampler::KeepTopP(double top_p) {
   double total = 0.0;
   for (const Candidate& candidate : candidates_) total += candidate.weight;
+  double needed = top_p * total;
+  // All tokens below this weight together do not reach the share that is cut off; the half leaves room for rounding.
+  const double negligible = 0.5 * (1.0 - top_p) * total / static_cast<double>(candidates_.size());
+  selection_.clear();
+  std::ranges::copy_if(candidates_, std::back_inserter(selection_),
+                       [&](const Candidate& candidate) { return candidate.weight >= negligible; });
   // The last one kept lies in [low, high), and those before `low` leave `needed` to be reached. Halving costs O(V) in
   // all, where sorting would cost O(V log V).
-  double needed = top_p * total;
-  selection_ = candidates_;
   size_t low = 0;
   size_t high = selection_.size();
   while (high - low > 1) {
@@ -92,10 +138,7 @@ void Sampler::KeepTopP(double top_p) {
       low = middle;
     }
   }
-  KeepThrough(selection_[low]);
-}
-
-void Sampler::KeepThrough(const Candidate& last_kept) {
+  const Candidate last_kept = selection_[low];
   std::erase_if(candidates_, [&](const Candidate& candidate) { return IsLarger(last_kept, candidate); });
 }
 

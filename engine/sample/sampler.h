@@ -32,7 +32,7 @@ struct SampleOptions {
 // that top_k = 1 is greedy, and greedy takes the lowest id among the largest. The token depends on its row and options
 // alone. Weights and sums are doubles. -inf is weight 0. With +inf in the row, those tokens share the whole weight.
 //
-// Linear in V: each filter is a cut at one (logit, id), found by selection, never by sorting. Keeps scratch memory
+// Linear in V: each filter is a cut at one (logit, id), found by selection, never by sorting. Keeps its scratch memory
 // between calls; not thread-safe.
 class Sampler {
  public:
@@ -47,14 +47,16 @@ class Sampler {
   };
 
   static bool IsLarger(const Candidate& a, const Candidate& b);
+  // The k-th largest logit; leaves the k largest in `best_`. -inf when there are fewer above it.
+  float KthLargest(std::span<const float> logits, size_t k);
+  // What min_p and top_k leave.
   void CollectCandidates(std::span<const float> logits, float max_logit, const SampleOptions& options);
-  void KeepTopK(size_t k);
   void KeepTopP(double top_p);
-  void KeepThrough(const Candidate& last_kept);
   int32_t Draw(double u) const;
 
   std::vector<Candidate> candidates_;  // what the filters have left, by rising id
-  std::vector<Candidate> selection_;   // scratch: the same in selection order
+  std::vector<Candidate> selection_;   // scratch of KeepTopP
+  std::vector<float> best_;            // scratch of KthLargest
 };
 
 }  // namespace cadre
