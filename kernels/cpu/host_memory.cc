@@ -41,15 +41,13 @@ std::byte* MapHuge(size_t size) {
 }  // namespace
 
 absl::StatusOr<DeviceBuffer> HostMemory::Allocate(size_t size_bytes) {
-  const size_t available = AvailableBytes();
   const bool is_huge = size_bytes >= kHugePage;
-  std::byte* data = nullptr;
-  size_t size = 0;
-  if (size_bytes <= available) {
-    size = RoundUp(std::max<size_t>(size_bytes, 1), is_huge ? kHugePage : kAlignment);
-    data = is_huge ? MapHuge(size) : AllocateSmall(size);
-  }
+  const size_t size = RoundUp(std::max<size_t>(size_bytes, 1), is_huge ? kHugePage : kAlignment);
+  // What is left is read from several files: too slow, and too exact, for small allocations.
+  const bool fits = !is_huge || size_bytes <= AvailableBytes();
+  std::byte* const data = !fits ? nullptr : is_huge ? MapHuge(size) : AllocateSmall(size);
   if (data == nullptr) {
+    const size_t available = AvailableBytes();
     return absl::ResourceExhaustedError(absl::StrCat("cannot allocate ", size_bytes, " bytes (", size_bytes >> 20,
                                                      " MiB) of host memory: ", available, " bytes (", available >> 20,
                                                      " MiB) are available"));
