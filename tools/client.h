@@ -1,0 +1,50 @@
+// What every subcommand shares: where the server is, how long to wait for it, and how its errors are told.
+#ifndef CADRE_TOOLS_CLIENT_H_
+#define CADRE_TOOLS_CLIENT_H_
+
+#include <grpcpp/channel.h>
+#include <grpcpp/client_context.h>
+#include <grpcpp/support/status.h>
+
+#include <memory>
+#include <string>
+
+#include "absl/time/time.h"
+
+namespace cadre {
+
+// How the client ends.
+enum ClientExitCode : int {
+  kExitOk = 0,
+  kExitFailed = 1,        // the server refused or failed; `health`: it is not serving
+  kExitUsage = 64,        // the command line is wrong
+  kExitUnreachable = 69,  // nobody answers at the address
+};
+
+// Flags in front of or behind any subcommand.
+struct ClientOptions {
+  std::string address = "127.0.0.1:50051";
+  bool json = false;
+};
+
+// Plaintext, and never through an HTTP proxy of the environment.
+std::shared_ptr<grpc::Channel> OpenChannel(const ClientOptions& options);
+
+// A context that gives up after `timeout`; zero waits for ever.
+std::unique_ptr<grpc::ClientContext> MakeContext(absl::Duration timeout);
+
+// "30s", "1.5", "500ms": a number without a unit means seconds. False when it is neither or is negative.
+bool ParseTimeout(const std::string& text, absl::Duration* timeout);
+
+// True when the server never answered: what UNAVAILABLE means unless the server itself said so with error details.
+bool IsUnreachable(const grpc::Status& status);
+
+// "cadre: INVALID_ARGUMENT: ..." and one line for each wrong field that the message does not name.
+std::string DescribeError(const grpc::Status& status, const std::string& address);
+
+// Prints the error to stderr and returns the exit code for it.
+int ReportError(const grpc::Status& status, const std::string& address);
+
+}  // namespace cadre
+
+#endif  // CADRE_TOOLS_CLIENT_H_

@@ -1,0 +1,33 @@
+// Text in and out of the client: arguments, terminals, JSON.
+#ifndef CADRE_TOOLS_TEXT_IO_H_
+#define CADRE_TOOLS_TEXT_IO_H_
+
+#include <string>
+#include <string_view>
+
+namespace google::protobuf {
+class Message;
+}
+
+namespace cadre {
+
+// The text of a positional argument: "-" stands for all of stdin without one final line break.
+std::string ReadTextArgument(const std::string& argument);
+
+// Control characters other than line breaks and tabs, which could move a terminal's cursor or change its state, become
+// U+FFFD. `text` is valid UTF-8.
+std::string WithoutControlCharacters(std::string_view text);
+
+// `text` as stdout should get it: unchanged in a file or pipe, without control characters on a terminal.
+std::string ForStdout(std::string_view text);
+
+// Columns of the terminal that stdout is; 80 when it is none.
+int StdoutColumns();
+bool StdoutIsTerminal();
+
+// One line of JSON, as Protocol Buffers maps messages: names as in the .proto files, 64-bit integers as strings.
+std::string ToJsonLine(const google::protobuf::Message& message);
+
+}  // namespace cadre
+
+#endif  // CADRE_TOOLS_TEXT_IO_H_
