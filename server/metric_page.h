@@ -1,7 +1,7 @@
 // A page of metrics in the Prometheus text format 0.0.4, written family by family.
 //
 // prometheus-cpp keeps counters and histograms; what is read from snapshots is written here instead: a page of a large
-// model has tens of thousands of lines, and turning each into label objects first costs 25 times as much.
+// model has tens of thousands of lines, and turning each into label objects first costs ten times as much.
 #ifndef CADRE_SERVER_METRIC_PAGE_H_
 #define CADRE_SERVER_METRIC_PAGE_H_
 
