@@ -1,0 +1,102 @@
+#include "server/admission.h"
+
+#include <grpcpp/support/byte_buffer.h>
+#include <spdlog/spdlog.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/base/status_macros.h"
+#include "server/errors.h"
+#include "server/field_support.h"
+#include "server/request_limits.h"
+#include "server/translate.h"
+#include "server/wire.h"
+
+namespace cadre {
+namespace {
+
+// Requests up to this size are tokenized on the thread that received them: a few milliseconds at most.
+constexpr size_t kMaxInlineBytes = 16 << 10;
+
+absl::Status DeadlinePassed() {
+  return MakeError({.code = absl::StatusCode::kDeadlineExceeded,
+                    .reason = reason::kDeadlineExceeded,
+                    .message = "the deadline had passed when the request arrived"});
+}
+
+// Everything up to Engine::Submit, in order of cost.
+absl::Status CheckAndSubmit(const ServiceContext& context, const std::shared_ptr<TokenStream>& stream,
+                            const v1::GenerateRequest& wire, std::string request_id) {
+  CADRE_ASSIGN_OR_RETURN(const std::shared_ptr<const ServedText> model, context.host->Admit());
+  if (stream->deadline() <= context.host->clock().Now()) return DeadlinePassed();
+  CADRE_RETURN_IF_ERROR(context.host->CheckName(wire.model()));
+  CADRE_RETURN_IF_ERROR(RefuseUnsupportedFields(wire));
+  CADRE_ASSIGN_OR_RETURN(Request request, TranslateRequest(wire, model->card, *model->tokenizer));
+  stream->SetFacts({.request_id = request_id,
+                    .model = model->card.name,
+                    .seed = request.sampling.seed,
+                    .prompt_tokens = std::ssize(request.prompt)});
+  request.id = std::move(request_id);
+  request.arrival = stream->arrival();
+  request.deadline = stream->deadline();
+  request.cancel = stream->cancel_flag();
+  request.sink = stream;
+  return context.host->Submit(std::move(request));
+}
+
+void Admit(const ServiceContext& context, const std::shared_ptr<TokenStream>& stream, const grpc::ByteBuffer& bytes,
+           std::string_view metadata_id) {
+  v1::GenerateRequest wire;
+  absl::Status status = ParseMessage(bytes, &wire);
+  absl::StatusOr<std::string> id = ChooseRequestId(wire.request_id(), metadata_id);
+  if (status.ok()) status = id.status();
+  if (!id.ok()) id = ChooseRequestId("", metadata_id);
+  stream->SetRequestId(*id);
+  if (status.ok()) status = CheckAndSubmit(context, stream, wire, *id);
+  if (status.ok()) {
+    stream->Queued();
+    return;
+  }
+  spdlog::debug("request {} refused: {}", *id, std::string(status.message()));
+  if (context.metrics != nullptr) context.metrics->OnRejected(ClassifyRejection(status));
+  stream->Reject(status);
+}
+
+}  // namespace
+
+void AdmitRequest(const ServiceContext& context, std::shared_ptr<TokenStream> stream, const grpc::ByteBuffer& bytes,
+                  std::string metadata_id) {
+  if (context.metrics != nullptr) context.metrics->OnReceived();
+  if (bytes.Length() <= kMaxInlineBytes) {
+    Admit(context, stream, bytes, metadata_id);
+    return;
+  }
+  const bool is_posted = context.work_queue->Post(
+      [context, stream, bytes, metadata_id = std::move(metadata_id)] { Admit(context, stream, bytes, metadata_id); });
+  if (is_posted) return;
+  if (context.metrics != nullptr) context.metrics->OnRejected(RejectReason::kQueueFull);
+  stream->Reject(MakeError({.code = absl::StatusCode::kResourceExhausted,
+                            .reason = reason::kQueueFull,
+                            .message = "too many long prompts wait to be tokenized",
+                            .retry_delay = context.host->RetryDelay()}));
+}
+
+RejectReason ClassifyRejection(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kUnimplemented:
+      return RejectReason::kUnsupported;
+    case absl::StatusCode::kNotFound:
+      return RejectReason::kNotFound;
+    case absl::StatusCode::kResourceExhausted:
+      return RejectReason::kQueueFull;
+    case absl::StatusCode::kUnavailable:
+      return RejectReason::kNotServing;
+    case absl::StatusCode::kDeadlineExceeded:
+      return RejectReason::kDeadline;
+    default:
+      return ErrorReason(status) == reason::kContextLengthExceeded ? RejectReason::kTooLarge : RejectReason::kInvalid;
+  }
+}
+
+}  // namespace cadre

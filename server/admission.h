@@ -1,0 +1,29 @@
+// From the bytes of a generation request to a request that the engine has accepted, or to the reason why not.
+#ifndef CADRE_SERVER_ADMISSION_H_
+#define CADRE_SERVER_ADMISSION_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "server/metrics.h"
+#include "server/services.h"
+#include "server/token_stream.h"
+
+namespace grpc {
+class ByteBuffer;
+}
+
+namespace cadre {
+
+// Reads, checks, tokenizes and submits; then tells `stream` that it is queued, or rejects it. `metadata_id` is the
+// metadata's request id, or empty. Small requests are handled at once, large ones on the work queue.
+void AdmitRequest(const ServiceContext& context, std::shared_ptr<TokenStream> stream, const grpc::ByteBuffer& bytes,
+                  std::string metadata_id);
+
+// What the metrics call an error of admission.
+RejectReason ClassifyRejection(const absl::Status& status);
+
+}  // namespace cadre
+
+#endif  // CADRE_SERVER_ADMISSION_H_

@@ -1,0 +1,243 @@
+#include "server/config.h"
+
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "server/exit_codes.h"
+#include "server/version.h"
+
+namespace cadre {
+namespace {
+
+constexpr char kEnvPrefix[] = "CADRE_";
+constexpr int kMaxTypingMistakes = 3;
+
+constexpr char kDescription[] =
+    "cadre-server: serves one Mixture-of-Experts language model over gRPC.\n"
+    "Each option may also be given as CADRE_<NAME> in the environment, or as name=value in a config file.\n"
+    "Exit codes: 0 ended by SIGTERM or SIGINT, 64 wrong option, 66 model not found, 69 port taken, 70 internal error,\n"
+    "75 not enough memory, 78 model damaged or not supported, 130 or 143 ended at once by a second signal.";
+
+// Values as they are typed, before they are given their types.
+struct Typed {
+  ServerConfig config;
+  std::string dtype = "auto";
+  std::string kv_cache_dtype = "auto";
+  std::string log_format = "text";
+  double drain_delay_s = 0;
+  double drain_timeout_s = 30;
+  double stall_timeout_s = 60;
+  double slow_reader_timeout_s = 10;
+  double max_connection_age_s = 0;
+};
+
+std::optional<DType> ToDType(const std::string& name) {
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
+    if (DTypeName(dtype) == name) return dtype;
+  }
+  return std::nullopt;
+}
+
+// Option names are their long flags; environment names follow from them.
+std::string EnvName(const std::string& flag) {
+  return kEnvPrefix + absl::AsciiStrToUpper(absl::StrReplaceAll(flag.substr(2), {{"-", "_"}}));
+}
+
+void AddModelOptions(CLI::App& app, Typed* typed) {
+  ServerConfig& c = typed->config;
+  app.add_option("--model", c.model, "Folder of a Hugging Face checkpoint, or sim:key=value,...")->required();
+  app.add_option("--served-model-name", c.served_model_name, "What requests call it; the folder's name if not given");
+  app.add_option("--dtype", typed->dtype, "Type of the weights in memory; auto: as stored")
+      ->check(CLI::IsMember({"auto", "float32", "bfloat16", "float16"}));
+  app.add_option("--kv-cache-dtype", typed->kv_cache_dtype, "auto: float32 with float32 weights, else bfloat16")
+      ->check(CLI::IsMember({"auto", "float32", "bfloat16", "float16"}));
+  app.add_option("--max-model-len", c.max_model_len, "Tokens of prompt and output together; 0: the model's own")
+      ->check(CLI::Range(0, 1 << 24));
+  app.add_option("--max-num-seqs", c.max_num_seqs, "Sequences in a step")->check(CLI::Range(1, 4096));
+  app.add_option("--max-num-batched-tokens", c.max_num_batched_tokens, "Tokens in a step")
+      ->check(CLI::Range(1, 1 << 20));
+  app.add_option("--max-queue-requests", c.max_queue_requests, "Requests that may wait; one more is refused")
+      ->check(CLI::Range(1, 1 << 20));
+  app.add_option("--kv-cache-gb", c.kv_cache_gb, "Size of the KV cache in GiB; 0: what is left and can be used")
+      ->check(CLI::Range(0.0, 65536.0));
+  app.add_option("--kv-block-size", c.kv_block_size, "Tokens in a block of the KV cache")->check(CLI::Range(1, 1024));
+  app.add_option("--threads", c.threads, "Compute threads; 0: one for each CPU of the process")
+      ->check(CLI::Range(0, 4096));
+  app.add_option("--cpu-isa", c.cpu_isa, "Kernels: auto (the best that this machine runs) or a name told by the log");
+}
+
+void AddNetworkOptions(CLI::App& app, Typed* typed) {
+  ServerConfig& c = typed->config;
+  app.add_option("--host", c.host, "Address to listen on; 0.0.0.0 for every one");
+  app.add_option("--port", c.port, "gRPC; 0: any free port")->check(CLI::Range(0, 65535));
+  app.add_option("--metrics-port", c.metrics_port, "HTTP: /metrics, /healthz, /readyz; 0: any free port")
+      ->check(CLI::Range(0, 65535));
+  app.add_option("--max-concurrent-streams", c.max_concurrent_streams, "Calls of one connection")
+      ->check(CLI::Range(1, 1 << 20));
+  app.add_option("--grpc-memory-mb", c.grpc_memory_mb, "Bound on the memory of gRPC's own buffers, MiB")
+      ->check(CLI::Range(16, 1 << 20));
+  app.add_option("--max-connection-age", typed->max_connection_age_s,
+                 "Seconds until a connection is asked to reconnect; 0: never")
+      ->check(CLI::Range(0.0, 1e6));
+  app.add_option("--slow-reader-timeout", typed->slow_reader_timeout_s,
+                 "Seconds that a client may let more than 64 KiB wait before its request is ended")
+      ->check(CLI::Range(0.1, 3600.0));
+  app.add_flag("--reflection,!--no-reflection", c.reflection, "Answer gRPC server reflection");
+}
+
+void AddOperationOptions(CLI::App& app, Typed* typed) {
+  ServerConfig& c = typed->config;
+  app.add_option("--drain-delay", typed->drain_delay_s,
+                 "Seconds after SIGTERM in which requests are still accepted while readiness is off already")
+      ->check(CLI::Range(0.0, 3600.0));
+  app.add_option("--drain-timeout", typed->drain_timeout_s, "Seconds after that for running requests to end")
+      ->check(CLI::Range(0.0, 86400.0));
+  app.add_option("--stall-timeout", typed->stall_timeout_s,
+                 "Seconds without a finished step, with requests to work on, until readiness goes off")
+      ->check(CLI::Range(1.0, 86400.0));
+  app.add_option("--stats-window-tokens", c.stats_window_tokens, "Sliding window of the expert statistics")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
+  app.add_option("--metrics-experts", c.metrics_experts, "Where the layer x expert matrix stands on /metrics")
+      ->check(CLI::IsMember({"auto", "full", "ranked"}));
+  app.add_option("--log-level", c.log_level)->check(CLI::IsMember({"debug", "info", "warn", "error"}));
+  app.add_option("--log-format", typed->log_format)->check(CLI::IsMember({"text", "json"}));
+}
+
+std::vector<std::string> LongFlags(const CLI::App& app) {
+  std::vector<std::string> flags;
+  for (const CLI::Option* option : app.get_options()) {
+    for (const std::string& name : option->get_lnames()) flags.push_back("--" + name);
+  }
+  return flags;
+}
+
+// A Kubernetes Service called "cadre" puts CADRE_PORT=tcp://10.0.0.1:50051 and the like into every pod of its
+// namespace.
+bool IsServiceLink(const std::string& name, const std::string& value) {
+  return absl::StrContains(value, "://") || absl::StartsWith(name, "CADRE_SERVICE_") ||
+         absl::StartsWith(name, "CADRE_PORT_");
+}
+
+void CheckEnvironment(const std::vector<std::string>& known, std::vector<std::string>* warnings) {
+  std::vector<std::string> service_links;
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    const std::string line = *entry;
+    const size_t equals = line.find('=');
+    if (!absl::StartsWith(line, kEnvPrefix) || equals == std::string::npos) continue;
+    const std::string name = line.substr(0, equals);
+    const bool is_known = std::find(known.begin(), known.end(), name) != known.end();
+    if (IsServiceLink(name, line.substr(equals + 1))) {
+      if (is_known) service_links.push_back(name);
+      continue;
+    }
+    if (is_known) continue;
+    const auto closest = ClosestName(name, known);
+    warnings->push_back(absl::StrCat("the environment variable ", name, " is no setting",
+                                     closest ? absl::StrCat("; did you mean ", *closest, "?") : ""));
+  }
+  for (const std::string& name : service_links) {
+    unsetenv(name.c_str());
+    warnings->push_back(absl::StrCat(name, " is ignored: it comes from a Kubernetes service link, not from you"));
+  }
+}
+
+std::string DescribeExtras(const CLI::App& app) {
+  const std::string extra = app.remaining().empty() ? "" : app.remaining().front();
+  const std::string flag = extra.substr(0, extra.find('='));
+  const auto closest = ClosestName(flag, LongFlags(app));
+  return absl::StrCat("unknown option ", flag, closest ? absl::StrCat("; did you mean ", *closest, "?") : "",
+                      " (--help lists all)");
+}
+
+ServerConfig Finish(const Typed& typed) {
+  ServerConfig config = typed.config;
+  config.dtype = ToDType(typed.dtype);
+  config.kv_cache_dtype = ToDType(typed.kv_cache_dtype);
+  config.log_json = typed.log_format == "json";
+  config.drain_delay = absl::Seconds(typed.drain_delay_s);
+  config.drain_timeout = absl::Seconds(typed.drain_timeout_s);
+  config.stall_timeout = absl::Seconds(typed.stall_timeout_s);
+  config.slow_reader_timeout = absl::Seconds(typed.slow_reader_timeout_s);
+  if (typed.max_connection_age_s > 0) config.max_connection_age = absl::Seconds(typed.max_connection_age_s);
+  if (config.served_model_name.empty()) {
+    // "models/demo/" ends with an empty file name.
+    const std::filesystem::path path = std::filesystem::path(config.model).lexically_normal();
+    config.served_model_name = (path.has_filename() ? path : path.parent_path()).filename().string();
+    if (absl::StartsWith(config.model, "sim")) config.served_model_name = "sim";
+  }
+  return config;
+}
+
+}  // namespace
+
+std::optional<std::string> ClosestName(const std::string& name, const std::vector<std::string>& candidates) {
+  std::optional<std::string> closest;
+  // Half of a short name differs from everything.
+  int best = std::min(kMaxTypingMistakes, static_cast<int>(name.size()) / 3) + 1;
+  for (const std::string& candidate : candidates) {
+    // Levenshtein distance, one row at a time.
+    std::vector<int> row(candidate.size() + 1);
+    for (size_t j = 0; j <= candidate.size(); ++j) row[j] = static_cast<int>(j);
+    for (size_t i = 1; i <= name.size(); ++i) {
+      int diagonal = row[0];
+      row[0] = static_cast<int>(i);
+      for (size_t j = 1; j <= candidate.size(); ++j) {
+        const int replaced = diagonal + (name[i - 1] == candidate[j - 1] ? 0 : 1);
+        diagonal = row[j];
+        row[j] = std::min({replaced, row[j] + 1, row[j - 1] + 1});
+      }
+    }
+    if (row.back() < best) {
+      best = row.back();
+      closest = candidate;
+    }
+  }
+  return closest;
+}
+
+ParsedConfig ParseConfig(int argc, const char* const* argv) {
+  Typed typed;
+  CLI::App app(kDescription, "cadre-server");
+  AddModelOptions(app, &typed);
+  AddNetworkOptions(app, &typed);
+  AddOperationOptions(app, &typed);
+  app.set_config("--config", "", "TOML or INI file with settings by their long names");
+  app.allow_config_extras(CLI::config_extras_mode::error);
+  app.set_version_flag("--version", absl::StrCat("cadre-server ", ServerVersion(), " (", ServerRevision(), ")"));
+
+  std::vector<std::string> env_names;
+  for (CLI::Option* option : app.get_options()) {
+    if (option->get_lnames().empty() || option == app.get_help_ptr() || option == app.get_version_ptr()) continue;
+    const std::string name = EnvName("--" + option->get_lnames().front());
+    option->envname(name)->capture_default_str();
+    env_names.push_back(name);
+  }
+
+  ParsedConfig parsed;
+  CheckEnvironment(env_names, &parsed.warnings);
+  try {
+    app.parse(argc, const_cast<char**>(argv));
+    parsed.config = Finish(typed);
+  } catch (const CLI::CallForHelp&) {
+    parsed.output = app.help();
+  } catch (const CLI::CallForVersion&) {
+    parsed.output = absl::StrCat(app.version(), "\n");
+  } catch (const CLI::ExtrasError&) {
+    parsed.exit_code = kExitUsage;
+    parsed.output = DescribeExtras(app);
+  } catch (const CLI::Error& error) {
+    parsed.exit_code = kExitUsage;
+    parsed.output = error.what();
+  }
+  return parsed;
+}
+
+}  // namespace cadre

@@ -1,0 +1,64 @@
+// The server's settings: flags, CADRE_* environment variables and a config file, in this order of precedence.
+#ifndef CADRE_SERVER_CONFIG_H_
+#define CADRE_SERVER_CONFIG_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "kernels/dtype.h"
+
+namespace cadre {
+
+struct ServerConfig {
+  std::string model;              // a folder, or "sim:..."
+  std::string served_model_name;  // what requests call it
+  std::string host = "127.0.0.1";
+  uint16_t port = 50051;
+  uint16_t metrics_port = 9464;
+
+  int32_t max_num_seqs = 64;
+  int32_t max_num_batched_tokens = 2048;
+  int32_t max_model_len = 0;  // 0: the model's own
+  int32_t max_queue_requests = 256;
+  int32_t kv_block_size = 16;
+  double kv_cache_gb = 0;      // 0: what is left, up to what max_num_seqs whole contexts need
+  std::optional<DType> dtype;  // of the weights; absent: as stored
+  std::optional<DType> kv_cache_dtype;
+  int threads = 0;  // 0: one per CPU of the process
+  std::string cpu_isa = "auto";
+  int64_t stats_window_tokens = 65536;
+  std::string metrics_experts = "auto";  // auto, full, ranked
+
+  absl::Duration drain_delay;
+  absl::Duration drain_timeout = absl::Seconds(30);
+  absl::Duration stall_timeout = absl::Seconds(60);
+  absl::Duration slow_reader_timeout = absl::Seconds(10);
+  absl::Duration max_connection_age = absl::InfiniteDuration();
+  int max_concurrent_streams = 1024;
+  int64_t grpc_memory_mb = 256;
+  bool reflection = true;
+
+  std::string log_level = "info";
+  bool log_json = false;
+};
+
+struct ParsedConfig {
+  std::optional<ServerConfig> config;  // absent: end now with `exit_code` after printing `output`
+  int exit_code = 0;
+  std::string output;                 // to stdout when exit_code is 0 (help, version), else one line for stderr
+  std::vector<std::string> warnings;  // environment variables that look like settings and are none
+};
+
+// Reads the environment and, where asked for, a config file. Every wrong value is an error that names the setting, the
+// value and the limit; a mistyped flag gets a suggestion. May unset CADRE_PORT (see README.md, Kubernetes).
+ParsedConfig ParseConfig(int argc, const char* const* argv);
+
+// The candidate that differs from `name` in the fewest letters, if these are few enough to be a typing mistake.
+std::optional<std::string> ClosestName(const std::string& name, const std::vector<std::string>& candidates);
+
+}  // namespace cadre
+
+#endif  // CADRE_SERVER_CONFIG_H_

@@ -1,0 +1,82 @@
+// Errors as clients see them: a status code, a sentence, and google.rpc details that programs can act on.
+//
+// Inside the server an error is an absl::Status that carries its details as a payload, so that it passes through
+// StatusOr; ToGrpcStatus turns it into what travels.
+#ifndef CADRE_SERVER_ERRORS_H_
+#define CADRE_SERVER_ERRORS_H_
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+
+namespace grpc {
+class Status;
+}
+
+namespace cadre {
+
+// Values of google.rpc.ErrorInfo.reason. The domain is kErrorDomain.
+inline constexpr std::string_view kErrorDomain = "cadre";
+namespace reason {
+inline constexpr std::string_view kInvalidField = "INVALID_FIELD";
+inline constexpr std::string_view kMalformedRequest = "MALFORMED_REQUEST";
+inline constexpr std::string_view kContextLengthExceeded = "CONTEXT_LENGTH_EXCEEDED";
+inline constexpr std::string_view kUnsupportedField = "UNSUPPORTED_FIELD";
+inline constexpr std::string_view kUnsupportedMethod = "UNSUPPORTED_METHOD";
+inline constexpr std::string_view kModelNotFound = "MODEL_NOT_FOUND";
+inline constexpr std::string_view kModelLoading = "MODEL_LOADING";
+inline constexpr std::string_view kDraining = "DRAINING";
+inline constexpr std::string_view kQueueFull = "QUEUE_FULL";
+inline constexpr std::string_view kDeadlineExceeded = "DEADLINE_EXCEEDED";
+inline constexpr std::string_view kCancelled = "CANCELLED";
+inline constexpr std::string_view kSlowReader = "SLOW_READER";
+inline constexpr std::string_view kEngineFailure = "ENGINE_FAILURE";
+}  // namespace reason
+
+struct FieldViolation {
+  std::string field;        // "sampling.temperature", "stopping.stop_strings[2]"
+  std::string description;  // the value and the limit
+};
+
+struct ErrorSpec {
+  absl::StatusCode code = absl::StatusCode::kInternal;
+  std::string_view reason = {};
+  std::string message = {};
+  std::vector<std::pair<std::string, std::string>> metadata = {};  // ErrorInfo: every changing part of the message
+  std::vector<FieldViolation> violations = {};                     // BadRequest
+  std::optional<absl::Duration> retry_delay = {};                  // RetryInfo
+  std::string resource_type = {};                                  // ResourceInfo, when not empty
+  std::string resource_name = {};
+};
+
+// The details together stay below kMaxErrorDetailBytes: violations beyond that are left out, and the message says so.
+inline constexpr size_t kMaxErrorDetailBytes = 4096;
+inline constexpr size_t kMaxErrorMessageBytes = 1024;
+absl::Status MakeError(ErrorSpec spec);
+
+// INVALID_ARGUMENT for one field; the message is "field: description".
+absl::Status InvalidField(std::string field, std::string description, std::string_view reason = reason::kInvalidField);
+
+// UNIMPLEMENTED for a method of a later release.
+absl::Status UnsupportedMethod(std::string_view method);
+
+// The ErrorInfo.reason of an error made here; empty for any other status.
+std::string ErrorReason(const absl::Status& status);
+// The delay of its RetryInfo.
+std::optional<absl::Duration> ErrorRetryDelay(const absl::Status& status);
+
+// A status without details gets an ErrorInfo that repeats its code. INTERNAL and UNKNOWN without details lose their
+// message, which may name what only the log should.
+grpc::Status ToGrpcStatus(const absl::Status& status);
+
+// At most 64 bytes of a value that a client sent, with everything but printable ASCII escaped.
+std::string Excerpt(std::string_view value);
+
+}  // namespace cadre
+
+#endif  // CADRE_SERVER_ERRORS_H_

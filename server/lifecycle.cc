@@ -1,0 +1,98 @@
+#include "server/lifecycle.h"
+
+#include <signal.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <cstring>
+
+#include "server/exit_codes.h"
+
+namespace cadre {
+namespace {
+
+constexpr absl::Duration kTick = absl::Milliseconds(100);
+constexpr absl::Duration kProgressInterval = absl::Seconds(1);
+
+sigset_t EndingSignals() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGINT);
+  return set;
+}
+
+}  // namespace
+
+void BlockSignals() {
+  const sigset_t set = EndingSignals();
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+}
+
+Lifecycle::Lifecycle(const LifecycleOptions& options, ModelHost* host, Health* health, Metrics* metrics)
+    : options_(options), host_(host), health_(health), metrics_(metrics) {}
+
+int Lifecycle::RunUntilSignal(const std::atomic<bool>& stop) {
+  while (!stop.load()) {
+    Watch();
+    if (const int signal_number = AwaitSignal(kTick); signal_number != 0) return signal_number;
+  }
+  return 0;
+}
+
+void Lifecycle::Drain() {
+  SetReady(false);
+  if (metrics_ != nullptr) metrics_->SetDraining(true);
+  const absl::Time delay_end = absl::Now() + options_.drain_delay;
+  while (absl::Now() < delay_end) AwaitSignal(std::min(kTick, delay_end - absl::Now()));
+
+  host_->StartDrain();
+  spdlog::info("draining: waiting up to {} for {} open calls", absl::FormatDuration(options_.drain_timeout),
+               host_->num_open_calls());
+  const absl::Time drain_end = absl::Now() + options_.drain_timeout;
+  while (absl::Now() < drain_end && (!host_->IsIdle() || host_->num_open_calls() > 0)) {
+    AwaitSignal(std::min(kTick, drain_end - absl::Now()));
+  }
+  if (!host_->IsIdle()) spdlog::warn("the drain time is over: ending {} open calls", host_->num_open_calls());
+  if (metrics_ != nullptr) metrics_->ClearSources();
+  host_->Stop();
+}
+
+void Lifecycle::Watch() {
+  const absl::Time now = host_->clock().Now();
+  if (now - last_progress_observed_ >= kProgressInterval) {
+    last_progress_observed_ = now;
+    host_->ObserveProgress(now);
+  }
+  const bool is_stalled = EngineStalled(host_->Snapshot(), now, options_.stall_timeout);
+  if (is_stalled != is_stalled_.exchange(is_stalled)) {
+    if (is_stalled) {
+      spdlog::error("the engine has finished no step for {}: not ready", absl::FormatDuration(options_.stall_timeout));
+    } else {
+      spdlog::warn("the engine goes on");
+    }
+  }
+  SetReady(host_->state() == ModelHost::State::kReady && !is_stalled);
+}
+
+void Lifecycle::SetReady(bool ready) {
+  if (ready == is_ready_.exchange(ready)) return;
+  health_->SetReady(ready);
+  if (metrics_ != nullptr) metrics_->SetReady(ready);
+}
+
+int Lifecycle::AwaitSignal(absl::Duration patience) {
+  const sigset_t set = EndingSignals();
+  const timespec timeout = absl::ToTimespec(std::max(patience, absl::ZeroDuration()));
+  const int signal_number = sigtimedwait(&set, nullptr, &timeout);
+  if (signal_number <= 0) return 0;
+  if (++num_signals_ > 1) {
+    constexpr char kMessage[] = "cadre-server: ended at once by a second signal\n";
+    [[maybe_unused]] const ssize_t ignored = write(STDERR_FILENO, kMessage, std::strlen(kMessage));
+    _exit(kExitSignalBase + signal_number);
+  }
+  return signal_number;
+}
+
+}  // namespace cadre

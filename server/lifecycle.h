@@ -1,0 +1,62 @@
+// From the first signal to the last call: watches the engine's progress while it runs, and ends the server in order.
+//
+//   SIGTERM or SIGINT: readiness off; for --drain-delay requests are still accepted, until balancers have noticed
+//   then: new requests are refused with UNAVAILABLE; accepted ones run on
+//   all done, or --drain-timeout: what still runs ends with UNAVAILABLE; calls are closed; the process ends with 0
+//   a second signal, at any time: the process ends at once with 128 + signal
+#ifndef CADRE_SERVER_LIFECYCLE_H_
+#define CADRE_SERVER_LIFECYCLE_H_
+
+#include <atomic>
+
+#include "absl/time/time.h"
+#include "server/health.h"
+#include "server/metrics.h"
+#include "server/model_host.h"
+
+namespace cadre {
+
+// Makes SIGTERM and SIGINT wait for Lifecycle, in this thread and those it starts, and ignores SIGPIPE: a client or a
+// log reader that goes away is an error code, not the end. First thing in main.
+void BlockSignals();
+
+struct LifecycleOptions {
+  absl::Duration drain_delay;
+  absl::Duration drain_timeout = absl::Seconds(30);
+  absl::Duration stall_timeout = absl::Seconds(60);
+};
+
+// Belongs to the main thread; is_ready() and is_stalled() may be asked from any.
+class Lifecycle {
+ public:
+  // `metrics` may be null. All outlive this.
+  Lifecycle(const LifecycleOptions& options, ModelHost* host, Health* health, Metrics* metrics);
+
+  // Waits for a signal, and watches the engine meanwhile; readiness follows what it sees. Also returns, with 0, once
+  // `stop` is set.
+  int RunUntilSignal(const std::atomic<bool>& stop);
+  // Drains. Returns once no call is open or the drain time is over; then the engine is gone.
+  void Drain();
+
+  bool is_ready() const { return is_ready_.load(); }
+  bool is_stalled() const { return is_stalled_.load(); }
+
+ private:
+  void Watch();
+  void SetReady(bool ready);
+  // Waits for a signal for `patience`. A second one ends the process.
+  int AwaitSignal(absl::Duration patience);
+
+  const LifecycleOptions options_;
+  ModelHost* const host_;
+  Health* const health_;
+  Metrics* const metrics_;
+  std::atomic<bool> is_ready_{false};
+  std::atomic<bool> is_stalled_{false};
+  absl::Time last_progress_observed_ = absl::InfinitePast();
+  int num_signals_ = 0;
+};
+
+}  // namespace cadre
+
+#endif  // CADRE_SERVER_LIFECYCLE_H_

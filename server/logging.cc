@@ -1,0 +1,100 @@
+#include "server/logging.h"
+
+#include <grpc/support/log.h>
+#include <poll.h>
+#include <spdlog/async.h>
+#include <spdlog/details/null_mutex.h>
+#include <spdlog/pattern_formatter.h>
+#include <spdlog/sinks/base_sink.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <mutex>
+#include <string_view>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/time.h"
+#include "engine/base/strings.h"
+#include "nlohmann/json.hpp"
+
+namespace cadre {
+namespace {
+
+constexpr size_t kQueueLines = 8192;
+// A write of at most this size to a pipe that is ready does not block (POSIX: PIPE_BUF).
+constexpr size_t kAtomicWriteBytes = 4096;
+constexpr int kPatienceMs = 100;
+
+// Unlike spdlog's own, never blocks on a pipe that nobody empties.
+class StderrSink final : public spdlog::sinks::base_sink<std::mutex> {
+ protected:
+  void sink_it_(const spdlog::details::log_msg& message) override {
+    spdlog::memory_buf_t line;
+    formatter_->format(message, line);
+    if (num_dropped_ > 0 && Write(absl::StrCat("(", num_dropped_, " log lines were dropped)\n"))) num_dropped_ = 0;
+    if (!Write(std::string_view(line.data(), line.size()))) ++num_dropped_;
+  }
+  void flush_() override {}
+
+ private:
+  bool Write(std::string_view text) {
+    while (!text.empty()) {
+      pollfd ready = {.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
+      if (poll(&ready, 1, kPatienceMs) != 1 || (ready.revents & POLLOUT) == 0) return false;
+      const ssize_t written = write(STDERR_FILENO, text.data(), std::min(text.size(), kAtomicWriteBytes));
+      if (written <= 0) return false;
+      text.remove_prefix(static_cast<size_t>(written));
+    }
+    return true;
+  }
+
+  int64_t num_dropped_ = 0;
+};
+
+class JsonFormatter final : public spdlog::formatter {
+ public:
+  void format(const spdlog::details::log_msg& message, spdlog::memory_buf_t& out) override {
+    nlohmann::ordered_json line;
+    line["time"] = absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::FromChrono(message.time), absl::UTCTimeZone());
+    const spdlog::string_view_t level = spdlog::level::to_string_view(message.level);
+    line["level"] = std::string(level.data(), level.size());
+    line["message"] = std::string(message.payload.data(), message.payload.size());
+    // Bytes that are not UTF-8 become U+FFFD: a collector must be able to parse every line.
+    const std::string text = line.dump(-1, ' ', /*ensure_ascii=*/false, nlohmann::json::error_handler_t::replace);
+    out.append(text.data(), text.data() + text.size());
+    out.push_back('\n');
+  }
+  std::unique_ptr<spdlog::formatter> clone() const override { return std::make_unique<JsonFormatter>(); }
+};
+
+void LogGrpcMessage(gpr_log_func_args* args) { spdlog::debug("grpc: {}", args->message); }
+
+}  // namespace
+
+std::unique_ptr<spdlog::formatter> MakeJsonFormatter() { return std::make_unique<JsonFormatter>(); }
+
+void StartLogging(const LogOptions& options) {
+  spdlog::init_thread_pool(kQueueLines, 1);
+  auto sink = std::make_shared<StderrSink>();
+  auto logger = std::make_shared<spdlog::async_logger>("", std::move(sink), spdlog::thread_pool(),
+                                                       spdlog::async_overflow_policy::overrun_oldest);
+  if (options.json) {
+    logger->set_formatter(MakeJsonFormatter());
+  } else {
+    logger->set_pattern("%Y-%m-%d %H:%M:%S.%e %L %v");
+  }
+  logger->set_level(spdlog::level::from_str(options.level));
+  spdlog::set_default_logger(std::move(logger));
+  gpr_set_log_function(&LogGrpcMessage);
+}
+
+void StopLogging() {
+  // gRPC's threads may outlive the logger.
+  gpr_set_log_function([](gpr_log_func_args*) {});
+  spdlog::shutdown();
+}
+
+}  // namespace cadre

@@ -1,0 +1,30 @@
+// The process's log, on stderr: text for people or one JSON object a line for collectors. Whoever logs never waits for
+// whoever reads: lines go through a queue, and are dropped and counted when stderr takes no more.
+#ifndef CADRE_SERVER_LOGGING_H_
+#define CADRE_SERVER_LOGGING_H_
+
+#include <spdlog/formatter.h>
+
+#include <memory>
+#include <string>
+
+namespace cadre {
+
+struct LogOptions {
+  std::string level = "info";  // debug, info, warn, error
+  bool json = false;
+};
+
+// Sets spdlog's default logger, and sends gRPC's own messages there at level debug (GRPC_VERBOSITY still chooses
+// which). Once, before the first log line.
+void StartLogging(const LogOptions& options);
+
+// Writes what is queued, waiting at most a moment for a stderr that is not read.
+void StopLogging();
+
+// {"time":"2026-01-31T12:00:00.123Z","level":"info","message":"..."} and a new line.
+std::unique_ptr<spdlog::formatter> MakeJsonFormatter();
+
+}  // namespace cadre
+
+#endif  // CADRE_SERVER_LOGGING_H_

@@ -1,0 +1,201 @@
+// cadre-server: listens at once, loads the model behind a closed door, serves until a signal, drains, ends.
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/cpu/cpu_device.h"
+#include "server/config.h"
+#include "server/exit_codes.h"
+#include "server/grpc_server.h"
+#include "server/http_endpoint.h"
+#include "server/http_pages.h"
+#include "server/lifecycle.h"
+#include "server/logging.h"
+#include "server/metrics.h"
+#include "server/model_loader.h"
+#include "server/version.h"
+
+namespace cadre {
+namespace {
+
+// Long prompts that may wait for the tokenizer.
+constexpr size_t kMaxWaitingTexts = 256;
+// For calls that have been answered to reach their clients; a health watcher keeps the server waiting so long.
+constexpr absl::Duration kShutdownPatience = absl::Milliseconds(500);
+
+int Fail(int exit_code, const std::string& message) {
+  StopLogging();
+  std::fprintf(stderr, "cadre-server: %s\n", message.c_str());
+  return exit_code;
+}
+
+absl::StatusOr<std::unique_ptr<Device>> PickDevice(const ServerConfig& config) {
+  CpuDeviceOptions options;
+  options.num_threads = config.threads;
+  if (config.cpu_isa == "auto") return CreateCpuDevice(options);
+  std::string names;
+  for (const CpuIsa isa : SupportedCpuIsas()) {
+    options.isa = isa;
+    if (CpuIsaName(isa) == config.cpu_isa) return CreateCpuDevice(options);
+    absl::StrAppend(&names, names.empty() ? "" : ", ", std::string(CpuIsaName(isa)));
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("--cpu-isa: ", config.cpu_isa, " is not one that this machine runs: auto, ", names));
+}
+
+ExpertMatrixPlacement MatrixPlacement(const std::string& name) {
+  if (name == "full") return ExpertMatrixPlacement::kFull;
+  if (name == "ranked") return ExpertMatrixPlacement::kRanked;
+  return ExpertMatrixPlacement::kAuto;
+}
+
+// Everything that a running server is made of, in the order of dependence.
+class Server {
+ public:
+  Server(const ServerConfig& config, std::unique_ptr<Device> device)
+      : config_(config),
+        device_(std::move(device)),
+        metrics_({.version = ServerVersion(),
+                  .revision = ServerRevision(),
+                  .expert_matrix = MatrixPlacement(config.metrics_experts),
+                  .stall_timeout = config.stall_timeout},
+                 clock_),
+        host_(config.served_model_name, clock_, &metrics_) {}
+
+  int Run() {
+    if (const absl::Status status = Listen(); !status.ok()) {
+      return Fail(kExitPortTaken, std::string(status.message()));
+    }
+    Lifecycle lifecycle({.drain_delay = config_.drain_delay,
+                         .drain_timeout = config_.drain_timeout,
+                         .stall_timeout = config_.stall_timeout},
+                        &host_, &grpc_->health(), &metrics_);
+    lifecycle_.store(&lifecycle);
+    std::thread loader([this] { Load(); });
+    const int signal_number = lifecycle.RunUntilSignal(load_failed_);
+    const bool was_loading = host_.state() == ModelHost::State::kLoading;
+    if (signal_number != 0) spdlog::info("signal {}: ending", signal_number);
+    if (was_loading && signal_number != 0) {
+      // Reading the weights cannot be interrupted, and nothing that it does needs an end.
+      StopLogging();
+      _exit(kExitOk);
+    }
+    loader.join();
+    if (!load_failed_) lifecycle.Drain();
+    grpc_->Shutdown(kShutdownPatience);
+    lifecycle_.store(nullptr);
+    http_.reset();
+    if (load_failed_) return Fail(LoadErrorExitCode(load_status_), std::string(load_status_.message()));
+    spdlog::info("ended in order");
+    StopLogging();
+    return kExitOk;
+  }
+
+ private:
+  absl::Status Listen() {
+    const ServiceContext context = {.host = &host_,
+                                    .metrics = &metrics_,
+                                    .work_queue = &work_queue_,
+                                    .stream = {.slow_reader_timeout = config_.slow_reader_timeout}};
+    GrpcServerOptions options;
+    options.host = config_.host;
+    options.port = config_.port;
+    options.max_concurrent_streams = config_.max_concurrent_streams;
+    options.memory_quota_bytes = config_.grpc_memory_mb << 20;
+    options.max_connection_age = config_.max_connection_age;
+    options.reflection = config_.reflection;
+    auto grpc_server = GrpcServer::Start(options, context);
+    if (!grpc_server.ok()) return grpc_server.status();
+    grpc_ = *std::move(grpc_server);
+    auto http = HttpEndpoint::Start({.host = config_.host, .port = config_.metrics_port},
+                                    MakeHttpPages(
+                                        &metrics_,
+                                        [this] {
+                                          const Lifecycle* lifecycle = lifecycle_.load();
+                                          return lifecycle == nullptr || !lifecycle->is_stalled();
+                                        },
+                                        [this] {
+                                          const Lifecycle* lifecycle = lifecycle_.load();
+                                          return lifecycle != nullptr && lifecycle->is_ready();
+                                        }));
+    if (!http.ok()) return http.status();
+    http_ = *std::move(http);
+    return absl::OkStatus();
+  }
+
+  // On a thread of its own; its last act is to make the model ready, or to set load_failed_.
+  void Load() {
+    spdlog::info("loading {} as \"{}\"", config_.model, config_.served_model_name);
+    int told_percent = 0;
+    auto model = LoadModel(config_, std::move(device_), [this, &told_percent](double ratio) {
+      host_.SetLoadProgress(ratio);
+      metrics_.SetLoadProgress(ratio);
+      const int percent = static_cast<int>(ratio * 100);
+      if (percent < told_percent + 10) return;
+      told_percent = percent;
+      spdlog::info("loading: {}%", percent);
+    });
+    if (!model.ok()) {
+      load_status_ = model.status();
+      load_failed_ = true;
+      return;
+    }
+    const ModelCard card = model->card;
+    host_.Install(*std::move(model));
+    metrics_.SetModel(DescribeForMetrics(card),
+                      {.engine = [this] { return host_.Snapshot(); }, .experts = [this] { return host_.Experts(); }});
+    metrics_.SetLoadDuration(absl::Now() - start_time_);
+    spdlog::info(
+        "ready: {} ({}), {} weights, {} KV cache, {} [{}], context {} tokens, {} sequences and {} tokens a step, "
+        "{} may wait; gRPC on {}, metrics on {}",
+        card.name, card.family, card.weight_dtype, card.kv_dtype, card.device, card.kernels, card.max_sequence_tokens(),
+        card.engine.max_num_seqs, card.engine.max_num_batched_tokens, card.engine.max_queue_requests,
+        HostPort(config_.host, grpc_->port()), http_->address());
+  }
+
+  const ServerConfig config_;
+  const absl::Time start_time_ = absl::Now();
+  const std::shared_ptr<const Clock> clock_ = std::make_shared<MonotonicClock>();
+  std::unique_ptr<Device> device_;
+  Metrics metrics_;
+  ModelHost host_;
+  WorkQueue work_queue_{kMaxWaitingTexts};
+  std::atomic<const Lifecycle*> lifecycle_{nullptr};
+  std::unique_ptr<GrpcServer> grpc_;
+  std::unique_ptr<HttpEndpoint> http_;
+  absl::Status load_status_;  // written before load_failed_
+  std::atomic<bool> load_failed_{false};
+};
+
+int Main(int argc, char** argv) {
+  BlockSignals();
+  const ParsedConfig parsed = ParseConfig(argc, argv);
+  if (!parsed.config.has_value()) {
+    if (parsed.exit_code != kExitOk) return Fail(parsed.exit_code, parsed.output);
+    std::fputs(parsed.output.c_str(), stdout);
+    return kExitOk;
+  }
+  const ServerConfig& config = *parsed.config;
+  StartLogging({.level = config.log_level, .json = config.log_json});
+  for (const std::string& warning : parsed.warnings) spdlog::warn("{}", warning);
+  spdlog::info("cadre-server {} ({})", ServerVersion(), ServerRevision());
+
+  std::unique_ptr<Device> device;
+  if (!IsSimulated(config)) {
+    auto picked = PickDevice(config);
+    if (!picked.ok()) return Fail(kExitUsage, std::string(picked.status().message()));
+    device = *std::move(picked);
+  }
+  return Server(config, std::move(device)).Run();
+}
+
+}  // namespace
+}  // namespace cadre
+
+int main(int argc, char** argv) { return cadre::Main(argc, argv); }

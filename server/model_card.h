@@ -1,0 +1,43 @@
+// Everything that is constant about a served model, as values: what requests are checked against, and what GetModel,
+// the log and the metrics tell.
+#ifndef CADRE_SERVER_MODEL_CARD_H_
+#define CADRE_SERVER_MODEL_CARD_H_
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/engine.h"
+#include "engine/model/model_config.h"
+#include "engine/model/model_runner.h"
+#include "engine/model/transformer_runner.h"
+
+namespace cadre {
+
+struct ModelCard {
+  std::string name;    // what requests call it
+  std::string family;  // "qwen3_moe", or "simulated"
+  std::string device;  // "cpu", or "sim"
+  std::string kernels;
+  std::string weight_dtype;
+  std::string kv_dtype;
+  int32_t num_layers = 0;
+  std::vector<int32_t> moe_layers;  // [MoE layers] index in the model of each
+  int32_t hidden_size = 0;          // 0: simulated
+  bool has_shared_expert = false;
+  RunnerLimits limits;
+  EngineOptions engine;
+  GenerationDefaults defaults;
+  MemoryPlan memory;
+
+  // Tokens that one sequence may have: the context, or less where the whole KV cache is smaller.
+  int32_t max_sequence_tokens() const {
+    const int64_t pool_tokens = int64_t{limits.num_kv_blocks} * limits.kv_block_size;
+    return static_cast<int32_t>(std::min<int64_t>(limits.max_model_len, pool_tokens));
+  }
+};
+
+}  // namespace cadre
+
+#endif  // CADRE_SERVER_MODEL_CARD_H_

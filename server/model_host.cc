@@ -1,0 +1,184 @@
+#include "server/model_host.h"
+
+#include <algorithm>
+#include <random>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/base/check.h"
+#include "server/errors.h"
+
+namespace cadre {
+namespace {
+
+constexpr absl::Duration kMinRetryDelay = absl::Milliseconds(200);
+constexpr absl::Duration kMaxRetryDelay = absl::Seconds(30);
+constexpr absl::Duration kLoadingRetryDelay = absl::Seconds(2);
+constexpr absl::Duration kDrainingRetryDelay = absl::Seconds(1);
+
+// Weight of the newest of the samples that make the drain rate.
+constexpr double kRateSmoothing = 0.3;
+
+// Between 0.75 and 1.25 times `delay`.
+absl::Duration WithJitter(absl::Duration delay) {
+  thread_local std::minstd_rand generator{std::random_device{}()};
+  return delay * std::uniform_real_distribution<double>(0.75, 1.25)(generator);
+}
+
+}  // namespace
+
+ModelHost::ModelHost(std::string served_name, std::shared_ptr<const Clock> clock, EngineObserver* observer)
+    : served_name_(std::move(served_name)), clock_(std::move(clock)), observer_(observer) {}
+
+ModelHost::~ModelHost() { Stop(); }
+
+void ModelHost::Install(LoadedModel model) {
+  auto text = std::make_shared<ServedText>();
+  text->card = std::move(model.card);
+  text->tokenizer = std::move(model.tokenizer);
+  text->ready_time = clock_->Now();
+  auto engine =
+      std::make_unique<Engine>(text->card.engine, std::move(model.runner), text->tokenizer.get(), clock_, observer_);
+  engine->Start();
+  {
+    const std::unique_lock lock(mutex_);
+    CADRE_CHECK(engine_ == nullptr);
+    text_ = std::move(text);
+    device_ = std::move(model.device);
+    engine_ = std::move(engine);
+  }
+  load_progress_.store(1.0);
+  State expected = State::kLoading;
+  state_.compare_exchange_strong(expected, State::kReady);
+}
+
+absl::Status ModelHost::CheckName(std::string_view name) const {
+  if (name.empty() || name == served_name_) return absl::OkStatus();
+  ErrorSpec spec{.code = absl::StatusCode::kNotFound, .reason = reason::kModelNotFound};
+  spec.message = absl::StrCat("no model ", Excerpt(name), " here; this server has ", Excerpt(served_name_));
+  spec.metadata = {{"model", Excerpt(name)}, {"served_model", served_name_}};
+  spec.resource_type = "cadre.v1.Model";
+  spec.resource_name = Excerpt(name);
+  return MakeError(std::move(spec));
+}
+
+absl::Status ModelHost::NotServing(State state) const {
+  ErrorSpec spec{.code = absl::StatusCode::kUnavailable};
+  if (state == State::kLoading) {
+    const int percent = static_cast<int>(load_progress() * 100);
+    spec.reason = reason::kModelLoading;
+    spec.message = absl::StrCat("the model is loading: ", percent, "%");
+    spec.metadata.emplace_back("percent", absl::StrCat(percent));
+    spec.retry_delay = WithJitter(kLoadingRetryDelay);
+  } else {
+    spec.reason = reason::kDraining;
+    spec.message = "the server is about to end; another one may serve the request";
+    spec.retry_delay = WithJitter(kDrainingRetryDelay);
+  }
+  return MakeError(std::move(spec));
+}
+
+std::shared_ptr<const ServedText> ModelHost::text() const {
+  const std::shared_lock lock(mutex_);
+  return text_;
+}
+
+absl::StatusOr<std::shared_ptr<const ServedText>> ModelHost::Text() const {
+  auto served = text();
+  if (served == nullptr) return NotServing(state());
+  return served;
+}
+
+absl::StatusOr<std::shared_ptr<const ServedText>> ModelHost::Admit() const {
+  if (const State now = state(); now != State::kReady) return NotServing(now);
+  return Text();
+}
+
+absl::Status ModelHost::Submit(Request request) {
+  absl::Status status = absl::UnavailableError("no engine");
+  {
+    const std::shared_lock lock(mutex_);
+    if (engine_ != nullptr) status = engine_->Submit(std::move(request));
+  }
+  switch (status.code()) {
+    case absl::StatusCode::kUnavailable:
+      return NotServing(State::kDraining);
+    case absl::StatusCode::kResourceExhausted:
+      return MakeError({.code = status.code(),
+                        .reason = reason::kQueueFull,
+                        .message = std::string(status.message()),
+                        .retry_delay = RetryDelay()});
+    case absl::StatusCode::kInvalidArgument:
+      return MakeError(
+          {.code = status.code(), .reason = reason::kContextLengthExceeded, .message = std::string(status.message())});
+    default:
+      return status;
+  }
+}
+
+void ModelHost::Wake() {
+  const std::shared_lock lock(mutex_);
+  if (engine_ != nullptr) engine_->Wake();
+}
+
+EngineSnapshot ModelHost::Snapshot() const {
+  const std::shared_lock lock(mutex_);
+  return engine_ != nullptr ? engine_->Snapshot() : last_snapshot_;
+}
+
+ExpertSnapshot ModelHost::Experts() const {
+  const std::shared_lock lock(mutex_);
+  return engine_ != nullptr ? engine_->expert_stats().Snapshot() : last_experts_;
+}
+
+ExpertSnapshot ModelHost::ResetExperts() {
+  const std::shared_lock lock(mutex_);
+  if (engine_ == nullptr) return last_experts_;
+  ExpertSnapshot before = engine_->expert_stats().Snapshot();
+  engine_->expert_stats().Reset();
+  return before;
+}
+
+absl::Duration ModelHost::RetryDelay() const {
+  const double rate = finished_per_second_.load();
+  const double waiting = static_cast<double>(Snapshot().waiting_requests);
+  const absl::Duration half_drained = rate > 0 ? absl::Seconds(waiting / 2 / rate) : absl::Seconds(1);
+  return WithJitter(std::clamp(half_drained, kMinRetryDelay, kMaxRetryDelay));
+}
+
+void ModelHost::ObserveProgress(absl::Time now) {
+  const int64_t finished = Snapshot().num_finished();
+  if (observed_at_ != absl::InfinitePast() && now > observed_at_) {
+    const double rate = static_cast<double>(finished - observed_finished_) / absl::ToDoubleSeconds(now - observed_at_);
+    finished_per_second_.store(finished_per_second_.load() * (1 - kRateSmoothing) + rate * kRateSmoothing);
+  }
+  observed_at_ = now;
+  observed_finished_ = finished;
+}
+
+void ModelHost::StartDrain() {
+  if (state() == State::kStopped) return;
+  state_.store(State::kDraining);
+  const std::shared_lock lock(mutex_);
+  if (engine_ != nullptr) engine_->StartDrain();
+}
+
+bool ModelHost::IsIdle() const {
+  const std::shared_lock lock(mutex_);
+  return engine_ == nullptr || engine_->AwaitIdle(absl::InfinitePast());
+}
+
+void ModelHost::Stop() {
+  state_.store(State::kStopped);
+  std::unique_ptr<Engine> engine;
+  {
+    const std::unique_lock lock(mutex_);
+    if (engine_ != nullptr) {
+      last_snapshot_ = engine_->Snapshot();
+      last_experts_ = engine_->expert_stats().Snapshot();
+    }
+    engine = std::move(engine_);
+  }
+}
+
+}  // namespace cadre

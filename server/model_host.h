@@ -1,0 +1,128 @@
+// The one place where the served model lives, from the first moment of the process to the last:
+//
+//   kLoading ──Install──► kReady ──StartDrain──► kDraining ──Stop──► kStopped
+//       └────────────────StartDrain / Stop───────────┘
+//
+// The services ask it for admission and hand requests to the engine through it, so that none of them holds an engine
+// that is going away.
+#ifndef CADRE_SERVER_MODEL_HOST_H_
+#define CADRE_SERVER_MODEL_HOST_H_
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <shared_mutex>
+#include <string>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "engine/base/clock.h"
+#include "engine/engine.h"
+#include "engine/text/tokenizer.h"
+#include "kernels/device.h"
+#include "server/model_card.h"
+
+namespace cadre {
+
+// What a loader hands over. `device` is null for a simulated model.
+struct LoadedModel {
+  ModelCard card;
+  std::unique_ptr<Device> device;
+  std::unique_ptr<const Tokenizer> tokenizer;
+  std::unique_ptr<ModelRunner> runner;
+};
+
+// The part that never changes once loaded, and outlives the engine.
+struct ServedText {
+  ModelCard card;
+  std::unique_ptr<const Tokenizer> tokenizer;
+  absl::Time ready_time;
+};
+
+// Thread rules: any thread, except Install, Stop and the destructor, which belong to one thread at a time.
+class ModelHost {
+ public:
+  enum class State { kLoading, kReady, kDraining, kStopped };
+
+  // `observer` may be null; it must outlive the host.
+  ModelHost(std::string served_name, std::shared_ptr<const Clock> clock, EngineObserver* observer);
+  ~ModelHost();
+  ModelHost(const ModelHost&) = delete;
+  ModelHost& operator=(const ModelHost&) = delete;
+
+  const std::string& served_name() const { return served_name_; }
+  const Clock& clock() const { return *clock_; }
+  State state() const { return state_.load(std::memory_order_acquire); }
+
+  void SetLoadProgress(double ratio) { load_progress_.store(ratio); }
+  double load_progress() const { return load_progress_.load(); }
+  // Takes the model over and starts its engine.
+  void Install(LoadedModel model);
+
+  // NOT_FOUND when `name` is neither empty nor the served one.
+  absl::Status CheckName(std::string_view name) const;
+  // The model; UNAVAILABLE, with a reason and a delay, while it is loading.
+  absl::StatusOr<std::shared_ptr<const ServedText>> Text() const;
+  // The same for a request that generates: UNAVAILABLE while draining, too.
+  absl::StatusOr<std::shared_ptr<const ServedText>> Admit() const;
+
+  // Engine::Submit, with errors as clients see them.
+  absl::Status Submit(Request request);
+  // Engine::Wake; nothing when there is no engine.
+  void Wake();
+  // Of the engine; of its last moment once it is gone; all zero before.
+  EngineSnapshot Snapshot() const;
+  ExpertSnapshot Experts() const;
+  // The statistics before they were set to zero.
+  ExpertSnapshot ResetExperts();
+
+  // How long a refused client should wait: the time in which half the queue drains at the rate measured by
+  // ObserveProgress, with jitter so that refused clients do not come back together.
+  absl::Duration RetryDelay() const;
+  // Called about once a second, with the time, by whoever watches the engine.
+  void ObserveProgress(absl::Time now);
+
+  // Generation calls that are open on the connection side, answered or not.
+  void CallOpened() { num_open_calls_.fetch_add(1); }
+  void CallClosed() { num_open_calls_.fetch_sub(1); }
+  int32_t num_open_calls() const { return num_open_calls_.load(); }
+
+  void StartDrain();
+  // True when nothing is queued or running.
+  bool IsIdle() const;
+  // Ends the engine; requests in flight end with UNAVAILABLE.
+  void Stop();
+
+ private:
+  std::shared_ptr<const ServedText> text() const;
+  absl::Status NotServing(State state) const;
+
+  // Constant after construction.
+  const std::string served_name_;
+  const std::shared_ptr<const Clock> clock_;
+  EngineObserver* const observer_;
+
+  std::atomic<State> state_{State::kLoading};
+  std::atomic<double> load_progress_{0.0};
+  std::atomic<double> finished_per_second_{0.0};
+  std::atomic<int32_t> num_open_calls_{0};
+
+  // Shared by calls into the engine, exclusive for replacing it. Never held while an engine is destroyed: its thread
+  // may be calling a sink that waits for somebody who waits for this lock.
+  mutable std::shared_mutex mutex_;
+  std::shared_ptr<const ServedText> text_;
+  std::unique_ptr<Device> device_;
+  std::unique_ptr<Engine> engine_;
+  EngineSnapshot last_snapshot_;
+  ExpertSnapshot last_experts_;
+
+  // Of ObserveProgress alone.
+  absl::Time observed_at_ = absl::InfinitePast();
+  int64_t observed_finished_ = 0;
+};
+
+}  // namespace cadre
+
+#endif  // CADRE_SERVER_MODEL_HOST_H_

@@ -1,0 +1,141 @@
+#include <grpcpp/server_context.h>
+#include <grpcpp/support/server_callback.h>
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "cadre/v1/model_service.grpc.pb.h"
+#include "engine/base/status_macros.h"
+#include "server/errors.h"
+#include "server/field_support.h"
+#include "server/proto_time.h"
+#include "server/request_limits.h"
+#include "server/services.h"
+#include "server/version.h"
+
+namespace cadre {
+namespace {
+
+v1::ModelState ToWire(ModelHost::State state) {
+  switch (state) {
+    case ModelHost::State::kLoading:
+      return v1::MODEL_STATE_LOADING;
+    case ModelHost::State::kReady:
+      return v1::MODEL_STATE_READY;
+    case ModelHost::State::kDraining:
+    case ModelHost::State::kStopped:
+      break;
+  }
+  return v1::MODEL_STATE_DRAINING;
+}
+
+void FillArchitecture(const ModelCard& card, v1::ModelArchitecture* wire) {
+  wire->set_family(card.family);
+  wire->set_num_layers(card.num_layers);
+  wire->mutable_moe_layers()->Assign(card.moe_layers.begin(), card.moe_layers.end());
+  wire->set_num_experts(card.limits.num_experts);
+  wire->set_top_k(card.limits.top_k);
+  wire->set_hidden_size(card.hidden_size);
+  wire->set_vocab_size(card.limits.vocab_size);
+  wire->set_has_shared_expert(card.has_shared_expert);
+}
+
+void FillMemory(const ModelCard& card, v1::MemoryPlan* wire) {
+  wire->set_dense_weight_bytes(card.memory.dense_weight_bytes);
+  wire->set_expert_weight_bytes(card.memory.expert_weight_bytes);
+  wire->set_kv_cache_bytes(card.memory.kv_cache_bytes);
+  wire->set_workspace_bytes(card.memory.workspace_bytes);
+  wire->set_total_bytes(card.memory.total_bytes());
+  wire->set_available_bytes(card.memory.available_bytes);
+  wire->set_num_kv_blocks(card.limits.num_kv_blocks);
+  wire->set_kv_block_size(card.limits.kv_block_size);
+}
+
+void FillLimits(const ModelCard& card, v1::ModelLimits* wire) {
+  wire->set_max_model_len(card.max_sequence_tokens());
+  wire->set_max_num_seqs(card.engine.max_num_seqs);
+  wire->set_max_num_batched_tokens(card.engine.max_num_batched_tokens);
+  wire->set_max_queue_requests(card.engine.max_queue_requests);
+  wire->set_max_prompt_bytes(kMaxPromptBytes);
+  wire->set_max_stop_strings(kMaxStopStrings);
+  wire->set_max_stop_string_bytes(kMaxStopStringBytes);
+  wire->set_max_stop_token_ids(kMaxStopTokenIds);
+  wire->set_max_temperature(kMaxTemperature);
+  wire->set_max_request_bytes(kMaxRequestBytes);
+}
+
+void FillModel(const ServedText& model, v1::Model* wire) {
+  const ModelCard& card = model.card;
+  *wire->mutable_ready_time() = ToProto(model.ready_time);
+  FillArchitecture(card, wire->mutable_architecture());
+  wire->mutable_execution()->set_device(card.device);
+  wire->mutable_execution()->set_kernels(card.kernels);
+  wire->mutable_execution()->set_weight_dtype(card.weight_dtype);
+  wire->mutable_execution()->set_kv_cache_dtype(card.kv_dtype);
+  FillMemory(card, wire->mutable_memory_plan());
+  FillLimits(card, wire->mutable_limits());
+  v1::SamplingParams* sampling = wire->mutable_default_sampling();
+  sampling->set_temperature(card.defaults.temperature);
+  sampling->set_top_k(card.defaults.top_k);
+  sampling->set_top_p(card.defaults.top_p);
+  sampling->set_min_p(card.defaults.min_p);
+  if (card.defaults.max_new_tokens.has_value()) {
+    wire->mutable_default_stopping()->set_max_tokens(*card.defaults.max_new_tokens);
+  }
+  wire->mutable_eos_token_ids()->Assign(card.engine.eos_token_ids.begin(), card.engine.eos_token_ids.end());
+  for (std::string& field : SupportedGenerateFields()) wire->add_supported_fields(std::move(field));
+}
+
+class ModelService final : public v1::ModelService::CallbackService {
+ public:
+  explicit ModelService(const ServiceContext& services) : host_(*services.host) {}
+
+  grpc::ServerUnaryReactor* GetModel(grpc::CallbackServerContext* context, const v1::GetModelRequest* request,
+                                     v1::GetModelResponse* response) override {
+    const absl::Status status = host_.CheckName(request->model());
+    if (status.ok()) {
+      Describe(response->mutable_model());
+      response->set_server_version(absl::StrCat(ServerVersion(), "+", ServerRevision()));
+    }
+    return Answer(context, status);
+  }
+
+  grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context, const v1::ListModelsRequest* request,
+                                       v1::ListModelsResponse* response) override {
+    absl::Status status;
+    if (request->page_size() < 0) {
+      status = InvalidField("page_size", absl::StrCat(request->page_size(), " is less than 0"));
+    } else if (!request->page_token().empty()) {
+      status =
+          InvalidField("page_token", absl::StrCat(Excerpt(request->page_token()), " is not from a previous answer"));
+    } else {
+      Describe(response->add_models());
+    }
+    return Answer(context, status);
+  }
+
+ private:
+  static grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* context, const absl::Status& status) {
+    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+    reactor->Finish(ToGrpcStatus(status));
+    return reactor;
+  }
+
+  // Works while the model is loading, too: then there is a name, a state and a progress.
+  void Describe(v1::Model* wire) const {
+    wire->set_name(host_.served_name());
+    wire->set_state(ToWire(host_.state()));
+    wire->set_load_progress(host_.load_progress());
+    if (const auto model = host_.Text(); model.ok()) FillModel(**model, wire);
+  }
+
+  ModelHost& host_;
+};
+
+}  // namespace
+
+std::unique_ptr<grpc::Service> CreateModelService(const ServiceContext& context) {
+  return std::make_unique<ModelService>(context);
+}
+
+}  // namespace cadre

@@ -1,0 +1,38 @@
+// What a request may ask for: every limit of the API in one table. GetModel tells them, errors name them.
+#ifndef CADRE_SERVER_REQUEST_LIMITS_H_
+#define CADRE_SERVER_REQUEST_LIMITS_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/time/time.h"
+
+namespace cadre {
+
+// Bytes of one request message; gRPC refuses more with RESOURCE_EXHAUSTED. Room for a prompt at its own limits, as text
+// (1 MiB) or as token ids (5 bytes each).
+inline constexpr int kMaxRequestBytes = 16 << 20;
+
+// Bytes of text that are tokenized for one request. Checked before tokenizing, which is the dearest thing that a
+// refused request can make the server do.
+inline constexpr size_t kMaxPromptBytes = 1 << 20;
+
+inline constexpr float kMaxTemperature = 10.0f;
+// Below this, softmax(logits / temperature) is the arg max in float32 anyway, and the quotient may overflow.
+inline constexpr float kMinTemperature = 1e-4f;
+
+inline constexpr int kMaxStopStrings = 16;
+inline constexpr size_t kMaxStopStringBytes = 1024;
+inline constexpr int kMaxStopTokenIds = 64;
+inline constexpr size_t kMaxRequestIdBytes = 128;
+
+// Detokenize: as many ids as the longest contexts have.
+inline constexpr int kMaxDetokenizeIds = 1 << 20;
+
+inline constexpr absl::Duration kMinWatchInterval = absl::Milliseconds(100);
+inline constexpr absl::Duration kMaxWatchInterval = absl::Hours(1);
+inline constexpr absl::Duration kDefaultWatchInterval = absl::Seconds(1);
+
+}  // namespace cadre
+
+#endif  // CADRE_SERVER_REQUEST_LIMITS_H_

@@ -1,0 +1,32 @@
+// The services of package cadre.v1, ready to be registered with a server.
+#ifndef CADRE_SERVER_SERVICES_H_
+#define CADRE_SERVER_SERVICES_H_
+
+#include <memory>
+
+#include "server/metrics.h"
+#include "server/model_host.h"
+#include "server/token_stream.h"
+#include "server/work_queue.h"
+
+namespace grpc {
+class Service;
+}
+
+namespace cadre {
+
+// What services work with; all of it outlives them.
+struct ServiceContext {
+  ModelHost* host = nullptr;
+  Metrics* metrics = nullptr;  // may be null
+  WorkQueue* work_queue = nullptr;
+  TokenStreamOptions stream;
+};
+
+std::unique_ptr<grpc::Service> CreateGenerationService(const ServiceContext& context);
+std::unique_ptr<grpc::Service> CreateExpertService(const ServiceContext& context);
+std::unique_ptr<grpc::Service> CreateModelService(const ServiceContext& context);
+
+}  // namespace cadre
+
+#endif  // CADRE_SERVER_SERVICES_H_

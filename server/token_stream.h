@@ -1,0 +1,115 @@
+// The answer to one request on its way out: the engine thread appends and kicks, the connection takes one message at a
+// time. What comes in while a message is in flight becomes one message, so a client that reads slowly costs an outbox
+// of bounded size and never a step of the engine.
+#ifndef CADRE_SERVER_TOKEN_STREAM_H_
+#define CADRE_SERVER_TOKEN_STREAM_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "cadre/v1/generation_service.pb.h"
+#include "engine/request/request.h"
+#include "engine/request/token_sink.h"
+#include "server/translate.h"
+
+namespace cadre {
+
+class Metrics;
+class ModelHost;
+
+// The call that a stream answers. Called under the stream's lock, so it must not call back.
+class ResponseWriter {
+ public:
+  virtual ~ResponseWriter() = default;
+  // Before everything else, once.
+  virtual void SetRequestId(const std::string& id) = 0;
+  // At most once, and not after Write or Finish.
+  virtual void SendInitialMetadata() = 0;
+  // True: taken. False: in flight; nothing else is written until TokenStream::OnWriteDone.
+  virtual bool Write(const v1::GenerateResponse& event) = 0;
+  // Exactly once, last. `timings` of a request that the engine ended.
+  virtual void Finish(const absl::Status& status, const std::optional<RequestTimings>& timings) = 0;
+};
+
+struct TokenStreamOptions {
+  // Text and ids that may wait for the client; more than this for longer than the timeout ends the request.
+  size_t max_outbox_bytes = 64 << 10;
+  absl::Duration slow_reader_timeout = absl::Seconds(10);
+};
+
+// Shared by the call and the engine: either may be gone before the other. Lives as long as both need it; the host and
+// the metrics outlive it. Thread-safe.
+class TokenStream final : public TokenSink {
+ public:
+  // `metrics` may be null. `deadline` by the host's clock.
+  TokenStream(ResponseWriter* writer, ModelHost* host, Metrics* metrics, TokenStreamOptions options,
+              absl::Time deadline);
+  ~TokenStream() override;
+
+  absl::Time arrival() const { return arrival_; }
+  absl::Time deadline() const { return deadline_; }
+  const std::shared_ptr<CancelFlag>& cancel_flag() const { return cancel_; }
+
+  // From the side that admits the request, in this order: the id; then the facts, before the engine gets the request;
+  // then Queued, or Reject instead of it.
+  void SetRequestId(const std::string& id);
+  void SetFacts(RequestFacts facts);
+  void Queued();
+  void Reject(const absl::Status& status);
+
+  // From the engine thread.
+  void OnStarted() override;
+  void OnTokens(TokenDelta delta) override;
+  void OnFinish(FinishSummary summary) override;
+
+  // From the call.
+  void OnWriteDone(bool ok);
+  void OnCancel();
+  // Exactly once: the writer is about to go, and is not called any more once this returns.
+  void Detach();
+
+ private:
+  // All of these run under mutex_.
+  void Pump();
+  bool WriteNext();
+  bool IsTooSlow(absl::Time now);
+  void DropOutbox();
+  void Abandon(absl::Status status);
+  void MeterTokens(int64_t num_tokens, absl::Time now);
+
+  // Constant after construction.
+  ModelHost* const host_;
+  Metrics* const metrics_;
+  const TokenStreamOptions options_;
+  const absl::Time arrival_;
+  const absl::Time deadline_;
+  const std::shared_ptr<CancelFlag> cancel_ = std::make_shared<CancelFlag>();
+
+  std::mutex mutex_;
+  ResponseWriter* writer_;  // null once detached
+  RequestFacts facts_;
+  bool metadata_sent_ = false;
+  bool write_in_flight_ = false;
+  bool finish_called_ = false;
+
+  // The outbox, in the order it leaves.
+  bool started_pending_ = false;
+  TokenDelta delta_;
+  size_t outbox_bytes_ = 0;  // of delta_
+  std::optional<FinishSummary> finished_;
+  std::optional<absl::Status> final_status_;  // set: the stream ends with it once the outbox is empty
+  std::optional<RequestTimings> timings_;
+
+  absl::Time over_limit_since_ = absl::InfiniteFuture();
+  absl::Time last_delivery_ = absl::InfinitePast();
+};
+
+}  // namespace cadre
+
+#endif  // CADRE_SERVER_TOKEN_STREAM_H_

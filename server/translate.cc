@@ -1,0 +1,203 @@
+#include "server/translate.h"
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "engine/base/status_macros.h"
+#include "engine/base/strings.h"
+#include "engine/text/utf8.h"
+#include "server/errors.h"
+#include "server/request_limits.h"
+
+namespace cadre {
+namespace {
+
+bool IsRequestId(std::string_view id) {
+  return !id.empty() && id.size() <= kMaxRequestIdBytes &&
+         std::all_of(id.begin(), id.end(), [](char c) { return c > ' ' && c < 0x7F; });
+}
+
+uint64_t RandomBits() {
+  // Opened once per thread: a seed is drawn for nearly every request.
+  thread_local std::random_device device;
+  return (uint64_t{device()} << 32) | device();
+}
+
+// `value` must be in [low, high], or in (low, high] when `excludes_low`.
+absl::Status CheckRange(std::string field, float value, float low, float high, bool excludes_low = false) {
+  const bool is_inside = excludes_low ? value > low && value <= high : value >= low && value <= high;
+  if (is_inside) return absl::OkStatus();  // false for NaN
+  return InvalidField(std::move(field),
+                      absl::StrCat(value, " is not in ", excludes_low ? "(" : "[", low, ", ", high, "]"));
+}
+
+absl::Status TranslateSampling(const v1::SamplingParams& wire, const GenerationDefaults& defaults,
+                               SamplingParams* params) {
+  params->temperature = wire.has_temperature() ? wire.temperature() : defaults.temperature;
+  params->top_k = wire.has_top_k() ? wire.top_k() : defaults.top_k;
+  params->top_p = wire.has_top_p() ? wire.top_p() : defaults.top_p;
+  params->min_p = wire.has_min_p() ? wire.min_p() : defaults.min_p;
+  params->seed = wire.has_seed() ? wire.seed() : RandomBits();
+
+  CADRE_RETURN_IF_ERROR(CheckRange("sampling.temperature", params->temperature, 0, kMaxTemperature));
+  CADRE_RETURN_IF_ERROR(CheckRange("sampling.top_p", params->top_p, 0, 1, /*excludes_low=*/true));
+  CADRE_RETURN_IF_ERROR(CheckRange("sampling.min_p", params->min_p, 0, 1));
+  if (params->top_k < -1) {
+    return InvalidField("sampling.top_k", absl::StrCat(params->top_k, " is less than 0 (0 or -1: keep all tokens)"));
+  }
+  params->top_k = std::max(params->top_k, 0);
+  if (params->temperature < kMinTemperature) params->temperature = 0;
+  return absl::OkStatus();
+}
+
+absl::Status TranslateStops(const v1::StopConditions& wire, bool wants_text, int32_t vocab_size,
+                            SamplingParams* params) {
+  if (wire.stop_strings_size() > kMaxStopStrings) {
+    return InvalidField("stopping.stop_strings",
+                        absl::StrCat(wire.stop_strings_size(), " strings, the limit is ", kMaxStopStrings));
+  }
+  if (wire.stop_strings_size() > 0 && !wants_text) {
+    return InvalidField("stopping.stop_strings", "stop strings need output.text, which is false");
+  }
+  for (int i = 0; i < wire.stop_strings_size(); ++i) {
+    const std::string& stop = wire.stop_strings(i);
+    std::string field = absl::StrCat("stopping.stop_strings[", i, "]");
+    if (stop.empty()) return InvalidField(std::move(field), "is empty");
+    if (stop.size() > kMaxStopStringBytes) {
+      return InvalidField(std::move(field), absl::StrCat(stop.size(), " bytes, the limit is ", kMaxStopStringBytes));
+    }
+    params->stop_strings.push_back(stop);
+  }
+  if (wire.stop_token_ids_size() > kMaxStopTokenIds) {
+    return InvalidField("stopping.stop_token_ids",
+                        absl::StrCat(wire.stop_token_ids_size(), " ids, the limit is ", kMaxStopTokenIds));
+  }
+  CADRE_RETURN_IF_ERROR(CheckTokenIds("stopping.stop_token_ids", wire.stop_token_ids(), vocab_size));
+  params->stop_token_ids.assign(wire.stop_token_ids().begin(), wire.stop_token_ids().end());
+  params->ignore_eos = wire.ignore_eos();
+  params->include_stop_string = wire.include_stop_string();
+  return absl::OkStatus();
+}
+
+absl::Status ContextExceeded(std::string field, std::string description, int64_t limit, int64_t actual) {
+  ErrorSpec spec{.code = absl::StatusCode::kInvalidArgument, .reason = reason::kContextLengthExceeded};
+  spec.message = absl::StrCat(field, ": ", description);
+  spec.metadata = {{"field", field}, {"limit", absl::StrCat(limit)}, {"actual", absl::StrCat(actual)}};
+  spec.violations.push_back({std::move(field), std::move(description)});
+  return MakeError(std::move(spec));
+}
+
+absl::StatusOr<std::vector<int32_t>> TranslatePrompt(const v1::GenerateRequest& wire, const ModelCard& card,
+                                                     const Tokenizer& tokenizer) {
+  const int64_t limit = card.max_sequence_tokens() - 1;  // room for one generated token
+  std::vector<int32_t> prompt;
+  std::string field;
+  if (wire.has_text()) {
+    field = "text";
+    if (wire.text().empty()) return InvalidField(field, "the prompt is empty");
+    CADRE_ASSIGN_OR_RETURN(prompt, TokenizeField(wire.text(), wire.prompt(), tokenizer));
+  } else if (wire.has_token_ids()) {
+    field = "token_ids.ids";
+    CADRE_RETURN_IF_ERROR(CheckTokenIds(field, wire.token_ids().ids(), card.limits.vocab_size));
+    prompt.assign(wire.token_ids().ids().begin(), wire.token_ids().ids().end());
+  } else {
+    return InvalidField("input", "no prompt: set text or token_ids");
+  }
+  if (wire.prompt().has_truncate_prompt_tokens()) {
+    const int32_t keep = wire.prompt().truncate_prompt_tokens();
+    if (keep < 1) return InvalidField("prompt.truncate_prompt_tokens", absl::StrCat(keep, " is less than 1"));
+    if (prompt.size() > static_cast<size_t>(keep)) prompt.erase(prompt.begin(), prompt.end() - keep);
+  }
+  if (prompt.empty()) return InvalidField(field, "the prompt has no tokens");
+  if (const auto id = std::max_element(prompt.begin(), prompt.end()); *id >= card.limits.vocab_size) {
+    // A tokenizer may know more tokens than the model was built for.
+    return InvalidField(field,
+                        absl::StrCat("token id ", *id, " of the tokenizer is not in the model's vocabulary, [0, ",
+                                     card.limits.vocab_size, ")"));
+  }
+  if (std::ssize(prompt) > limit) {
+    return ContextExceeded(field, absl::StrCat("the prompt has ", prompt.size(), " tokens, the limit is ", limit),
+                           limit, std::ssize(prompt));
+  }
+  return prompt;
+}
+
+absl::StatusOr<int32_t> TranslateMaxTokens(const v1::StopConditions& wire, const ModelCard& card,
+                                           int64_t prompt_tokens) {
+  const int64_t limit = card.max_sequence_tokens();
+  const int64_t room = limit - prompt_tokens;
+  if (!wire.has_max_tokens()) {
+    // The model's own default is advice, so it gives way to the context; what a client asks for does not.
+    return static_cast<int32_t>(std::min<int64_t>(card.defaults.max_new_tokens.value_or(room), room));
+  }
+  if (wire.max_tokens() < 1) {
+    return InvalidField("stopping.max_tokens", absl::StrCat(wire.max_tokens(), " is less than 1"));
+  }
+  if (wire.max_tokens() > room) {
+    return ContextExceeded("stopping.max_tokens",
+                           absl::StrCat(prompt_tokens, " prompt tokens and max_tokens ", wire.max_tokens(),
+                                        " together are more than the limit of ", limit),
+                           limit, prompt_tokens + wire.max_tokens());
+  }
+  return wire.max_tokens();
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> ChooseRequestId(std::string_view from_client, std::string_view from_metadata) {
+  if (!from_client.empty()) {
+    if (IsRequestId(from_client)) return std::string(from_client);
+    return InvalidField("request_id",
+                        absl::StrCat(Excerpt(from_client), " (", from_client.size(), " bytes) is not 1 to ",
+                                     kMaxRequestIdBytes, " visible ASCII characters"));
+  }
+  if (IsRequestId(from_metadata)) return std::string(from_metadata);
+  return absl::StrFormat("%016x", RandomBits());
+}
+
+absl::StatusOr<Request> TranslateRequest(const v1::GenerateRequest& wire, const ModelCard& card,
+                                         const Tokenizer& tokenizer) {
+  Request request;
+  request.wants_text = wire.output().has_text() ? wire.output().text() : true;
+  // Cheap checks first: a request that is refused costs no tokenizing.
+  CADRE_RETURN_IF_ERROR(TranslateSampling(wire.sampling(), card.defaults, &request.sampling));
+  CADRE_RETURN_IF_ERROR(TranslateStops(wire.stopping(), request.wants_text, card.limits.vocab_size, &request.sampling));
+  if (wire.output().has_skip_special_tokens()) {
+    request.sampling.skip_special_tokens = wire.output().skip_special_tokens();
+  }
+  if (wire.stopping().has_max_tokens()) {
+    CADRE_RETURN_IF_ERROR(TranslateMaxTokens(wire.stopping(), card, /*prompt_tokens=*/1).status());
+  }
+  CADRE_ASSIGN_OR_RETURN(request.prompt, TranslatePrompt(wire, card, tokenizer));
+  CADRE_ASSIGN_OR_RETURN(request.sampling.max_tokens,
+                         TranslateMaxTokens(wire.stopping(), card, std::ssize(request.prompt)));
+  return request;
+}
+
+absl::StatusOr<std::vector<int32_t>> TokenizeField(std::string_view text, const v1::PromptOptions& options,
+                                                   const Tokenizer& tokenizer) {
+  if (text.size() > kMaxPromptBytes) {
+    return InvalidField("text", absl::StrCat(text.size(), " bytes, the limit is ", kMaxPromptBytes));
+  }
+  EncodeOptions encode_options;
+  if (options.has_add_special_tokens()) encode_options.add_special_tokens = options.add_special_tokens();
+  encode_options.parse_special = options.parse_special();
+  absl::StatusOr<std::vector<int32_t>> ids = tokenizer.Encode(text, encode_options);
+  if (!ids.ok()) return InvalidField("text", std::string(ids.status().message()));
+  return ids;
+}
+
+absl::Status CheckTokenIds(std::string_view field, const google::protobuf::RepeatedField<int32_t>& ids,
+                           int32_t vocab_size) {
+  for (int i = 0; i < ids.size(); ++i) {
+    if (ids[i] >= 0 && ids[i] < vocab_size) continue;
+    return InvalidField(absl::StrCat(ToAbsl(field), "[", i, "]"),
+                        absl::StrCat(ids[i], " is not in [0, ", vocab_size, ")"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace cadre

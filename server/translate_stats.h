@@ -1,0 +1,37 @@
+// Expert statistics on the wire.
+#ifndef CADRE_SERVER_TRANSLATE_STATS_H_
+#define CADRE_SERVER_TRANSLATE_STATS_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "cadre/v1/expert_service.pb.h"
+#include "engine/experts/expert_stats.h"
+#include "server/model_card.h"
+
+namespace cadre {
+
+// What part of a snapshot is wanted.
+struct StatsSelection {
+  bool total = true;
+  bool window = true;
+  bool experts = true;          // the lists by expert, or router health alone
+  std::vector<int32_t> layers;  // indices of MoE layers, rising
+};
+
+// INVALID_ARGUMENT names a layer that is not a MoE layer of the model, or an unknown scope.
+absl::StatusOr<StatsSelection> SelectStats(v1::StatsScope scope, const google::protobuf::RepeatedField<int32_t>& layers,
+                                           bool experts, const ModelCard& card);
+
+void FillExpertStats(const ExpertSnapshot& snapshot, const StatsSelection& selection, const ModelCard& card,
+                     absl::Time now, v1::ExpertStats* stats);
+
+// `now` - `before`, counter by counter. A layer of `before` that counted more tokens than now was reset in between, and
+// counts as zero.
+std::vector<LayerCounters> Difference(const std::vector<LayerCounters>& now, const std::vector<LayerCounters>& before);
+
+}  // namespace cadre
+
+#endif  // CADRE_SERVER_TRANSLATE_STATS_H_

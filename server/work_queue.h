@@ -1,0 +1,38 @@
+// A thread for work that is too long for gRPC's own threads, of which there may be two for all calls of the process.
+#ifndef CADRE_SERVER_WORK_QUEUE_H_
+#define CADRE_SERVER_WORK_QUEUE_H_
+
+#include <condition_variable>
+#include <cstddef>
+#include <deque>
+#include <functional>
+#include <mutex>
+#include <thread>
+
+namespace cadre {
+
+class WorkQueue {
+ public:
+  explicit WorkQueue(size_t max_tasks);
+  // Runs what is queued, then joins.
+  ~WorkQueue();
+  WorkQueue(const WorkQueue&) = delete;
+  WorkQueue& operator=(const WorkQueue&) = delete;
+
+  // False when max_tasks tasks wait already; the task is not run then. Any thread; never waits for a task.
+  bool Post(std::function<void()> task);
+
+ private:
+  void Run();
+
+  const size_t max_tasks_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<std::function<void()>> tasks_;
+  bool stopping_ = false;
+  std::thread thread_;
+};
+
+}  // namespace cadre
+
+#endif  // CADRE_SERVER_WORK_QUEUE_H_
