@@ -1,0 +1,206 @@
+#include "engine/model/memory_plan.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <string>
+
+#include "engine/model/kv_cache.h"
+#include "engine/model/workspace.h"
+#include "kernels/cpu/cpu_device.h"
+#include "tests/support/random_model.h"
+
+namespace cadre {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+constexpr int64_t kGiB = int64_t{1} << 30;
+
+// A device that has as much memory as the test says; nothing is allocated on it.
+class PaperDevice final : public Device {
+ public:
+  explicit PaperDevice(int64_t available_bytes)
+      : available_bytes_(available_bytes), device_(CreateCpuDevice({.num_threads = 1}).value()) {}
+
+  std::string name() const override { return "paper"; }
+  std::string kernels() const override { return "none"; }
+  absl::StatusOr<DeviceBuffer> Allocate(size_t) override { return absl::ResourceExhaustedError("made of paper"); }
+  size_t AvailableBytes() const override { return static_cast<size_t>(available_bytes_); }
+  void CopyToDevice(View, const void*) override {}
+  void CopyToHost(void*, ConstView) override {}
+  absl::Status Synchronize() override { return absl::OkStatus(); }
+  Ops& ops() override { return device_->ops(); }
+
+ private:
+  int64_t available_bytes_;
+  std::unique_ptr<Device> device_;
+};
+
+// Mixtral 8x7B.
+ModelConfig LargeConfig() {
+  ModelConfig config = SmallConfig(ModelFamily::kMixtral);
+  config.hidden_size = 4096;
+  config.num_layers = 32;
+  config.is_moe_layer.assign(32, true);
+  config.num_heads = 32;
+  config.num_kv_heads = 8;
+  config.head_dim = 128;
+  config.vocab_size = 32000;
+  config.num_experts = 8;
+  config.expert_ffn_size = 14336;
+  config.max_position_embeddings = 32768;
+  return config;
+}
+
+CheckpointSummary LargeSummary() {
+  CheckpointSummary summary;
+  summary.dtype = DType::kBF16;
+  summary.dense_bytes = 3 * kGiB;
+  summary.expert_bytes = 84 * kGiB;
+  return summary;
+}
+
+absl::StatusOr<MemoryPlan> Plan(const ModelConfig& config, const CheckpointSummary& summary,
+                                const RunnerOptions& options, int64_t available_bytes) {
+  PaperDevice device(available_bytes);
+  return PlanMemory(config, summary, options, device, device.ops());
+}
+
+std::string PlanError(const RunnerOptions& options, int64_t available_bytes, absl::StatusCode code) {
+  const auto plan = Plan(LargeConfig(), LargeSummary(), options, available_bytes);
+  EXPECT_EQ(plan.status().code(), code) << plan.status();
+  return std::string(plan.status().message());
+}
+
+TEST(MemoryPlan, AutomaticKvCacheHoldsWhatAllSequencesCouldUse) {
+  RunnerOptions options;
+  options.max_model_len = 1000;
+  options.max_num_seqs = 3;
+  const auto plan = Plan(LargeConfig(), LargeSummary(), options, 200 * kGiB);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->num_kv_blocks, 3 * 63);  // ceil(1000 / 16)
+  EXPECT_EQ(plan->kv_block_size, 16);
+  EXPECT_EQ(plan->max_model_len, 1000);
+  EXPECT_EQ(plan->kv_dtype, DType::kBF16);
+  EXPECT_EQ(plan->kv_cache_bytes, int64_t{3} * 63 * 16 * 32 * 2 * 8 * 128 * 2);
+  EXPECT_EQ(plan->dense_weight_bytes, 3 * kGiB);
+  EXPECT_EQ(plan->expert_weight_bytes, 84 * kGiB);
+  EXPECT_EQ(plan->available_bytes, 200 * kGiB);
+  EXPECT_EQ(plan->total_bytes(), 87 * kGiB + plan->workspace_bytes + plan->kv_cache_bytes);
+}
+
+TEST(MemoryPlan, AutomaticKvCacheLeavesAReserve) {
+  const auto plan = Plan(LargeConfig(), LargeSummary(), {}, 120 * kGiB);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->max_model_len, 32768);
+  const int64_t left = 120 * kGiB - plan->total_bytes();
+  EXPECT_GE(left, 12 * kGiB);
+  EXPECT_LE(left, 12 * kGiB + plan->kv_cache_bytes / plan->num_kv_blocks);
+}
+
+TEST(MemoryPlan, KvDtypeFollowsTheWeights) {
+  CheckpointSummary summary = LargeSummary();
+  summary.dtype = DType::kF32;
+  RunnerOptions options;
+  options.max_model_len = 64;
+  EXPECT_EQ(Plan(LargeConfig(), summary, options, 200 * kGiB)->kv_dtype, DType::kF32);
+  summary.dtype = DType::kF16;
+  EXPECT_EQ(Plan(LargeConfig(), summary, options, 200 * kGiB)->kv_dtype, DType::kBF16);
+  options.kv_dtype = DType::kF16;
+  EXPECT_EQ(Plan(LargeConfig(), summary, options, 200 * kGiB)->kv_dtype, DType::kF16);
+}
+
+TEST(MemoryPlan, ExplicitKvCacheIsTakenAsItIs) {
+  RunnerOptions options;
+  options.kv_cache_bytes = kGiB;  // 512 blocks of 2 MiB: less than one sequence of 32768 tokens
+  const auto plan = Plan(LargeConfig(), LargeSummary(), options, 100 * kGiB);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->num_kv_blocks, 512);
+  EXPECT_EQ(plan->kv_cache_bytes, kGiB);
+}
+
+TEST(MemoryPlan, WeightsThatDoNotFit) {
+  EXPECT_THAT(PlanError({}, 80 * kGiB, absl::StatusCode::kResourceExhausted),
+              AllOf(HasSubstr("weights need 87.00 GiB (93415538688 bytes)"),
+                    HasSubstr("the device has 80.00 GiB (85899345920 bytes)"), HasSubstr("too much"),
+                    HasSubstr("--max-num-batched-tokens")));
+}
+
+TEST(MemoryPlan, NoRoomForOneSequence) {
+  EXPECT_THAT(
+      PlanError({}, 99 * kGiB, absl::StatusCode::kResourceExhausted),
+      AllOf(HasSubstr("one sequence may have 32768"), HasSubstr("--max-model-len"), HasSubstr("--kv-cache-gb")));
+}
+
+TEST(MemoryPlan, ExplicitKvCacheThatDoesNotFit) {
+  RunnerOptions options;
+  options.kv_cache_bytes = 64 * kGiB;
+  EXPECT_THAT(PlanError(options, 100 * kGiB, absl::StatusCode::kResourceExhausted),
+              AllOf(HasSubstr("--kv-cache-gb asks for 64.00 GiB"), HasSubstr("more than is left")));
+}
+
+TEST(MemoryPlan, ExplicitKvCacheSmallerThanABlock) {
+  RunnerOptions options;
+  options.kv_cache_bytes = 1000;
+  EXPECT_THAT(PlanError(options, 100 * kGiB, absl::StatusCode::kResourceExhausted),
+              AllOf(HasSubstr("1000 bytes"), HasSubstr("one block of 16 tokens takes 2.00 MiB (2097152 bytes)")));
+}
+
+TEST(MemoryPlan, OptionsOutOfRange) {
+  const auto expect_invalid = [](RunnerOptions options, const std::string& message) {
+    EXPECT_THAT(PlanError(options, 200 * kGiB, absl::StatusCode::kInvalidArgument), HasSubstr(message));
+  };
+  RunnerOptions options;
+  options.max_model_len = 32769;
+  expect_invalid(options, "--max-model-len is 32769, must be 1 to max_position_embeddings of the model, 32768");
+  options = {};
+  options.max_model_len = -1;
+  expect_invalid(options, "--max-model-len is -1");
+  options = {};
+  options.max_num_seqs = 0;
+  expect_invalid(options, "--max-num-seqs is 0, must be 1 to");
+  options = {};
+  options.max_num_batched_tokens = std::numeric_limits<int32_t>::max();
+  expect_invalid(options, "--max-num-batched-tokens is 2147483647");
+  options = {};
+  options.kv_block_size = -16;
+  expect_invalid(options, "--kv-block-size is -16");
+  options = {};
+  options.kv_cache_bytes = 0;
+  expect_invalid(options, "--kv-cache-gb asks for 0 bytes");
+  options = {};
+  options.kv_dtype = DType::kI32;
+  expect_invalid(options, "--kv-dtype is int32");
+}
+
+// Sizes whose products do not fit into 64 bits must read "too large", not wrap around into "fits".
+TEST(MemoryPlan, SaturatesInsteadOfWrapping) {
+  ModelConfig config = LargeConfig();
+  config.hidden_size = int64_t{1} << 40;
+  config.vocab_size = int64_t{1} << 40;
+  EXPECT_EQ(Workspace::SizeBytes(config, 1 << 20, 1 << 16), std::numeric_limits<int64_t>::max());
+  config.num_kv_heads = int64_t{1} << 40;
+  config.head_dim = int64_t{1} << 30;
+  EXPECT_EQ(MakeKvCacheShape(config, 1, 16, DType::kF32).BytesPerBlock(), std::numeric_limits<int64_t>::max());
+}
+
+// The workspace of the plan is what the runner takes: it grows with the step, and a small step fits into a large one.
+TEST(MemoryPlan, WorkspaceGrowsWithTheStep) {
+  const ModelConfig config = LargeConfig();
+  int64_t before = 0;
+  for (int64_t tokens : {1, 2, 3, 17, 64, 1000, 2048}) {
+    const int64_t bytes = Workspace::SizeBytes(config, tokens, /*head_rows=*/1);
+    EXPECT_GT(bytes, before) << tokens;
+    before = bytes;
+  }
+  // Logits of 64 rows are larger than the activations of one token.
+  EXPECT_GE(Workspace::SizeBytes(config, 1, 64), 64 * config.vocab_size * 4);
+}
+
+}  // namespace
+}  // namespace cadre
