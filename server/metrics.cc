@@ -148,6 +148,7 @@ void Metrics::SetLoadDuration(absl::Duration since_process_start) {
 }
 
 void Metrics::SetModel(ServedModel model, MetricsSources sources) {
+  SetLoadProgress(1.0);
   const std::lock_guard lock(state_->mutex);
   state_->model = std::move(model);
   state_->sources = std::move(sources);

@@ -74,7 +74,7 @@ struct ServedModel {
 // for the engine longer than a copy takes.
 struct MetricsSources {
   std::function<EngineSnapshot()> engine;
-  std::function<ExpertSnapshot()> experts;
+  std::function<ExpertSnapshot()> experts;  // totals since the start: counters only grow
 };
 
 // True when requests are in flight, at least one of them for `timeout`, and no step has ended for `timeout`.

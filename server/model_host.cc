@@ -133,10 +133,12 @@ ExpertSnapshot ModelHost::Experts() const {
 
 ExpertSnapshot ModelHost::ResetExperts() {
   const std::shared_lock lock(mutex_);
-  if (engine_ == nullptr) return last_experts_;
-  ExpertSnapshot before = engine_->expert_stats().Snapshot();
-  engine_->expert_stats().Reset();
-  return before;
+  return engine_ != nullptr ? engine_->expert_stats().Reset() : last_experts_;
+}
+
+ExpertSnapshot ModelHost::LifetimeExperts() const {
+  const std::shared_lock lock(mutex_);
+  return engine_ != nullptr ? engine_->expert_stats().LifetimeSnapshot() : last_lifetime_experts_;
 }
 
 absl::Duration ModelHost::RetryDelay() const {
@@ -176,6 +178,7 @@ void ModelHost::Stop() {
     if (engine_ != nullptr) {
       last_snapshot_ = engine_->Snapshot();
       last_experts_ = engine_->expert_stats().Snapshot();
+      last_lifetime_experts_ = engine_->expert_stats().LifetimeSnapshot();
     }
     engine = std::move(engine_);
   }

@@ -77,6 +77,8 @@ class ModelHost {
   ExpertSnapshot Experts() const;
   // The statistics before they were set to zero.
   ExpertSnapshot ResetExperts();
+  // The same statistics without any reset, for metrics.
+  ExpertSnapshot LifetimeExperts() const;
 
   // How long a refused client should wait: the time in which half the queue drains at the rate measured by
   // ObserveProgress, with jitter so that refused clients do not come back together.
@@ -117,6 +119,7 @@ class ModelHost {
   std::unique_ptr<Engine> engine_;
   EngineSnapshot last_snapshot_;
   ExpertSnapshot last_experts_;
+  ExpertSnapshot last_lifetime_experts_;
 
   // Of ObserveProgress alone.
   absl::Time observed_at_ = absl::InfinitePast();

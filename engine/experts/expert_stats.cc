@@ -73,6 +73,7 @@ struct ExpertStats::State {
         window_tokens(window),
         bucket_tokens(std::max<int64_t>(1, window / kBucketsPerWindow)),
         empty(static_cast<size_t>(layers), static_cast<size_t>(experts)),
+        before_reset(empty),
         total(empty),
         closed_sum(empty),
         open(empty) {}
@@ -87,6 +88,7 @@ struct ExpertStats::State {
 
   mutable std::mutex mutex;
   // Guarded by `mutex`. The window is closed_sum + open.
+  FlatCounters before_reset;  // totals of all earlier resets
   FlatCounters total;
   std::deque<FlatCounters> closed;  // full buckets, oldest first
   FlatCounters closed_sum;          // of `closed`
@@ -94,6 +96,8 @@ struct ExpertStats::State {
 
   void CheckIdentity(const StepRouting& step) const;
   void CloseBucket();
+  ExpertSnapshot Copy(bool since_start) const;
+  ExpertSnapshot ToSnapshot(const FlatCounters& all, const FlatCounters& window) const;
 };
 
 // Every assignment is accounted for, layer by layer and over the sequences.
@@ -148,31 +152,49 @@ void ExpertStats::Record(const StepRouting& step) {
   if (state_->open.tokens >= state_->bucket_tokens) state_->CloseBucket();
 }
 
-void ExpertStats::Reset() {
-  const std::lock_guard<std::mutex> lock(state_->mutex);
-  state_->total = state_->empty;
-  state_->open = state_->empty;
-  state_->closed_sum = state_->empty;
-  state_->closed.clear();
+ExpertSnapshot ExpertStats::State::ToSnapshot(const FlatCounters& all, const FlatCounters& window) const {
+  return {.num_layers = num_layers,
+          .num_experts = num_experts,
+          .top_k = top_k,
+          .window_tokens = window.tokens,
+          .total = all.PerLayer(),
+          .window = window.PerLayer()};
 }
 
-ExpertSnapshot ExpertStats::Snapshot() const {
+ExpertSnapshot ExpertStats::Reset() {
   FlatCounters total = state_->empty;
   FlatCounters window = state_->empty;
   FlatCounters open = state_->empty;
   {
     const std::lock_guard<std::mutex> lock(state_->mutex);
-    total = state_->total;
-    window = state_->closed_sum;
-    open = state_->open;
+    state_->before_reset.Add(state_->total, state_->total.tokens);
+    std::swap(total, state_->total);
+    std::swap(window, state_->closed_sum);
+    std::swap(open, state_->open);
+    state_->closed.clear();
   }
   window.Add(open, open.tokens);
-  return {.num_layers = state_->num_layers,
-          .num_experts = state_->num_experts,
-          .top_k = state_->top_k,
-          .window_tokens = window.tokens,
-          .total = total.PerLayer(),
-          .window = window.PerLayer()};
+  return state_->ToSnapshot(total, window);
 }
+
+ExpertSnapshot ExpertStats::State::Copy(bool since_start) const {
+  FlatCounters earlier = empty;
+  FlatCounters all = empty;
+  FlatCounters window = empty;
+  FlatCounters filling = empty;
+  {
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (since_start) earlier = before_reset;
+    all = total;
+    window = closed_sum;
+    filling = open;
+  }
+  all.Add(earlier, earlier.tokens);
+  window.Add(filling, filling.tokens);
+  return ToSnapshot(all, window);
+}
+
+ExpertSnapshot ExpertStats::Snapshot() const { return state_->Copy(/*since_start=*/false); }
+ExpertSnapshot ExpertStats::LifetimeSnapshot() const { return state_->Copy(/*since_start=*/true); }
 
 }  // namespace cadre

@@ -56,11 +56,13 @@ class ExpertStats {
 
   // Adds one step. Checks the accounting identity of every layer: sum of assignments = tokens * K.
   void Record(const StepRouting& step);
-  // Sets the totals and the window back to zero.
-  void Reset();
+  // Sets the totals and the window back to zero, and tells what they were: every step is in exactly one of the two.
+  ExpertSnapshot Reset();
 
   // A consistent copy: the identity holds in it exactly.
   ExpertSnapshot Snapshot() const;
+  // The same, but the totals count from the start: no reset sets them back. For exported counters, which only grow.
+  ExpertSnapshot LifetimeSnapshot() const;
 
  private:
   struct State;

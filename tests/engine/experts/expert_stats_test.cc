@@ -160,6 +160,23 @@ TEST(ExpertStats, ResetStartsAgain) {
   ExpectSumOf({step}, sizes, stats.Snapshot().window);
 }
 
+TEST(ExpertStats, ResetLosesNothing) {
+  const Sizes sizes = {2, 4, 2};
+  ExpertStats stats(sizes.num_layers, sizes.num_experts, sizes.top_k, 32);
+  std::mt19937 rng(6);
+  std::vector<StepRouting> steps;
+  for (int i = 0; i < 3; ++i) {
+    steps.push_back(RandomStep(sizes, 7, rng));
+    stats.Record(steps.back());
+    const ExpertSnapshot before = stats.Reset();
+    ExpectSumOf({steps.back()}, sizes, before.total);
+    ExpectSumOf({steps.back()}, sizes, before.window);
+    EXPECT_EQ(before.window_tokens, 7);
+    ExpectSumOf(steps, sizes, stats.LifetimeSnapshot().total);
+    ExpectSumOf({}, sizes, stats.LifetimeSnapshot().window);
+  }
+}
+
 // A model without experts has no layers to count.
 TEST(ExpertStats, NoMoeLayers) {
   ExpertStats stats(0, 8, 2, 16);
