@@ -17,7 +17,7 @@ namespace cadre {
 // The format's own limit on the header, in bytes.
 inline constexpr int64_t kMaxSafetensorsHeaderBytes = 100'000'000;
 // Ours. The largest published files have about ten thousand tensors, of rank 3 at most. With the header's size they
-// bound what a header can make us hold: three times its text plus about 100 MB.
+// bound what a header can make us hold: its text plus about 150 MB.
 inline constexpr int64_t kMaxTensorsPerFile = 1 << 18;
 inline constexpr int64_t kMaxTensorNameBytes = 512;
 inline constexpr int64_t kMaxTensorRank = 8;

@@ -1,5 +1,6 @@
 #include "engine/model/safetensors_json.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <limits>
 #include <optional>
@@ -17,6 +18,10 @@ namespace {
 using nlohmann::json;
 
 constexpr std::string_view kMetadataKey = "__metadata__";
+
+// The longest stretch between two quotation marks: many times any name, shape or value of real metadata.
+constexpr size_t kMaxRunBytes = size_t{1} << 20;
+constexpr int64_t kMaxMetadataEntries = 1 << 16;
 
 // Where the parser is. Every event either moves from one place to the next or ends the parse.
 enum class Place {
@@ -77,6 +82,7 @@ class HeaderReader : public nlohmann::json_sax<json> {
   bool has_dtype_ = false;
   bool has_shape_ = false;
   bool has_metadata_ = false;
+  int64_t num_metadata_ = 0;
   std::optional<std::size_t> num_offsets_;  // absent: no "data_offsets" yet
   std::vector<SafetensorsEntry> entries_;
   std::string error_;
@@ -130,6 +136,9 @@ bool HeaderReader::key(string_t& name) {
       if (std::exchange(has_metadata_, true)) return Fail("__metadata__ is there twice");
       return Go(Place::kMetadataStart);
     case Place::kMetadata:
+      if (++num_metadata_ > kMaxMetadataEntries) {
+        return Fail(absl::StrCat("__metadata__ has more entries than the limit of ", kMaxMetadataEntries));
+      }
       return Go(Place::kMetadataValue);
     default:
       return TensorKey(name);
@@ -211,13 +220,27 @@ bool HeaderReader::number_unsigned(number_unsigned_t value) {
 }  // namespace
 
 absl::StatusOr<std::vector<SafetensorsEntry>> ParseSafetensorsJson(std::string_view text, std::string_view file_name) {
+  const auto error = [file_name](const std::string& reason) {
+    return absl::InvalidArgumentError(absl::StrCat(ToAbsl(file_name), ": ", reason));
+  };
   // The format wants the brace first; the JSON parser would skip spaces and a byte order mark.
-  if (text.empty() || text.front() != '{') {
-    return absl::InvalidArgumentError(absl::StrCat(ToAbsl(file_name), ": the header does not start with '{'"));
+  if (text.empty() || text.front() != '{') return error("the header does not start with '{'");
+  // It would also take a zero byte for the end of the text and not look at what follows.
+  if (const size_t zero = text.find('\0'); zero != std::string_view::npos) {
+    return error(absl::StrCat("invalid JSON at header byte ", zero + 1));
+  }
+  // And it copies every string, at several times its size.
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = std::min(text.find('"', begin), text.size());
+    if (end - begin > kMaxRunBytes) {
+      return error(absl::StrCat("header byte ", begin + 1, " begins a run of ", end - begin,
+                                " bytes without a quotation mark, limit is ", kMaxRunBytes));
+    }
+    begin = end + 1;
   }
   HeaderReader reader;
-  if (!json::sax_parse(text.begin(), text.end(), &reader, json::input_format_t::json, /*strict=*/true)) {
-    return absl::InvalidArgumentError(absl::StrCat(ToAbsl(file_name), ": ", reader.error()));
+  if (!json::sax_parse(text.data(), text.data() + text.size(), &reader, json::input_format_t::json, /*strict=*/true)) {
+    return error(reader.error());
   }
   return reader.TakeEntries();
 }
