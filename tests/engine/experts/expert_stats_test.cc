@@ -164,7 +164,7 @@ TEST(ExpertStats, ResetLosesNothing) {
   const Sizes sizes = {2, 4, 2};
   ExpertStats stats(sizes.num_layers, sizes.num_experts, sizes.top_k, 32);
   std::mt19937 rng(6);
-  std::vector<StepRouting> steps;
+  std::deque<StepRouting> steps;
   for (int i = 0; i < 3; ++i) {
     steps.push_back(RandomStep(sizes, 7, rng));
     stats.Record(steps.back());
