@@ -40,13 +40,44 @@ struct Workspace {
   float* total;    // [queries]: sum of p
 };
 
-__m512 LoadAsFloat(const std::byte* row, DType dtype, int64_t begin, int64_t count) {
-  const __mmask16 lanes = FirstLanes16(count);
-  if (dtype == DType::kF32) return _mm512_maskz_loadu_ps(lanes, reinterpret_cast<const float*>(row) + begin);
-  const __m256i halves = _mm256_maskz_loadu_epi16(lanes, reinterpret_cast<const uint16_t*>(row) + begin);
-  if (dtype == DType::kF16) return _mm512_cvtph_ps(halves);
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+// Positions visible to a row, as [begin, end).
+struct Range {
+  int64_t begin;
+  int64_t end;
+  bool operator==(const Range&) const = default;
+};
+
+Range Visible(const AttentionTask& task, int64_t row) {
+  const int64_t end = int64_t{task.positions[row]} + 1;
+  const int64_t window_begin = task.sliding_window > 0 ? end - task.sliding_window : 0;
+  return {window_begin > 0 ? window_begin : 0, end};
 }
+
+// The part of `range` inside the block that begins at `first`, relative to it; empty ranges have end <= begin.
+Range Inside(Range range, int64_t first) {
+  return {range.begin > first ? range.begin - first : 0, range.end - first < kBlock ? range.end - first : kBlock};
+}
+
+// Keys and values as they are stored; WidenLow and WidenHigh take the first and second number of every 32-bit lane.
+struct StoredBf16 {
+  using Element = uint16_t;
+  static __m512 Widen(__m256i x) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16)); }
+  static __m512 WidenLow(__m512i x) { return _mm512_castsi512_ps(_mm512_slli_epi32(x, 16)); }
+  static __m512 WidenHigh(__m512i x) {
+    return _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32(static_cast<int>(0xFFFF0000u))));
+  }
+};
+
+struct StoredF16 {
+  using Element = uint16_t;
+  static __m512 Widen(__m256i x) { return _mm512_cvtph_ps(x); }
+  static __m512 WidenLow(__m512i x) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(x)); }
+  static __m512 WidenHigh(__m512i x) { return WidenLow(_mm512_srli_epi32(x, 16)); }
+};
+
+struct StoredF32 {
+  using Element = float;
+};
 
 // rows[i] lane j becomes rows[j] lane i.
 void Transpose(__m512* rows) {
@@ -73,39 +104,74 @@ void Transpose(__m512* rows) {
   }
 }
 
-// Where the rows of positions [first + begin, first + end) of a block are; null for the others.
-void FindRows(const std::byte** rows, const AttentionTask& task, const std::byte* cache, int64_t first, int64_t begin,
-              int64_t end) {
-  const int64_t element_bytes = task.kv_dtype == DType::kF32 ? 4 : 2;
+// Where the rows of a block's positions are; null for those outside `range`.
+template <typename Stored>
+void FindRows(const typename Stored::Element** rows, const AttentionTask& task, const std::byte* cache, int64_t first,
+              Range range) {
+  const auto* const elements = reinterpret_cast<const typename Stored::Element*>(cache);
   for (int64_t j = 0; j < kBlock; ++j) {
     rows[j] = nullptr;
-    if (j < begin || j >= end) continue;
+    if (j < range.begin || j >= range.end) continue;
     const int64_t position = first + j;
     const int64_t block = task.block_table[position / task.block_size];
-    const int64_t offset = position % task.block_size;
-    rows[j] = cache + (block * task.block_stride + offset * task.head_dim) * element_bytes;
+    rows[j] = elements + block * task.block_stride + position % task.block_size * task.head_dim;
   }
 }
 
-void LoadKeys(float* keys, const std::byte* const* rows, DType dtype, int64_t d) {
-  for (int64_t j = 0; j < kBlock; j += 16) {
-    for (int64_t i = 0; i < d; i += 16) {
-      __m512 tile[16];
-      for (int r = 0; r < 16; ++r) {
-        tile[r] = rows[j + r] == nullptr ? _mm512_setzero_ps() : LoadAsFloat(rows[j + r], dtype, i, d - i);
-      }
-      Transpose(tile);
-      for (int r = 0; r < 16; ++r) _mm512_store_ps(keys + (i + r) * kBlock + j, tile[r]);
+// Rows of one head are short runs in many pages, which the hardware does not foresee.
+template <typename Element>
+void Prefetch(const Element* const* rows, int64_t d) {
+  for (int64_t j = 0; j < kBlock; ++j) {
+    if (rows[j] == nullptr) continue;
+    for (int64_t i = 0; i < d; i += 64 / static_cast<int64_t>(sizeof(Element))) {
+      _mm_prefetch(reinterpret_cast<const char*>(rows[j] + i), _MM_HINT_T0);
     }
   }
 }
 
-void LoadValues(float* values, const std::byte* const* rows, DType dtype, int64_t d) {
+// keys[i][j] = rows[j][i], zero where there is no row. Numbers of 16 bits are transposed in pairs of dimensions.
+template <typename Stored>
+void LoadKeys(float* keys, const typename Stored::Element* const* rows, int64_t d) {
+  constexpr int64_t kPerLane = 4 / static_cast<int64_t>(sizeof(typename Stored::Element));
+  for (int64_t j = 0; j < kBlock; j += 16) {
+    for (int64_t i = 0; i < d; i += 16 * kPerLane) {
+      __m512 tile[16];
+      for (int r = 0; r < 16; ++r) {
+        if (rows[j + r] == nullptr) {
+          tile[r] = _mm512_setzero_ps();
+        } else if constexpr (kPerLane == 2) {
+          tile[r] = _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(FirstLanes32(d - i), rows[j + r] + i));
+        } else {
+          tile[r] = _mm512_maskz_loadu_ps(FirstLanes16(d - i), rows[j + r] + i);
+        }
+      }
+      Transpose(tile);
+      float* to = keys + i * kBlock + j;
+      for (int r = 0; r < 16 && i + r * kPerLane < d; ++r, to += kPerLane * kBlock) {
+        if constexpr (kPerLane == 2) {
+          _mm512_store_ps(to, Stored::WidenLow(_mm512_castps_si512(tile[r])));
+          _mm512_store_ps(to + kBlock, Stored::WidenHigh(_mm512_castps_si512(tile[r])));
+        } else {
+          _mm512_store_ps(to, tile[r]);
+        }
+      }
+    }
+  }
+}
+
+template <typename Stored>
+void LoadValues(float* values, const typename Stored::Element* const* rows, int64_t d) {
   const int64_t padded_dim = RoundUp(d, 16);
   for (int64_t j = 0; j < kBlock; ++j) {
     if (rows[j] == nullptr) continue;
     for (int64_t i = 0; i < d; i += 16) {
-      _mm512_store_ps(values + j * padded_dim + i, LoadAsFloat(rows[j], dtype, i, d - i));
+      float* const to = values + j * padded_dim + i;
+      const __mmask16 lanes = FirstLanes16(d - i);
+      if constexpr (sizeof(typename Stored::Element) == 2) {
+        _mm512_store_ps(to, Stored::Widen(_mm256_maskz_loadu_epi16(lanes, rows[j] + i)));
+      } else {
+        _mm512_store_ps(to, _mm512_maskz_loadu_ps(lanes, rows[j] + i));
+      }
     }
   }
 }
@@ -131,32 +197,44 @@ void ScoreTile(float* scores, const float* const* q, const float* keys, int64_t 
   }
 }
 
-// sums = sums * correction + sum over j in [begin, end) of p[j] values[j], for N vectors of dimensions.
-template <int N>
-void AddValues(float* sums, float correction, const float* p, const float* values, int64_t padded_dim, int64_t begin,
-               int64_t end) {
-  __m512 acc[N];
-  for (int n = 0; n < N; ++n) acc[n] = _mm512_mul_ps(_mm512_load_ps(sums + n * 16), _mm512_set1_ps(correction));
-  for (int64_t j = begin; j < end; ++j) {
-    const __m512 p_j = _mm512_set1_ps(p[j]);
-    for (int n = 0; n < N; ++n) acc[n] = _mm512_fmadd_ps(p_j, _mm512_load_ps(values + j * padded_dim + n * 16), acc[n]);
+// sums[q] = sums[q] * correction[q] + sum over j in `range` of p[q][j] values[j], for Q queries and N vectors of
+// dimensions.
+template <int Q, int N>
+void AddValueTile(float* sums, const float* correction, const float* p, const float* values, int64_t padded_dim,
+                  Range range) {
+  __m512 acc[Q][N];
+  for (int q = 0; q < Q; ++q) {
+    for (int n = 0; n < N; ++n) {
+      acc[q][n] = _mm512_mul_ps(_mm512_load_ps(sums + q * padded_dim + n * 16), _mm512_set1_ps(correction[q]));
+    }
   }
-  for (int n = 0; n < N; ++n) _mm512_store_ps(sums + n * 16, acc[n]);
+  for (int64_t j = range.begin; j < range.end; ++j) {
+    __m512 weight[Q];
+    for (int q = 0; q < Q; ++q) weight[q] = _mm512_set1_ps(p[q * kBlock + j]);
+    for (int n = 0; n < N; ++n) {
+      const __m512 value = _mm512_load_ps(values + j * padded_dim + n * 16);
+      for (int q = 0; q < Q; ++q) acc[q][n] = _mm512_fmadd_ps(weight[q], value, acc[q][n]);
+    }
+  }
+  for (int q = 0; q < Q; ++q) {
+    for (int n = 0; n < N; ++n) _mm512_store_ps(sums + q * padded_dim + n * 16, acc[q][n]);
+  }
 }
 
-void AddAllValues(float* sums, float correction, const float* p, const float* values, int64_t padded_dim, int64_t begin,
-                  int64_t end) {
+template <int Q>
+void AddValues(float* sums, const float* correction, const float* p, const float* values, int64_t padded_dim,
+               Range range) {
   int64_t i = 0;
   for (; i + 128 <= padded_dim; i += 128) {
-    AddValues<8>(sums + i, correction, p, values + i, padded_dim, begin, end);
+    AddValueTile<Q, 8>(sums + i, correction, p, values + i, padded_dim, range);
   }
-  for (; i + 64 <= padded_dim; i += 64) AddValues<4>(sums + i, correction, p, values + i, padded_dim, begin, end);
-  for (; i < padded_dim; i += 16) AddValues<1>(sums + i, correction, p, values + i, padded_dim, begin, end);
+  for (; i + 64 <= padded_dim; i += 64) AddValueTile<Q, 4>(sums + i, correction, p, values + i, padded_dim, range);
+  for (; i < padded_dim; i += 16) AddValueTile<Q, 1>(sums + i, correction, p, values + i, padded_dim, range);
 }
 
-// Turns the scores of [begin, end) into p = exp(score - largest); returns exp(old largest - new largest).
-float UpdateSoftmax(float* scores, float* largest, float* total, float scale, int64_t begin, int64_t end) {
-  const __mmask32 visible = FirstLanes32(end) & ~FirstLanes32(begin);
+// Turns the visible scores into p = exp(score - largest); returns exp(old largest - new largest).
+float UpdateSoftmax(float* scores, float* largest, float* total, float scale, Range visible_range) {
+  const __mmask32 visible = FirstLanes32(visible_range.end) & ~FirstLanes32(visible_range.begin);
   const __mmask16 visible_low = static_cast<__mmask16>(visible);
   const __mmask16 visible_high = static_cast<__mmask16>(visible >> 16);
   const __m512 low = _mm512_mul_ps(_mm512_load_ps(scores), _mm512_set1_ps(scale));
@@ -178,49 +256,40 @@ float UpdateSoftmax(float* scores, float* largest, float* total, float scale, in
   return correction;
 }
 
-// Positions visible to a row, as [begin, end).
-struct Range {
-  int64_t begin;
-  int64_t end;
-};
-
-Range Visible(const AttentionTask& task, int64_t row) {
-  const int64_t end = int64_t{task.positions[row]} + 1;
-  const int64_t window_begin = task.sliding_window > 0 ? end - task.sliding_window : 0;
-  return {window_begin > 0 ? window_begin : 0, end};
-}
-
-// The part of `range` inside the block that begins at `first`, relative to it; empty ranges have end <= begin.
-Range Inside(Range range, int64_t first) {
-  return {range.begin > first ? range.begin - first : 0, range.end - first < kBlock ? range.end - first : kBlock};
+// Scores of queries [first, first + count), in tiles of N and less.
+template <int N>
+void ScoreQueries(const AttentionTask& task, const Workspace& work, int64_t first, int64_t count) {
+  const float* q[N];
+  while (count >= N) {
+    for (int64_t n = 0; n < N; ++n) {
+      q[n] = task.q + (first + n) / task.num_heads * task.row_stride + (first + n) % task.num_heads * task.head_dim;
+    }
+    ScoreTile<N>(work.scores + first * kBlock, q, work.keys, task.head_dim);
+    first += N;
+    count -= N;
+  }
+  if constexpr (N > 1) ScoreQueries<N / 2>(task, work, first, count);
 }
 
 void AttendBlock(const AttentionTask& task, const Workspace& work, int64_t first) {
   const int64_t num_queries = task.num_rows * task.num_heads;
   const int64_t padded_dim = RoundUp(task.head_dim, 16);
-  for (int64_t tile = 0; tile < num_queries; tile += kQueryTile) {
-    const int64_t tile_size = num_queries - tile < kQueryTile ? num_queries - tile : kQueryTile;
-    const float* q[kQueryTile];
-    for (int64_t n = 0; n < tile_size; ++n) {
-      q[n] = task.q + (tile + n) / task.num_heads * task.row_stride + (tile + n) % task.num_heads * task.head_dim;
-    }
-    int64_t n = 0;
-    if (tile_size == kQueryTile) {
-      ScoreTile<kQueryTile>(work.scores + tile * kBlock, q, work.keys, task.head_dim);
-      n = kQueryTile;
-    }
-    for (; n + 2 <= tile_size; n += 2) {
-      ScoreTile<2>(work.scores + (tile + n) * kBlock, q + n, work.keys, task.head_dim);
-    }
-    if (n < tile_size) ScoreTile<1>(work.scores + (tile + n) * kBlock, q + n, work.keys, task.head_dim);
-  }
-  for (int64_t n = 0; n < num_queries; ++n) {
+  ScoreQueries<kQueryTile>(task, work, 0, num_queries);
+  for (int64_t n = 0; n < num_queries;) {
     const Range range = Inside(Visible(task, n / task.num_heads), first);
-    if (range.end <= range.begin) continue;
-    float* const scores = work.scores + n * kBlock;
-    const float correction =
-        UpdateSoftmax(scores, work.largest + n, work.total + n, task.scale, range.begin, range.end);
-    AddAllValues(work.sums + n * padded_dim, correction, scores, work.values, padded_dim, range.begin, range.end);
+    if (range.end <= range.begin) {
+      ++n;
+      continue;
+    }
+    // Two queries with the same view of the block share the loads of its values.
+    const bool pairs = n + 1 < num_queries && Inside(Visible(task, (n + 1) / task.num_heads), first) == range;
+    float correction[2] = {};
+    for (int64_t i = n; i < n + (pairs ? 2 : 1); ++i) {
+      correction[i - n] = UpdateSoftmax(work.scores + i * kBlock, work.largest + i, work.total + i, task.scale, range);
+    }
+    const auto add_values = pairs ? AddValues<2> : AddValues<1>;
+    add_values(work.sums + n * padded_dim, correction, work.scores + n * kBlock, work.values, padded_dim, range);
+    n += pairs ? 2 : 1;
   }
 }
 
@@ -233,6 +302,34 @@ void StoreResults(const AttentionTask& task, const Workspace& work) {
       const __m512 sums = _mm512_load_ps(work.sums + n * padded_dim + i);
       _mm512_mask_storeu_ps(out + i, FirstLanes16(task.head_dim - i), _mm512_div_ps(sums, total));
     }
+  }
+}
+
+template <typename Stored>
+void Attend(const AttentionTask& task, const Workspace& work) {
+  Range all = Visible(task, 0);
+  for (int64_t row = 1; row < task.num_rows; ++row) {
+    const Range range = Visible(task, row);
+    if (range.begin < all.begin) all.begin = range.begin;
+    if (range.end > all.end) all.end = range.end;
+  }
+  const typename Stored::Element* k_rows[kBlock];
+  const typename Stored::Element* v_rows[kBlock];
+  const auto find_rows = [&](int64_t first) {
+    FindRows<Stored>(k_rows, task, task.k, first, Inside(all, first));
+    FindRows<Stored>(v_rows, task, task.v, first, Inside(all, first));
+  };
+  int64_t first = all.begin / kBlock * kBlock;
+  find_rows(first);
+  while (first < all.end) {
+    LoadKeys<Stored>(work.keys, k_rows, task.head_dim);
+    LoadValues<Stored>(work.values, v_rows, task.head_dim);
+    // The next block's rows travel while this block is computed.
+    find_rows(first + kBlock);
+    Prefetch(k_rows, task.head_dim);
+    Prefetch(v_rows, task.head_dim);
+    AttendBlock(task, work, first);
+    first += kBlock;
   }
 }
 
@@ -253,20 +350,16 @@ void AttentionAvx512(const AttentionTask& task, float* scratch) {
   }
   for (int64_t i = 0; i < num_queries * padded_dim; ++i) work.sums[i] = 0.0f;
 
-  Range all = Visible(task, 0);
-  for (int64_t row = 1; row < task.num_rows; ++row) {
-    const Range range = Visible(task, row);
-    if (range.begin < all.begin) all.begin = range.begin;
-    if (range.end > all.end) all.end = range.end;
-  }
-  for (int64_t first = all.begin / kBlock * kBlock; first < all.end; first += kBlock) {
-    const Range loaded = Inside(all, first);
-    const std::byte* rows[kBlock];
-    FindRows(rows, task, task.k, first, loaded.begin, loaded.end);
-    LoadKeys(work.keys, rows, task.kv_dtype, task.head_dim);
-    FindRows(rows, task, task.v, first, loaded.begin, loaded.end);
-    LoadValues(work.values, rows, task.kv_dtype, task.head_dim);
-    AttendBlock(task, work, first);
+  switch (task.kv_dtype) {
+    case DType::kBF16:
+      Attend<StoredBf16>(task, work);
+      break;
+    case DType::kF16:
+      Attend<StoredF16>(task, work);
+      break;
+    default:
+      Attend<StoredF32>(task, work);
+      break;
   }
   StoreResults(task, work);
 }

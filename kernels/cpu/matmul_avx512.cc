@@ -97,6 +97,8 @@ void Tile(float* out, const typename Format::Weight* const* w, const typename Fo
     typename Format::Vector xs[N];
     for (int n = 0; n < N; ++n) xs[n] = Format::LoadPacked(x + n * stride + i);
     for (int m = 0; m < M; ++m) {
+      // With few weight rows at once the hardware follows too late; the next rows of the panel are fetched by hand.
+      if constexpr (M == 4) _mm_prefetch(reinterpret_cast<const char*>(w[m] + M * k + i), _MM_HINT_T1);
       const typename Format::Vector ws = load_weights(w[m] + i);
       for (int n = 0; n < N; ++n) sums[m][n] = Format::MultiplyAdd(sums[m][n], ws, xs[n]);
     }
