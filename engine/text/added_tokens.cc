@@ -121,8 +121,10 @@ absl::Status AddedTokens::Add(AddedToken token, const BpeModel& model, std::int3
     return absl::InvalidArgumentError(absl::StrCat(where, ": this token was already added"));
   }
   max_id_bound_ = std::max(max_id_bound_, id + 1);
-  if (token.form.empty() || !(token.normalized ? normalized_trie_ : raw_trie_).Add(token.form, index)) {
-    return absl::InvalidArgumentError(absl::StrCat(where, ": normalized, this token is empty or equal to another"));
+  // What the normalizer leaves nothing of is never found. Two tokens with one form would be found by chance.
+  ByteTrie& trie = token.normalized ? normalized_trie_ : raw_trie_;
+  if (!token.form.empty() && !trie.Add(token.form, index)) {
+    return absl::InvalidArgumentError(absl::StrCat(where, ": normalized, this token is equal to another"));
   }
   tokens_.push_back(std::move(token));
   return absl::OkStatus();

@@ -14,6 +14,10 @@
 namespace cadre {
 namespace {
 
+// The base of the trailing Hangul consonants is itself a vowel; utf8proc 2.8 takes it for a consonant, loses it in a
+// composition, and composes it with nothing else.
+constexpr char32_t kHangulTrailingBase = 0x11A7;
+
 // One character decomposes to at most 18 (U+FDFA).
 constexpr std::size_t kMaxDecomposition = 32;
 
@@ -65,7 +69,7 @@ std::string Normalize(std::string_view text, NormalForm form) {
   std::vector<utf8proc_int32_t> pending;
   for (std::size_t position = 0; position < text.size();) {
     const char32_t code_point = NextCodePoint(text, &position);
-    if (IsNormalizationInert(code_point)) {
+    if (IsNormalizationInert(code_point) || code_point == kHangulTrailingBase) {
       AppendOrdered(compose, &pending, &out);
       AppendCodePoint(code_point, &out);
       continue;

@@ -121,7 +121,9 @@ class Translator {
       }
       after_class = false;
       if (Sees("\\")) {
-        CADRE_ASSIGN_OR_RETURN(const Escape escape, ReadEscape());
+        const bool is_word = Sees("\\w");
+        CADRE_ASSIGN_OR_RETURN(Escape escape, ReadEscape());
+        if (is_word) escape.text = BracketWordClass();
         after_class = escape.is_class;
         if (escape.is_class && in_range) return Unsupported("a class as the end of a range");
         if (escape.is_negated) return Unsupported("a negated class inside [...]");

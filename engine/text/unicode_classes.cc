@@ -84,8 +84,10 @@ std::string NonWhiteSpaceClass() {
 
 std::string DecimalDigitClass() { return CategoryClass("Nd"); }
 
-// Oniguruma adds the superscript digits and the vulgar fractions of Latin-1, and no joiners.
+// Outside brackets, Oniguruma asks an older table about Latin-1, with superscript digits and vulgar fractions.
 std::string WordClass() { return absl::StrCat(AlphabeticClass(), "\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}"); }
+
+std::string BracketWordClass() { return AlphabeticClass(); }
 
 // Unicode Technical Standard 18, annex C: Alphabetic, M, Nd, Pc and the two joiners.
 std::string PlainWordClass() { return absl::StrCat(AlphabeticClass(), "\\x{200C}\\x{200D}"); }

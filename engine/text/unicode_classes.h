@@ -20,6 +20,7 @@ std::string WhiteSpaceClass();     // \s
 std::string NonWhiteSpaceClass();  // \S
 std::string DecimalDigitClass();   // \d
 std::string WordClass();           // \w of patterns written in a tokenizer.json
+std::string BracketWordClass();    // the same inside brackets, which is not quite the same
 std::string PlainWordClass();      // \w of added tokens with `single_word`, and of the Whitespace component
 std::string NumericClass();        // the Digits component
 std::string PunctuationClass();    // the Punctuation component; see also PunctuationExclusions
