@@ -25,7 +25,7 @@ struct EngineOptions {
   int32_t max_num_batched_tokens = 2048;  // token rows in a step
   int32_t max_queue_requests = 256;       // waiting for their first step; one more is refused
   int64_t max_queue_tokens = 1 << 20;     // prompt tokens of those requests
-  std::vector<int32_t> eos_token_ids;
+  std::vector<int32_t> eos_token_ids = {};
   int64_t stats_window_tokens = 65536;  // sliding window of the expert statistics
 };
 
@@ -44,7 +44,7 @@ class EngineObserver {
  public:
   virtual ~EngineObserver() = default;
   virtual void OnStep(const StepReport& report) = 0;
-  // Right before the request's sink hears the same.
+  // Right before the request's sink hears the same, and after the OnStep of the step that ended it.
   virtual void OnFinish(const FinishSummary& summary) = 0;
 };
 

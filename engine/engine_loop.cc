@@ -69,8 +69,8 @@ bool EngineLoop::Step() {
   notice_.snapshot.last_step_end = end;
   ++notice_.snapshot.steps;
   CloseBooks();
-  SayFarewells();
   if (parts_.observer != nullptr) parts_.observer->OnStep(report_);
+  SayFarewells();
   return true;
 }
 

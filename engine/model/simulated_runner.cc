@@ -61,7 +61,8 @@ absl::Status SimulatedRunner::Forward(const ForwardBatch& batch, ForwardResult* 
                               static_cast<size_t>(limits.top_k));
   }
 
-  // All rows are stored before any is read, as a device does it: a slot given to two sequences of one step shows.
+  ++step_;
+  // All rows are stored before any is read, as a device does it.
   for (int32_t row = 0; row < num_tokens; ++row) {
     CADRE_RETURN_IF_ERROR(StoreRow(batch, row));
     RouteRow(batch, row, result);
@@ -115,7 +116,9 @@ absl::Status SimulatedRunner::StoreRow(const ForwardBatch& batch, int32_t row) {
     }
     history = previous.history;
   }
-  slots_[static_cast<size_t>(slot)] = {.token = token, .position = position, .history = Extend(history, token)};
+  Slot& written = slots_[static_cast<size_t>(slot)];
+  if (written.step == step_) return absl::InternalError(absl::StrCat("two rows of one step write slot ", slot));
+  written = {.token = token, .position = position, .history = Extend(history, token), .step = step_};
   return absl::OkStatus();
 }
 

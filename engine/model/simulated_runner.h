@@ -59,6 +59,7 @@ class SimulatedRunner final : public ModelRunner {
     int32_t token = -1;
     int32_t position = -1;  // -1: never written
     uint64_t history = 0;   // hash of the tokens at positions 0..position
+    int64_t step = 0;       // that wrote it
   };
 
   absl::Status StoreRow(const ForwardBatch& batch, int32_t row);
@@ -68,6 +69,7 @@ class SimulatedRunner final : public ModelRunner {
 
   const SimulatedOptions options_;
   std::vector<Slot> slots_;  // [num_kv_blocks * kv_block_size]
+  int64_t step_ = 0;
 };
 
 }  // namespace cadre

@@ -81,7 +81,7 @@ absl::StatusOr<SimulatedOptions> ParseSimulatedSpec(std::string_view spec) {
                                                    " is more than experts=", options.limits.num_experts));
   }
   const int64_t num_slots = static_cast<int64_t>(options.limits.num_kv_blocks) * options.limits.kv_block_size;
-  constexpr int64_t kMaxSlots = int64_t{1} << 26;  // 16 bytes each: 1 GiB
+  constexpr int64_t kMaxSlots = int64_t{1} << 25;  // 24 bytes each: 768 MiB
   if (num_slots > kMaxSlots) {
     return absl::InvalidArgumentError(
         absl::StrCat("simulated model: blocks * block_size is ", num_slots, " tokens, the limit is ", kMaxSlots));

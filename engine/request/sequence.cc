@@ -1,6 +1,7 @@
 #include "engine/request/sequence.h"
 
 #include <algorithm>
+#include <string>
 #include <utility>
 
 #include "engine/base/check.h"
@@ -85,7 +86,9 @@ std::vector<int32_t> Sequence::Finish() {
 
 void Sequence::Transition(SequenceState to) {
   if (!IsValidTransition(state_, to)) [[unlikely]] {
-    CADRE_CHECK_EQ(SequenceStateName(state_), SequenceStateName(to));
+    std::string transition(SequenceStateName(state_));
+    transition.append(" -> ").append(SequenceStateName(to));
+    CADRE_CHECK_EQ(transition, "a transition of SequenceState");
   }
   state_ = to;
 }
