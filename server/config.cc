@@ -9,6 +9,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "server/exit_codes.h"
@@ -32,12 +33,31 @@ struct Typed {
   std::string dtype = "auto";
   std::string kv_cache_dtype = "auto";
   std::string log_format = "text";
-  double drain_delay_s = 0;
-  double drain_timeout_s = 30;
-  double stall_timeout_s = 60;
-  double slow_reader_timeout_s = 10;
-  double max_connection_age_s = 0;
+  std::string drain_delay = "0s";
+  std::string drain_timeout = "30s";
+  std::string stall_timeout = "60s";
+  std::string slow_reader_timeout = "10s";
+  std::string max_connection_age = "0s";
 };
+
+// "30s", "500ms", "1m30s", or a number of seconds.
+std::optional<absl::Duration> ToDuration(const std::string& text) {
+  absl::Duration duration;
+  if (double seconds = 0; absl::SimpleAtod(text, &seconds)) return absl::Seconds(seconds);
+  if (absl::ParseDuration(text, &duration)) return duration;
+  return std::nullopt;
+}
+
+CLI::Validator DurationIn(absl::Duration low, absl::Duration high) {
+  const std::string range = absl::StrCat("[", absl::FormatDuration(low), ", ", absl::FormatDuration(high), "]");
+  const auto check = [=](const std::string& text) -> std::string {
+    const auto duration = ToDuration(text);
+    if (!duration.has_value()) return absl::StrCat("\"", text, "\" is no duration such as 30s or 500ms");
+    if (*duration >= low && *duration <= high) return "";
+    return absl::StrCat(text, " is not in ", range);
+  };
+  return CLI::Validator(check, absl::StrCat("DURATION in ", range));
+}
 
 std::optional<DType> ToDType(const std::string& name) {
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
@@ -53,7 +73,7 @@ std::string EnvName(const std::string& flag) {
 
 void AddModelOptions(CLI::App& app, Typed* typed) {
   ServerConfig& c = typed->config;
-  app.add_option("--model", c.model, "Folder of a Hugging Face checkpoint, or sim:key=value,...")->required();
+  app.add_option("--model", c.model, "Folder of a Hugging Face checkpoint, or sim:key=value,...");
   app.add_option("--served-model-name", c.served_model_name, "What requests call it; the folder's name if not given");
   app.add_option("--dtype", typed->dtype, "Type of the weights in memory; auto: as stored")
       ->check(CLI::IsMember({"auto", "float32", "bfloat16", "float16"}));
@@ -67,7 +87,7 @@ void AddModelOptions(CLI::App& app, Typed* typed) {
   app.add_option("--max-queue-requests", c.max_queue_requests, "Requests that may wait; one more is refused")
       ->check(CLI::Range(1, 1 << 20));
   app.add_option("--kv-cache-gb", c.kv_cache_gb, "Size of the KV cache in GiB; 0: what is left and can be used")
-      ->check(CLI::Range(0.0, 65536.0));
+      ->check(CLI::Range(0.0, 1e6));
   app.add_option("--kv-block-size", c.kv_block_size, "Tokens in a block of the KV cache")->check(CLI::Range(1, 1024));
   app.add_option("--threads", c.threads, "Compute threads; 0: one for each CPU of the process")
       ->check(CLI::Range(0, 4096));
@@ -84,25 +104,25 @@ void AddNetworkOptions(CLI::App& app, Typed* typed) {
       ->check(CLI::Range(1, 1 << 20));
   app.add_option("--grpc-memory-mb", c.grpc_memory_mb, "Bound on the memory of gRPC's own buffers, MiB")
       ->check(CLI::Range(16, 1 << 20));
-  app.add_option("--max-connection-age", typed->max_connection_age_s,
-                 "Seconds until a connection is asked to reconnect; 0: never")
-      ->check(CLI::Range(0.0, 1e6));
-  app.add_option("--slow-reader-timeout", typed->slow_reader_timeout_s,
-                 "Seconds that a client may let more than 64 KiB wait before its request is ended")
-      ->check(CLI::Range(0.1, 3600.0));
+  app.add_option("--max-connection-age", typed->max_connection_age,
+                 "Then a connection is asked to reconnect, maybe elsewhere; 0: never")
+      ->check(DurationIn(absl::ZeroDuration(), absl::Hours(24 * 365)));
+  app.add_option("--slow-reader-timeout", typed->slow_reader_timeout,
+                 "A client that lets more than 64 KiB wait for so long has its request ended")
+      ->check(DurationIn(absl::Milliseconds(100), absl::Hours(1)));
   app.add_flag("--reflection,!--no-reflection", c.reflection, "Answer gRPC server reflection");
 }
 
 void AddOperationOptions(CLI::App& app, Typed* typed) {
   ServerConfig& c = typed->config;
-  app.add_option("--drain-delay", typed->drain_delay_s,
-                 "Seconds after SIGTERM in which requests are still accepted while readiness is off already")
-      ->check(CLI::Range(0.0, 3600.0));
-  app.add_option("--drain-timeout", typed->drain_timeout_s, "Seconds after that for running requests to end")
-      ->check(CLI::Range(0.0, 86400.0));
-  app.add_option("--stall-timeout", typed->stall_timeout_s,
-                 "Seconds without a finished step, with requests to work on, until readiness goes off")
-      ->check(CLI::Range(1.0, 86400.0));
+  app.add_option("--drain-delay", typed->drain_delay,
+                 "After SIGTERM, requests are still accepted for so long while readiness is off already")
+      ->check(DurationIn(absl::ZeroDuration(), absl::Hours(1)));
+  app.add_option("--drain-timeout", typed->drain_timeout, "So long may running requests go on after that")
+      ->check(DurationIn(absl::ZeroDuration(), absl::Hours(24)));
+  app.add_option("--stall-timeout", typed->stall_timeout,
+                 "With requests to work on and no step finished for so long, readiness goes off")
+      ->check(DurationIn(absl::Seconds(1), absl::Hours(24)));
   app.add_option("--stats-window-tokens", c.stats_window_tokens, "Sliding window of the expert statistics")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
   app.add_option("--metrics-experts", c.metrics_experts, "Where the layer x expert matrix stands on /metrics")
@@ -139,9 +159,10 @@ void CheckEnvironment(const std::vector<std::string>& known, std::vector<std::st
       continue;
     }
     if (is_known) continue;
-    const auto closest = ClosestName(name, known);
-    warnings->push_back(absl::StrCat("the environment variable ", name, " is no setting",
-                                     closest ? absl::StrCat("; did you mean ", *closest, "?") : ""));
+    if (const auto closest = ClosestName(name, known); closest.has_value()) {
+      warnings->push_back(
+          absl::StrCat("the environment variable ", name, " is no setting; did you mean ", *closest, "?"));
+    }
   }
   for (const std::string& name : service_links) {
     unsetenv(name.c_str());
@@ -162,11 +183,13 @@ ServerConfig Finish(const Typed& typed) {
   config.dtype = ToDType(typed.dtype);
   config.kv_cache_dtype = ToDType(typed.kv_cache_dtype);
   config.log_json = typed.log_format == "json";
-  config.drain_delay = absl::Seconds(typed.drain_delay_s);
-  config.drain_timeout = absl::Seconds(typed.drain_timeout_s);
-  config.stall_timeout = absl::Seconds(typed.stall_timeout_s);
-  config.slow_reader_timeout = absl::Seconds(typed.slow_reader_timeout_s);
-  if (typed.max_connection_age_s > 0) config.max_connection_age = absl::Seconds(typed.max_connection_age_s);
+  config.drain_delay = *ToDuration(typed.drain_delay);
+  config.drain_timeout = *ToDuration(typed.drain_timeout);
+  config.stall_timeout = *ToDuration(typed.stall_timeout);
+  config.slow_reader_timeout = *ToDuration(typed.slow_reader_timeout);
+  if (const absl::Duration age = *ToDuration(typed.max_connection_age); age > absl::ZeroDuration()) {
+    config.max_connection_age = age;
+  }
   if (config.served_model_name.empty()) {
     // "models/demo/" ends with an empty file name.
     const std::filesystem::path path = std::filesystem::path(config.model).lexically_normal();
@@ -225,6 +248,11 @@ ParsedConfig ParseConfig(int argc, const char* const* argv) {
   CheckEnvironment(env_names, &parsed.warnings);
   try {
     app.parse(argc, const_cast<char**>(argv));
+    if (typed.config.model.empty()) {
+      parsed.exit_code = kExitUsage;
+      parsed.output = "--model is required: the folder of a checkpoint, or sim for a simulated one (--help lists all)";
+      return parsed;
+    }
     parsed.config = Finish(typed);
   } catch (const CLI::CallForHelp&) {
     parsed.output = app.help();

@@ -29,9 +29,9 @@ constexpr size_t kMaxWaitingTexts = 256;
 // For calls that have been answered to reach their clients; a health watcher keeps the server waiting so long.
 constexpr absl::Duration kShutdownPatience = absl::Milliseconds(500);
 
-int Fail(int exit_code, const std::string& message) {
+int Fail(int exit_code, const absl::Status& status) {
+  spdlog::error("{}", std::string(status.message()));
   StopLogging();
-  std::fprintf(stderr, "cadre-server: %s\n", message.c_str());
   return exit_code;
 }
 
@@ -70,7 +70,7 @@ class Server {
 
   int Run() {
     if (const absl::Status status = Listen(); !status.ok()) {
-      return Fail(kExitPortTaken, std::string(status.message()));
+      return Fail(kExitPortTaken, status);
     }
     Lifecycle lifecycle({.drain_delay = config_.drain_delay,
                          .drain_timeout = config_.drain_timeout,
@@ -91,7 +91,9 @@ class Server {
     grpc_->Shutdown(kShutdownPatience);
     lifecycle_.store(nullptr);
     http_.reset();
-    if (load_failed_) return Fail(LoadErrorExitCode(load_status_), std::string(load_status_.message()));
+    if (load_failed_) {
+      return Fail(IsSimulated(config_) ? kExitUsage : LoadErrorExitCode(load_status_), load_status_);
+    }
     spdlog::info("ended in order");
     StopLogging();
     return kExitOk;
@@ -148,8 +150,8 @@ class Server {
     }
     const ModelCard card = model->card;
     host_.Install(*std::move(model));
-    metrics_.SetModel(DescribeForMetrics(card),
-                      {.engine = [this] { return host_.Snapshot(); }, .experts = [this] { return host_.Experts(); }});
+    metrics_.SetModel(DescribeForMetrics(card), {.engine = [this] { return host_.Snapshot(); },
+                                                 .experts = [this] { return host_.LifetimeExperts(); }});
     metrics_.SetLoadDuration(absl::Now() - start_time_);
     spdlog::info(
         "ready: {} ({}), {} weights, {} KV cache, {} [{}], context {} tokens, {} sequences and {} tokens a step, "
@@ -177,9 +179,12 @@ int Main(int argc, char** argv) {
   BlockSignals();
   const ParsedConfig parsed = ParseConfig(argc, argv);
   if (!parsed.config.has_value()) {
-    if (parsed.exit_code != kExitOk) return Fail(parsed.exit_code, parsed.output);
-    std::fputs(parsed.output.c_str(), stdout);
-    return kExitOk;
+    if (parsed.exit_code == kExitOk) {
+      std::fputs(parsed.output.c_str(), stdout);
+    } else {
+      std::fprintf(stderr, "cadre-server: %s\n", parsed.output.c_str());
+    }
+    return parsed.exit_code;
   }
   const ServerConfig& config = *parsed.config;
   StartLogging({.level = config.log_level, .json = config.log_json});
@@ -189,7 +194,7 @@ int Main(int argc, char** argv) {
   std::unique_ptr<Device> device;
   if (!IsSimulated(config)) {
     auto picked = PickDevice(config);
-    if (!picked.ok()) return Fail(kExitUsage, std::string(picked.status().message()));
+    if (!picked.ok()) return Fail(kExitUsage, picked.status());
     device = *std::move(picked);
   }
   return Server(config, std::move(device)).Run();
