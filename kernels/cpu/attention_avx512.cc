@@ -109,34 +109,35 @@ template <typename Stored>
 void FindRows(const typename Stored::Element** rows, const AttentionTask& task, const std::byte* cache, int64_t first,
               Range range) {
   const auto* const elements = reinterpret_cast<const typename Stored::Element*>(cache);
-  for (int64_t j = 0; j < kBlock; ++j) {
-    rows[j] = nullptr;
-    if (j < range.begin || j >= range.end) continue;
-    const int64_t position = first + j;
-    const int64_t block = task.block_table[position / task.block_size];
-    rows[j] = elements + block * task.block_stride + position % task.block_size * task.head_dim;
-  }
-}
-
-// Rows of one head are short runs in many pages, which the hardware does not foresee.
-template <typename Element>
-void Prefetch(const Element* const* rows, int64_t d) {
-  for (int64_t j = 0; j < kBlock; ++j) {
-    if (rows[j] == nullptr) continue;
-    for (int64_t i = 0; i < d; i += 64 / static_cast<int64_t>(sizeof(Element))) {
-      _mm_prefetch(reinterpret_cast<const char*>(rows[j] + i), _MM_HINT_T0);
+  for (int64_t j = 0; j < kBlock; ++j) rows[j] = nullptr;
+  int64_t offset = (first + range.begin) % task.block_size;
+  const int32_t* block = task.block_table + (first + range.begin) / task.block_size;
+  for (int64_t j = range.begin; j < range.end; ++j) {
+    rows[j] = elements + *block * task.block_stride + offset * task.head_dim;
+    if (++offset == task.block_size) {
+      offset = 0;
+      ++block;
     }
   }
 }
 
+// Brings the line of a coming row that starts at element i nearer. Rows of one head are short runs in many pages, which
+// the hardware does not foresee; one line with each line of the present block keeps the memory busy all the time.
+template <typename Element>
+void Prefetch(const Element* row, int64_t i) {
+  if (row != nullptr) _mm_prefetch(reinterpret_cast<const char*>(row + i), _MM_HINT_T1);
+}
+
 // keys[i][j] = rows[j][i], zero where there is no row. Numbers of 16 bits are transposed in pairs of dimensions.
 template <typename Stored>
-void LoadKeys(float* keys, const typename Stored::Element* const* rows, int64_t d) {
+void LoadKeys(float* keys, const typename Stored::Element* const* rows, const typename Stored::Element* const* next,
+              int64_t d) {
   constexpr int64_t kPerLane = 4 / static_cast<int64_t>(sizeof(typename Stored::Element));
   for (int64_t j = 0; j < kBlock; j += 16) {
     for (int64_t i = 0; i < d; i += 16 * kPerLane) {
       __m512 tile[16];
       for (int r = 0; r < 16; ++r) {
+        Prefetch(next[j + r], i);
         if (rows[j + r] == nullptr) {
           tile[r] = _mm512_setzero_ps();
         } else if constexpr (kPerLane == 2) {
@@ -160,9 +161,12 @@ void LoadKeys(float* keys, const typename Stored::Element* const* rows, int64_t 
 }
 
 template <typename Stored>
-void LoadValues(float* values, const typename Stored::Element* const* rows, int64_t d) {
+void LoadValues(float* values, const typename Stored::Element* const* rows, const typename Stored::Element* const* next,
+                int64_t d) {
+  constexpr int64_t kPerLine = 64 / static_cast<int64_t>(sizeof(typename Stored::Element));
   const int64_t padded_dim = RoundUp(d, 16);
   for (int64_t j = 0; j < kBlock; ++j) {
+    for (int64_t i = 0; i < d; i += kPerLine) Prefetch(next[j], i);
     if (rows[j] == nullptr) continue;
     for (int64_t i = 0; i < d; i += 16) {
       float* const to = values + j * padded_dim + i;
@@ -313,23 +317,20 @@ void Attend(const AttentionTask& task, const Workspace& work) {
     if (range.begin < all.begin) all.begin = range.begin;
     if (range.end > all.end) all.end = range.end;
   }
-  const typename Stored::Element* k_rows[kBlock];
-  const typename Stored::Element* v_rows[kBlock];
-  const auto find_rows = [&](int64_t first) {
-    FindRows<Stored>(k_rows, task, task.k, first, Inside(all, first));
-    FindRows<Stored>(v_rows, task, task.v, first, Inside(all, first));
+  // Rows of this block and of the next, in turn.
+  const typename Stored::Element* k_rows[2][kBlock];
+  const typename Stored::Element* v_rows[2][kBlock];
+  const auto find_rows = [&](int64_t first, int turn) {
+    FindRows<Stored>(k_rows[turn], task, task.k, first, Inside(all, first));
+    FindRows<Stored>(v_rows[turn], task, task.v, first, Inside(all, first));
   };
   int64_t first = all.begin / kBlock * kBlock;
-  find_rows(first);
-  while (first < all.end) {
-    LoadKeys<Stored>(work.keys, k_rows, task.head_dim);
-    LoadValues<Stored>(work.values, v_rows, task.head_dim);
-    // The next block's rows travel while this block is computed.
-    find_rows(first + kBlock);
-    Prefetch(k_rows, task.head_dim);
-    Prefetch(v_rows, task.head_dim);
+  find_rows(first, 0);
+  for (int turn = 0; first < all.end; first += kBlock, turn = 1 - turn) {
+    find_rows(first + kBlock, 1 - turn);
+    LoadKeys<Stored>(work.keys, k_rows[turn], k_rows[1 - turn], task.head_dim);
+    LoadValues<Stored>(work.values, v_rows[turn], v_rows[1 - turn], task.head_dim);
     AttendBlock(task, work, first);
-    first += kBlock;
   }
 }
 
