@@ -1,0 +1,155 @@
+"""The metrics as operators get them: a real Prometheus scrapes a real server, and is asked what it saw."""
+
+import json
+import pathlib
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import unittest
+import urllib.error
+import urllib.parse
+import urllib.request
+
+import grpc
+
+from harness import Completion, Server, free_port, request
+
+CONFIG = """
+global:
+  scrape_interval: 1s
+  scrape_timeout: 900ms
+scrape_configs:
+  - job_name: cadre
+    sample_limit: 400
+    static_configs: [{{targets: ["127.0.0.1:{port}"]}}]
+  - job_name: cadre-experts
+    metrics_path: /metrics/experts
+    static_configs: [{{targets: ["127.0.0.1:{port}"]}}]
+"""
+
+
+class Prometheus:
+    """A Prometheus process that scrapes one server every second."""
+
+    def __init__(self, metrics_port):
+        self.folder = tempfile.TemporaryDirectory(prefix="cadre-prometheus-")
+        folder = pathlib.Path(self.folder.name)
+        config = folder / "prometheus.yml"
+        config.write_text(CONFIG.format(port=metrics_port), encoding="utf-8")
+        self.url = f"http://127.0.0.1:{free_port()}"
+        self.log = (folder / "log").open("w+")
+        self.process = subprocess.Popen(
+            ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}", "--log.level=warn",
+             f"--web.listen-address={self.url.removeprefix('http://')}"],
+            stdout=self.log, stderr=subprocess.STDOUT, cwd=folder)
+
+    def query(self, expression):
+        """[(labels, value)] of an instant query; empty while Prometheus is still starting."""
+        try:
+            with urllib.request.urlopen(
+                    f"{self.url}/api/v1/query?" + urllib.parse.urlencode({"query": expression}), timeout=5) as answer:
+                result = json.load(answer)["data"]["result"]
+        except urllib.error.HTTPError as error:
+            raise AssertionError(f"{expression}: {error.read().decode()}") from error
+        except OSError:
+            return []
+        return [(sample["metric"], float(sample["value"][1])) for sample in result]
+
+    def value(self, expression):
+        result = self.query(expression)
+        return result[0][1] if len(result) == 1 else None
+
+    def wait_for(self, expression, value, timeout=30):
+        end = time.monotonic() + timeout
+        while (seen := self.value(expression)) != value:
+            if time.monotonic() > end:
+                self.log.seek(0)
+                raise AssertionError(f"{expression} is {seen}, not {value}, after {timeout} s\n{self.log.read()}")
+            time.sleep(0.2)
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(10)
+        self.log.close()
+        self.folder.cleanup()
+
+
+@unittest.skipUnless(shutil.which("prometheus") and shutil.which("promtool"), "prometheus is not installed")
+class PrometheusScrapeTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.server = Server("--metrics-experts", "ranked", "--max-queue-requests", 64, model="sim:step_ms=1")
+        cls.prometheus = Prometheus(cls.server.metrics_port)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.prometheus.stop()
+        cls.server.stop()
+
+    def send(self, tokens):
+        message = request(ids=[1, 2, 3, 4, 5], max_tokens=tokens)
+        message.stopping.ignore_eos = True
+        return Completion(self.server.generation.Generate(message, timeout=30))
+
+    def test_prometheus_sees_what_clients_saw(self):
+        before = self.server.metric("cadre_generated_tokens_total")
+        told = sum(len(self.send(tokens).token_ids) for tokens in (1, 7, 20, 40))
+        self.assertEqual(told, 68)
+        with self.assertRaises(grpc.RpcError):
+            self.server.generation.Generate(request("x", max_tokens=1, temperature=-1), timeout=5).next()
+        self.server.wait_until_idle()
+        self.assertEqual(self.server.audit(), [])
+
+        prometheus = self.prometheus
+        prometheus.wait_for("cadre_generated_tokens_total", before + told)
+        prometheus.wait_for('up{job="cadre"}', 1)
+        prometheus.wait_for('up{job="cadre-experts"}', 1)
+        prometheus.wait_for("cadre_ready", 1)
+        # The audit, asked of Prometheus: sums that are equal, on either page.
+        top_k = self.server.top_k()
+        routed = "sum(cadre_routing_assignments_total)"
+        for left, right in (
+                ("sum(cadre_requests_received_total)",
+                 "sum(cadre_requests_rejected_total) + sum(cadre_requests_admitted_total)"),
+                ("sum(cadre_requests_admitted_total)", "sum(cadre_requests_finished_total)"),
+                ('sum(cadre_requests_finished_total{outcome="ok"})', "sum(cadre_completions_total)"),
+                (routed, f"sum({top_k} * cadre_routing_tokens_total)"),
+                (routed, 'sum(cadre_layer_assignments_total{job="cadre-experts"})'),
+                (routed, 'sum(cadre_expert_assignments_total{job="cadre-experts"})'),
+                ("sum(cadre_kv_blocks)", 'sum(cadre_kv_blocks{state="free"})')):
+            prometheus.wait_for(f"{left} - ({right})", 0)
+        self.assertGreaterEqual(prometheus.value('cadre_requests_rejected_total{reason="invalid"}'), 1)
+        ttft = prometheus.value("histogram_quantile(0.5, cadre_time_to_first_token_seconds_bucket)")
+        self.assertGreater(ttft, 0)
+        self.assertLess(ttft, 1)
+        self.assertGreater(prometheus.value("cadre_step_sequences_count"), 0)
+        model = prometheus.query("cadre_model_info")[0][0]
+        self.assertEqual((model["family"], model["experts_per_token"]), ("simulated", str(top_k)))
+        self.assertLessEqual(prometheus.value('scrape_samples_scraped{job="cadre"}'), 400)
+
+    def test_promtool_accepts_the_live_pages(self):
+        self.send(5)
+        for path in ("/metrics", "/metrics/experts"):
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.server.metrics_port}{path}", timeout=5) as answer:
+                self.assertEqual(answer.headers["Content-Type"], "text/plain; version=0.0.4; charset=utf-8")
+                page = answer.read()
+            check = subprocess.run(["promtool", "check", "metrics"], input=page, capture_output=True, check=False)
+            self.assertEqual(check.returncode, 0, check.stdout + check.stderr)
+
+    def test_scrapes_go_on_beside_stalled_clients(self):
+        stalled = []
+        for _ in range(200):
+            client = socket.create_connection(("127.0.0.1", self.server.metrics_port))
+            client.send(b"GET /metrics HTTP/1.1\r\nHo")
+            stalled.append(client)
+        told = self.server.metric("cadre_generated_tokens_total") + len(self.send(30).token_ids)
+        self.prometheus.wait_for("cadre_generated_tokens_total", told)
+        self.assertEqual(self.prometheus.value('min_over_time(up{job="cadre"}[3s])'), 1)
+        for client in stalled:
+            client.close()
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
