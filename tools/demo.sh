@@ -34,7 +34,8 @@ heading "GET http://127.0.0.1:$metrics_port/metrics (some lines)"
 # A shell and bash's own /dev/tcp: a fresh machine may have neither curl nor wget.
 exec 3<>"/dev/tcp/127.0.0.1/$metrics_port"
 printf 'GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n' >&3
-grep -E '^cadre_(generated_tokens_total|routing_assignments_total|router_load_entropy_ratio|expert_extreme_load_ratio|kv_cache_usage_ratio)' <&3
+wanted='generated_tokens_total|routing_assignments_total|router_load_entropy_ratio|expert_extreme_load_ratio|kv_blocks'
+grep -E "^cadre_($wanted)" <&3
 exec 3>&-
 
 heading "SIGTERM: the server drains and exits"

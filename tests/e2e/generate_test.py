@@ -54,8 +54,7 @@ class GenerateTest(unittest.TestCase):
         self.assertEqual(list(unary.sequences[0].token_ids), stream.token_ids)
 
     def test_token_ids_in_are_the_same_as_text_in(self):
-        ids = self.server.generation.Tokenize(generation.TokenizeRequest(text="def add("), timeout=5)
-        ids = list(ids.token_ids) if hasattr(ids, "token_ids") else [t.token_id for t in ids.tokens]
+        ids = self.server.generation.Tokenize(generation.TokenizeRequest(text="def add("), timeout=5).token_ids
         from_text = self.generate(request("def add(", max_tokens=12, temperature=0))
         from_ids = self.generate(request(ids=ids, max_tokens=12, temperature=0))
         self.assertEqual(from_text.token_ids, from_ids.token_ids)
@@ -151,7 +150,8 @@ class GenerateTest(unittest.TestCase):
                 message = request("The quick brown fox " * (1 + seed % 7), max_tokens=120, temperature=1, seed=seed)
                 message.stopping.ignore_eos = True
                 stream = self.server.generation.Generate(message, timeout=60)
-                threading.Timer(delay, stream.cancel).start() if delay else None
+                if delay:
+                    threading.Timer(delay, stream.cancel).start()
                 for count, _ in enumerate(stream):
                     if count == after:
                         stream.cancel()

@@ -12,6 +12,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 CODE = {".cc", ".h", ".cu", ".cuh"}
 MAX_FILE_LINES = 450
 MAX_LINE_COLUMNS = 120
+# Python files that hold texts for test data: their lines are as long as the texts.
+DATA_SUFFIX = "_texts.py"
 
 # What each folder may include of the others. A folder without an entry takes its parent's.
 LAYERS = {
@@ -116,7 +118,7 @@ class TidyTest(unittest.TestCase):
             if len(lines) > MAX_FILE_LINES:
                 findings.append(f"{path} has {len(lines)} lines, the limit is {MAX_FILE_LINES}: split it by noun")
             for number, line in enumerate(lines, 1):
-                if len(line) > MAX_LINE_COLUMNS:
+                if len(line) > MAX_LINE_COLUMNS and not path.name.endswith(DATA_SUFFIX):
                     findings.append(f"{path}:{number} has {len(line)} columns, the limit is {MAX_LINE_COLUMNS}")
         self.report(findings)
 
@@ -140,7 +142,7 @@ class TidyTest(unittest.TestCase):
 
     def test_every_folder_of_code_has_a_readme(self):
         folders = {str(f.parent) for f in CODE_FILES if not str(f).startswith("tests/")} | {"tests", "proto", "tools"}
-        findings = [f"{folder} has no README.md" for folder in sorted(folders) if not (ROOT / folder / "README.md").is_file()]
+        findings = [f"{f} has no README.md" for f in sorted(folders) if not (ROOT / f / "README.md").is_file()]
         self.report(findings)
 
     def test_no_source_is_left_out_of_the_build(self):
@@ -157,6 +159,11 @@ class TidyTest(unittest.TestCase):
             if not listed:
                 findings.append(f"{path} is in no CMakeLists.txt")
         self.report(findings)
+
+    def test_every_metric_is_documented(self):
+        documented = set(re.findall(r"`((?:cadre|process)_\w+)`", text_of("docs/metrics.md")))
+        declared = set(re.findall(r'"((?:cadre|process)_\w+)"', text_of("server/metric_names.h")))
+        self.report([f"docs/metrics.md lacks {name}" for name in sorted(declared - documented)])
 
     def test_the_tree_is_small_enough_to_travel(self):
         total = sum((ROOT / f).stat().st_size for f in FILES)

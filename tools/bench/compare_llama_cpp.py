@@ -217,7 +217,7 @@ def main():
             prompt = peer.tokens(16, seed)
             a, b = cadre_greedy(args.engine_bench, folder, prompt, 16), peer.greedy(prompt, 16)
             equal = next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), 16)
-            print(f"{args.preset:12} greedy   the first {equal} of 16 tokens are equal (random weights: near-ties flip)")
+            print(f"{args.preset:12} greedy   {equal} of 16 tokens equal before the first difference (near-ties flip)")
         peer.prefill_rate(512, 0)
         ours, theirs = [], []
         for i in range(args.rounds):
