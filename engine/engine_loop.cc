@@ -1,5 +1,6 @@
 #include "engine/engine_loop.h"
 
+#include <algorithm>
 #include <numeric>
 #include <string>
 #include <utility>
@@ -219,10 +220,11 @@ void EngineLoop::CloseBooks() {
   snapshot.waiting_requests = scheduler_.num_waiting();
   snapshot.running_requests = scheduler_.num_running();
   snapshot.waiting_tokens = 0;
-  for (const Sequence* sequence : scheduler_.waiting()) snapshot.waiting_tokens += sequence->num_prompt_tokens();
   notice_.oldest_arrival = absl::InfiniteFuture();
-  if (!scheduler_.waiting().empty()) {
-    notice_.oldest_arrival = Find(scheduler_.waiting().front()->id()).response.arrival();
+  for (const auto& [id, active] : active_) {
+    if (active.sequence.state() != SequenceState::kWaiting) continue;
+    snapshot.waiting_tokens += active.response.num_prompt_tokens();
+    notice_.oldest_arrival = std::min(notice_.oldest_arrival, active.response.arrival());
   }
   snapshot.kv_blocks_total = pool_.num_total();
   snapshot.kv_blocks_free = pool_.num_free();

@@ -55,7 +55,6 @@ class Scheduler {
 
   int32_t num_waiting() const { return static_cast<int32_t>(waiting_.size()); }
   int32_t num_running() const { return static_cast<int32_t>(running_.size()); }
-  const std::deque<Sequence*>& waiting() const { return waiting_; }
   const SchedulerOptions& options() const { return options_; }
 
   // Checks, between steps: blocks are conserved and belong to one sequence each, block tables cover exactly what is

@@ -30,7 +30,7 @@ TEST_P(SchedulerSimulationTest, EveryArrivalEndsAndEveryAuditIsClean) {
   options.max_num_seqs = setting.max_num_seqs;
   options.max_model_len = 200;
   SchedulerSimulation simulation(options, setting.num_blocks);
-  constexpr int kNumOperations = 25'000;
+  constexpr int kNumOperations = 100'000;
   for (int i = 0; i < kNumOperations; ++i) {
     absl::Status status;
     const int32_t dice = up_to(100);
