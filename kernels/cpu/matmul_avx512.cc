@@ -85,8 +85,9 @@ void Pack(std::byte* packed, int64_t k, int64_t first_row, int64_t num_rows, int
   }
 }
 
-// out[n * kPanelRows + m] = dot(x row n, w[m]) for M weight rows and N activation rows.
-template <typename Format, int M, int N>
+// out[n * kPanelRows + m] = dot(x row n, w[m]) for M weight rows and N activation rows. kFetch asks for the next M rows
+// of the panel as well.
+template <typename Format, int M, int N, bool kFetch>
 void Tile(float* out, const typename Format::Weight* const* w, const typename Format::Packed* x, int64_t k) {
   const int64_t stride = PackedStride<Format>(k);
   __m512 sums[M][N];
@@ -97,8 +98,7 @@ void Tile(float* out, const typename Format::Weight* const* w, const typename Fo
     typename Format::Vector xs[N];
     for (int n = 0; n < N; ++n) xs[n] = Format::LoadPacked(x + n * stride + i);
     for (int m = 0; m < M; ++m) {
-      // With few weight rows at once the hardware follows too late; the next rows of the panel are fetched by hand.
-      if constexpr (M == 4) _mm_prefetch(reinterpret_cast<const char*>(w[m] + M * k + i), _MM_HINT_T1);
+      if constexpr (kFetch) _mm_prefetch(reinterpret_cast<const char*>(w[m] + M * k + i), _MM_HINT_T1);
       const typename Format::Vector ws = load_weights(w[m] + i);
       for (int n = 0; n < N; ++n) sums[m][n] = Format::MultiplyAdd(sums[m][n], ws, xs[n]);
     }
@@ -118,8 +118,9 @@ void Tile(float* out, const typename Format::Weight* const* w, const typename Fo
   }
 }
 
-// All weight rows against N activation rows. Few activation rows leave registers for more streams of weights.
-template <typename Format, int N>
+// All weight rows against N activation rows. Few activation rows leave registers for eight streams of weights; with
+// four, the hardware follows too late, and weights that are not in the cache yet (`kCold`) are fetched ahead.
+template <typename Format, int N, bool kCold>
 void TileColumn(float* out, const typename Format::Weight* weight, int64_t num_weight_rows,
                 const typename Format::Packed* x, int64_t k) {
   constexpr int kStreams = N <= 3 ? 8 : 4;
@@ -130,9 +131,15 @@ void TileColumn(float* out, const typename Format::Weight* weight, int64_t num_w
       // Rows after the last are computed as copies of it, into columns of `out` that nobody reads.
       w[m] = weight + (first + m < num_weight_rows ? first + m : num_weight_rows - 1) * k;
     }
-    Tile<Format, kStreams, N>(out + first, w, x, k);
+    Tile<Format, kStreams, N, kCold && kStreams == 4>(out + first, w, x, k);
   }
 }
+
+// TileColumn for 1 to kTileRows activation rows.
+template <typename Format, bool kCold>
+constexpr decltype(&TileColumn<Format, 1, kCold>) kTileColumns[kTileRows] = {
+    TileColumn<Format, 1, kCold>, TileColumn<Format, 2, kCold>, TileColumn<Format, 3, kCold>,
+    TileColumn<Format, 4, kCold>, TileColumn<Format, 5, kCold>, TileColumn<Format, 6, kCold>};
 
 template <typename Format>
 void Dots(float* out, const std::byte* weight, int64_t num_weight_rows, const std::byte* packed, int64_t first_row,
@@ -140,27 +147,10 @@ void Dots(float* out, const std::byte* weight, int64_t num_weight_rows, const st
   const auto* w = reinterpret_cast<const typename Format::Weight*>(weight);
   const int64_t stride = PackedStride<Format>(k);
   const auto* x = reinterpret_cast<const typename Format::Packed*>(packed) + first_row * stride;
-  for (int64_t r = 0; r < num_rows; r += kTileRows, x += kTileRows * stride, out += kTileRows * kPanelRows) {
-    switch (num_rows - r) {
-      case 1:
-        TileColumn<Format, 1>(out, w, num_weight_rows, x, k);
-        break;
-      case 2:
-        TileColumn<Format, 2>(out, w, num_weight_rows, x, k);
-        break;
-      case 3:
-        TileColumn<Format, 3>(out, w, num_weight_rows, x, k);
-        break;
-      case 4:
-        TileColumn<Format, 4>(out, w, num_weight_rows, x, k);
-        break;
-      case 5:
-        TileColumn<Format, 5>(out, w, num_weight_rows, x, k);
-        break;
-      default:
-        TileColumn<Format, kTileRows>(out, w, num_weight_rows, x, k);
-        break;
-    }
+  for (int64_t r = 0; r < num_rows; r += kTileRows) {
+    const int64_t tile_rows = num_rows - r < kTileRows ? num_rows - r : kTileRows;
+    const auto& columns = first_row + r == 0 ? kTileColumns<Format, true> : kTileColumns<Format, false>;
+    columns[tile_rows - 1](out + r * kPanelRows, w, num_weight_rows, x + r * stride, k);
   }
 }
 
