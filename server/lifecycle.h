@@ -21,7 +21,7 @@ namespace cadre {
 void BlockSignals();
 
 struct LifecycleOptions {
-  absl::Duration drain_delay;
+  absl::Duration drain_delay = absl::ZeroDuration();
   absl::Duration drain_timeout = absl::Seconds(30);
   absl::Duration stall_timeout = absl::Seconds(60);
 };

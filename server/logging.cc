@@ -1,9 +1,9 @@
 #include "server/logging.h"
 
+#include <google/protobuf/stubs/logging.h>
 #include <grpc/support/log.h>
 #include <poll.h>
 #include <spdlog/async.h>
-#include <spdlog/details/null_mutex.h>
 #include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/base_sink.h>
 #include <spdlog/spdlog.h>
@@ -72,6 +72,10 @@ class JsonFormatter final : public spdlog::formatter {
 
 void LogGrpcMessage(gpr_log_func_args* args) { spdlog::debug("grpc: {}", args->message); }
 
+void LogProtobufMessage(google::protobuf::LogLevel, const char*, int, const std::string& message) {
+  spdlog::debug("protobuf: {}", message);
+}
+
 }  // namespace
 
 std::unique_ptr<spdlog::formatter> MakeJsonFormatter() { return std::make_unique<JsonFormatter>(); }
@@ -89,11 +93,13 @@ void StartLogging(const LogOptions& options) {
   logger->set_level(spdlog::level::from_str(options.level));
   spdlog::set_default_logger(std::move(logger));
   gpr_set_log_function(&LogGrpcMessage);
+  google::protobuf::SetLogHandler(&LogProtobufMessage);
 }
 
 void StopLogging() {
   // gRPC's threads may outlive the logger.
   gpr_set_log_function([](gpr_log_func_args*) {});
+  google::protobuf::SetLogHandler(nullptr);
   spdlog::shutdown();
 }
 

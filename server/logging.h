@@ -15,8 +15,8 @@ struct LogOptions {
   bool json = false;
 };
 
-// Sets spdlog's default logger, and sends gRPC's own messages there at level debug (GRPC_VERBOSITY still chooses
-// which). Once, before the first log line.
+// Sets spdlog's default logger, and sends the messages of gRPC and Protocol Buffers there at level debug, because
+// clients can cause as many of them as they like (GRPC_VERBOSITY still chooses which). Once, before the first log line.
 void StartLogging(const LogOptions& options);
 
 // Writes what is queued, waiting at most a moment for a stderr that is not read.

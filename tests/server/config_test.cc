@@ -1,0 +1,130 @@
+#include "server/config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <fstream>
+
+#include "tests/support/temp_dir.h"
+
+namespace cadre {
+namespace {
+
+using ::testing::HasSubstr;
+
+ParsedConfig Parse(std::vector<const char*> flags) {
+  flags.insert(flags.begin(), "cadre-server");
+  return ParseConfig(static_cast<int>(flags.size()), flags.data());
+}
+
+class ScopedEnv {
+ public:
+  ScopedEnv(const char* name, const char* value) : name_(name) { setenv(name, value, 1); }
+  ~ScopedEnv() { unsetenv(name_); }
+
+ private:
+  const char* const name_;
+};
+
+TEST(ConfigTest, Defaults) {
+  const ServerConfig config = *Parse({"--model", "models/demo/"}).config;
+  EXPECT_EQ(config.served_model_name, "demo");
+  EXPECT_EQ(config.host, "127.0.0.1");
+  EXPECT_EQ(config.port, 50051);
+  EXPECT_EQ(config.metrics_port, 9464);
+  EXPECT_FALSE(config.dtype.has_value());
+  EXPECT_EQ(config.drain_timeout, absl::Seconds(30));
+  EXPECT_EQ(config.max_connection_age, absl::InfiniteDuration());
+  EXPECT_TRUE(config.reflection);
+}
+
+TEST(ConfigTest, Flags) {
+  const ServerConfig config =
+      *Parse({"--model=sim", "--port=0", "--dtype=float16", "--kv-cache-gb=1.5", "--drain-timeout=1m30s",
+              "--stall-timeout", "2", "--no-reflection", "--log-format=json", "--max-connection-age=5m"})
+           .config;
+  EXPECT_EQ(config.served_model_name, "sim");
+  EXPECT_EQ(config.port, 0);
+  EXPECT_EQ(config.dtype, DType::kF16);
+  EXPECT_EQ(config.kv_cache_gb, 1.5);
+  EXPECT_EQ(config.drain_timeout, absl::Seconds(90));
+  EXPECT_EQ(config.stall_timeout, absl::Seconds(2));
+  EXPECT_FALSE(config.reflection);
+  EXPECT_TRUE(config.log_json);
+  EXPECT_EQ(config.max_connection_age, absl::Minutes(5));
+}
+
+TEST(ConfigTest, WrongValuesAreNamedWithTheirLimits) {
+  const std::vector<std::vector<const char*>> wrong = {
+      {"--port=65536"},     {"--port=-1"},          {"--port=x"},           {"--max-num-seqs=0"},
+      {"--dtype=int4"},     {"--drain-timeout=3x"}, {"--drain-timeout=-1"}, {"--stall-timeout=48h"},
+      {"--log-level=loud"}, {"--kv-cache-gb=-1"},   {"--threads=1e9"},      {"--metrics-experts=all"},
+  };
+  for (std::vector<const char*> flags : wrong) {
+    const std::string flag(flags.front(), std::string(flags.front()).find('='));
+    flags.push_back("--model=sim");
+    const ParsedConfig parsed = Parse(flags);
+    EXPECT_FALSE(parsed.config.has_value()) << flags.front();
+    EXPECT_EQ(parsed.exit_code, 64) << flags.front();
+    EXPECT_THAT(parsed.output, HasSubstr(flag));
+  }
+}
+
+TEST(ConfigTest, AMistypedFlagGetsASuggestion) {
+  EXPECT_THAT(Parse({"--modle", "x"}).output, HasSubstr("did you mean --model?"));
+  EXPECT_THAT(Parse({"--model=sim", "--max-num-sequences=3"}).output, HasSubstr("unknown option --max-num-sequences"));
+  EXPECT_THAT(Parse({"--model=sim", "--metric-port=3"}).output, HasSubstr("did you mean --metrics-port?"));
+  EXPECT_EQ(Parse({"--modle", "x"}).exit_code, 64);
+  EXPECT_THAT(Parse({}).output, HasSubstr("--model is required"));
+}
+
+TEST(ConfigTest, EnvironmentGivesWayToFlags) {
+  const ScopedEnv model("CADRE_MODEL", "sim");
+  const ScopedEnv port("CADRE_PORT", "1234");
+  EXPECT_EQ(Parse({}).config->port, 1234);
+  EXPECT_EQ(Parse({"--port=99"}).config->port, 99);
+  const ScopedEnv wrong("CADRE_MAX_NUM_SEQS", "many");
+  EXPECT_EQ(Parse({}).exit_code, 64);
+}
+
+TEST(ConfigTest, AMistypedVariableIsReported) {
+  const ScopedEnv variable("CADRE_MAX_NUM_SEQ", "5");
+  const ParsedConfig parsed = Parse({"--model=sim"});
+  ASSERT_EQ(parsed.warnings.size(), 1u);
+  EXPECT_THAT(parsed.warnings[0], HasSubstr("CADRE_MAX_NUM_SEQS"));
+}
+
+TEST(ConfigTest, KubernetesServiceLinksAreNoSettings) {
+  setenv("CADRE_PORT", "tcp://10.0.0.1:50051", 1);
+  const ScopedEnv host("CADRE_SERVICE_HOST", "10.0.0.1");
+  const ParsedConfig parsed = Parse({"--model=sim"});
+  unsetenv("CADRE_PORT");
+  ASSERT_TRUE(parsed.config.has_value()) << parsed.output;
+  EXPECT_EQ(parsed.config->port, 50051);
+  ASSERT_EQ(parsed.warnings.size(), 1u);
+  EXPECT_THAT(parsed.warnings[0], HasSubstr("CADRE_PORT is ignored"));
+}
+
+TEST(ConfigTest, ConfigFile) {
+  const TempDir dir;
+  const std::string path = (dir.path() / "cadre.toml").string();
+  std::ofstream(path) << "model = \"sim\"\nmax-num-seqs = 7\n";
+  const ServerConfig config = *Parse({"--config", path.c_str()}).config;
+  EXPECT_EQ(config.model, "sim");
+  EXPECT_EQ(config.max_num_seqs, 7);
+  std::ofstream(path) << "model = \"sim\"\nmax-num-seks = 7\n";
+  const ParsedConfig parsed = Parse({"--config", path.c_str()});
+  EXPECT_EQ(parsed.exit_code, 64);
+  EXPECT_THAT(parsed.output, HasSubstr("max-num-seks"));
+  EXPECT_EQ(Parse({"--config", "/nonexistent.toml"}).exit_code, 64);
+}
+
+TEST(ConfigTest, HelpAndVersionEndWell) {
+  EXPECT_EQ(Parse({"--help"}).exit_code, 0);
+  EXPECT_THAT(Parse({"--help"}).output, HasSubstr("CADRE_MAX_NUM_SEQS"));
+  EXPECT_THAT(Parse({"--version"}).output, HasSubstr("cadre-server "));
+}
+
+}  // namespace
+}  // namespace cadre

@@ -1,0 +1,188 @@
+#include "server/field_support.h"
+
+#include <gmock/gmock.h>
+#include <google/protobuf/descriptor.h>
+#include <google/protobuf/message.h>
+#include <google/protobuf/unknown_field_set.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <functional>
+#include <set>
+
+#include "cadre/v1/expert_service.pb.h"
+#include "cadre/v1/generation_service.pb.h"
+#include "cadre/v1/model_service.pb.h"
+#include "server/errors.h"
+
+namespace cadre {
+namespace {
+
+using google::protobuf::Descriptor;
+using google::protobuf::FieldDescriptor;
+using google::protobuf::Message;
+using google::protobuf::Reflection;
+using ::testing::HasSubstr;
+
+bool IsOurs(const FieldDescriptor& field) {
+  return field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE && !field.is_repeated() &&
+         field.message_type()->file()->package() == "cadre.v1";
+}
+
+// Sets the field to something that is neither its default nor a value that asks for nothing.
+void SetUnusual(Message* message, const FieldDescriptor* field) {
+  const Reflection* reflection = message->GetReflection();
+  if (field->is_repeated()) {
+    switch (field->cpp_type()) {
+      case FieldDescriptor::CPPTYPE_INT32:
+        return reflection->AddInt32(message, field, 7);
+      case FieldDescriptor::CPPTYPE_STRING:
+        return reflection->AddString(message, field, "x");
+      case FieldDescriptor::CPPTYPE_MESSAGE:  // maps, too
+        reflection->AddMessage(message, field);
+        return;
+      default:
+        FAIL() << "teach this test to set " << field->full_name();
+    }
+  }
+  switch (field->cpp_type()) {
+    case FieldDescriptor::CPPTYPE_INT32:
+      return reflection->SetInt32(message, field, 7);
+    case FieldDescriptor::CPPTYPE_UINT64:
+      return reflection->SetUInt64(message, field, 7);
+    case FieldDescriptor::CPPTYPE_FLOAT:
+      return reflection->SetFloat(message, field, 0.7f);
+    case FieldDescriptor::CPPTYPE_DOUBLE:
+      return reflection->SetDouble(message, field, 0.7);
+    case FieldDescriptor::CPPTYPE_BOOL:
+      return reflection->SetBool(message, field, true);
+    case FieldDescriptor::CPPTYPE_ENUM:
+      return reflection->SetEnumValue(message, field, 1);
+    case FieldDescriptor::CPPTYPE_STRING:
+      return reflection->SetString(message, field, "x");
+    case FieldDescriptor::CPPTYPE_MESSAGE:
+      reflection->MutableMessage(message, field);
+      return;
+    default:
+      FAIL() << "teach this test to set " << field->full_name();
+  }
+}
+
+// Calls `visit` with the path of every field below `type` and a request in which that field alone is set.
+void ForEachField(const Message& prototype, const std::vector<const FieldDescriptor*>& parents, const Descriptor& type,
+                  const std::function<void(const std::string&, const Message&)>& visit) {
+  for (int i = 0; i < type.field_count(); ++i) {
+    std::vector<const FieldDescriptor*> path = parents;
+    path.push_back(type.field(i));
+    if (IsOurs(*type.field(i))) {
+      ForEachField(prototype, path, *type.field(i)->message_type(), visit);
+      continue;
+    }
+    const std::unique_ptr<Message> request(prototype.New());
+    Message* message = request.get();
+    std::string name;
+    for (size_t depth = 0; depth + 1 < path.size(); ++depth) {
+      name += path[depth]->name() + ".";
+      message = message->GetReflection()->MutableMessage(message, path[depth]);
+    }
+    SetUnusual(message, path.back());
+    visit(name + path.back()->name(), *request);
+  }
+}
+
+// Every path of `request` that passes.
+std::set<std::string> AcceptedFields(const Message& prototype) {
+  std::set<std::string> accepted;
+  ForEachField(prototype, {}, *prototype.GetDescriptor(), [&](const std::string& path, const Message& request) {
+    const absl::Status status = RefuseUnsupportedFields(request);
+    if (status.ok()) {
+      accepted.insert(path);
+      return;
+    }
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented) << path;
+    EXPECT_EQ(ErrorReason(status), "UNSUPPORTED_FIELD") << path;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(path));
+  });
+  return accepted;
+}
+
+TEST(FieldSupportTest, EveryFieldOfAGenerationIsSupportedOrRefusedByName) {
+  const std::vector<std::string> told = SupportedGenerateFields();
+  const std::set<std::string> supported(told.begin(), told.end());
+  EXPECT_EQ(AcceptedFields(v1::GenerateRequest()), supported);
+  EXPECT_EQ(AcceptedFields(v1::GenerateTextRequest()), supported);
+  // Each of these has a test of what it does, in generation_service_test or translate_test.
+  EXPECT_EQ(supported, (std::set<std::string>{
+                           "request_id", "model", "text", "token_ids.ids", "prompt.add_special_tokens",
+                           "prompt.parse_special", "prompt.truncate_prompt_tokens", "sampling.temperature",
+                           "sampling.top_k", "sampling.top_p", "sampling.min_p", "sampling.seed", "stopping.max_tokens",
+                           "stopping.stop_strings", "stopping.stop_token_ids", "stopping.ignore_eos",
+                           "stopping.include_stop_string", "output.skip_special_tokens", "output.text"}));
+}
+
+TEST(FieldSupportTest, OtherRequestsToo) {
+  EXPECT_EQ(AcceptedFields(v1::TokenizeRequest()),
+            (std::set<std::string>{"model", "text", "prompt.add_special_tokens", "prompt.parse_special"}));
+  EXPECT_EQ(AcceptedFields(v1::DetokenizeRequest()),
+            (std::set<std::string>{"model", "token_ids", "skip_special_tokens"}));
+  EXPECT_EQ(AcceptedFields(v1::WatchExpertStatsRequest()),
+            (std::set<std::string>{"model", "scope", "layers", "include_experts", "interval", "delta"}));
+  EXPECT_EQ(AcceptedFields(v1::GetModelRequest()), (std::set<std::string>{"model"}));
+}
+
+TEST(FieldSupportTest, EmptyMessagesOfUnsupportedFieldsAreRefused) {
+  v1::GenerateRequest request;
+  request.mutable_chat();
+  EXPECT_THAT(std::string(RefuseUnsupportedFields(request).message()), HasSubstr("chat"));
+  request.Clear();
+  request.mutable_structured_output();
+  EXPECT_THAT(std::string(RefuseUnsupportedFields(request).message()), HasSubstr("structured_output"));
+  request.Clear();
+  request.mutable_scheduling();  // asks for nothing
+  request.mutable_sampling();
+  EXPECT_TRUE(RefuseUnsupportedFields(request).ok());
+}
+
+TEST(FieldSupportTest, ValuesThatAskForNothingPass) {
+  v1::GenerateRequest request;
+  request.mutable_sampling()->set_n(1);
+  request.mutable_sampling()->set_presence_penalty(0);
+  request.mutable_sampling()->set_frequency_penalty(0);
+  request.mutable_sampling()->set_repetition_penalty(1);
+  request.mutable_stopping()->set_min_tokens(0);
+  request.mutable_output()->set_logprobs(false);
+  request.mutable_output()->set_echo(false);
+  request.mutable_scheduling()->set_priority(0);
+  EXPECT_TRUE(RefuseUnsupportedFields(request).ok());
+  request.mutable_sampling()->set_repetition_penalty(0);
+  EXPECT_FALSE(RefuseUnsupportedFields(request).ok());
+}
+
+TEST(FieldSupportTest, AllUnsupportedFieldsAreNamedAtOnce) {
+  v1::GenerateRequest request;
+  request.mutable_sampling()->set_n(2);
+  request.mutable_output()->set_logprobs(true);
+  (*request.mutable_sampling()->mutable_logit_bias())[5] = 1;
+  const std::string message(RefuseUnsupportedFields(request).message());
+  EXPECT_THAT(message, HasSubstr("sampling.n"));
+  EXPECT_THAT(message, HasSubstr("sampling.logit_bias"));
+  EXPECT_THAT(message, HasSubstr("output.logprobs"));
+}
+
+TEST(FieldSupportTest, FieldsOfAFutureVersionAreIgnored) {
+  v1::GenerateRequest request;
+  request.GetReflection()->MutableUnknownFields(&request)->AddVarint(1000, 1);
+  EXPECT_TRUE(RefuseUnsupportedFields(request).ok());
+}
+
+TEST(FieldSupportTest, BothGenerationRequestsHaveTheSameFields) {
+  const Descriptor* stream = v1::GenerateRequest::descriptor();
+  const Descriptor* unary = v1::GenerateTextRequest::descriptor();
+  ASSERT_EQ(stream->field_count(), unary->field_count());
+  for (int i = 0; i < stream->field_count(); ++i) {
+    EXPECT_EQ(stream->field(i)->DebugString(), unary->field(i)->DebugString());
+  }
+}
+
+}  // namespace
+}  // namespace cadre

@@ -1,0 +1,252 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <thread>
+
+#include "engine/model/simulated_runner.h"
+#include "server/simulated_tokenizer.h"
+#include "tests/server/in_process_server.h"
+
+namespace cadre {
+namespace {
+
+using ::testing::HasSubstr;
+
+std::vector<int32_t> Bytes(const std::string& text) { return {text.begin(), text.end()}; }
+
+TEST(GenerationServiceTest, StreamsTheModelsTokensAndTheirText) {
+  InProcessServer server("sim:layers=3,top_k=2");
+  const std::vector<int32_t> expected = SimulatedRunner::ExpectedTokens(Bytes("Hello"), 40, 1024);
+
+  v1::GenerateRequest request = TextRequest("Hello", 40);
+  request.mutable_sampling()->set_seed(7);
+  const StreamResult result = Generate(server, request);
+
+  ASSERT_TRUE(result.status.ok()) << result.status.error_message();
+  EXPECT_EQ(result.token_ids, expected);
+  EXPECT_EQ(result.text, (*MakeSimulatedTokenizer(1024))->Decode(expected));
+  ASSERT_TRUE(result.started.has_value());
+  EXPECT_EQ(result.started->model(), "test-model");
+  EXPECT_EQ(result.started->seed(), 7);
+  EXPECT_EQ(result.started->prompt_tokens(), 5);
+  EXPECT_FALSE(result.started->request_id().empty());
+  ASSERT_TRUE(result.finished.has_value());
+  EXPECT_EQ(result.finished->reason(), v1::FINISH_REASON_LENGTH);
+  EXPECT_EQ(result.finished->usage().prompt_tokens(), 5);
+  EXPECT_EQ(result.finished->usage().generated_tokens(), 40);
+  // Each token but the last one generated runs through 3 layers with 2 experts.
+  EXPECT_EQ(result.finished->routing().processed(), (5 + 40 - 1) * 3 * 2);
+  EXPECT_TRUE(Eventually([&] { return server.IsAtRest(); }));
+}
+
+TEST(GenerationServiceTest, TheUnaryCallAnswersTheSame) {
+  InProcessServer server("sim");
+  const StreamResult stream = Generate(server, TextRequest("Hello", 25));
+  v1::GenerateTextRequest request;
+  ASSERT_TRUE(request.ParseFromString(TextRequest("Hello", 25).SerializeAsString()));
+  grpc::ClientContext context;
+  v1::GenerateTextResponse response;
+  const grpc::Status status = server.generation->GenerateText(&context, request, &response);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  ASSERT_EQ(response.sequences_size(), 1);
+  EXPECT_EQ(response.sequences(0).text(), stream.text);
+  EXPECT_EQ(std::vector<int32_t>(response.sequences(0).token_ids().begin(), response.sequences(0).token_ids().end()),
+            stream.token_ids);
+  EXPECT_EQ(response.sequences(0).finished().reason(), v1::FINISH_REASON_LENGTH);
+  EXPECT_EQ(response.started().prompt_tokens(), 5);
+}
+
+TEST(GenerationServiceTest, StopTokensAndStopStringsEndTheText) {
+  InProcessServer server("sim");
+  const std::vector<int32_t> tokens = SimulatedRunner::ExpectedTokens(Bytes("Hello"), 10, 1024);
+  v1::GenerateRequest by_token = TextRequest("Hello", 10);
+  by_token.mutable_stopping()->add_stop_token_ids(tokens[4]);
+  const StreamResult token_result = Generate(server, by_token);
+  EXPECT_EQ(token_result.finished->reason(), v1::FINISH_REASON_STOP_TOKEN);
+  EXPECT_EQ(token_result.finished->matched_token_id(), tokens[4]);
+  EXPECT_EQ(token_result.token_ids.size(), 5u);
+
+  const std::string stop = (*MakeSimulatedTokenizer(1024))->Decode({&tokens[4], 1});
+  v1::GenerateRequest by_string = TextRequest("Hello", 10);
+  by_string.mutable_stopping()->add_stop_strings(stop);
+  const StreamResult string_result = Generate(server, by_string);
+  EXPECT_EQ(string_result.finished->reason(), v1::FINISH_REASON_STOP_STRING);
+  EXPECT_EQ(string_result.finished->matched_stop_string(), stop);
+  EXPECT_EQ(string_result.text, (*MakeSimulatedTokenizer(1024))->Decode({tokens.data(), 4}));
+}
+
+TEST(GenerationServiceTest, TokenIdsAloneOnRequest) {
+  InProcessServer server("sim");
+  v1::GenerateRequest request = IdsRequest({1, 2, 3}, 5);
+  request.mutable_output()->set_text(false);
+  const StreamResult result = Generate(server, request);
+  ASSERT_TRUE(result.status.ok());
+  EXPECT_EQ(result.token_ids, SimulatedRunner::ExpectedTokens(std::vector<int32_t>{1, 2, 3}, 5, 1024));
+  EXPECT_EQ(result.text, "");
+}
+
+TEST(GenerationServiceTest, TruncationKeepsTheEndOfThePrompt) {
+  InProcessServer server("sim");
+  v1::GenerateRequest request = IdsRequest({1, 2, 3, 4}, 5);
+  request.mutable_prompt()->set_truncate_prompt_tokens(2);
+  const StreamResult result = Generate(server, request);
+  EXPECT_EQ(result.token_ids, SimulatedRunner::ExpectedTokens(std::vector<int32_t>{3, 4}, 5, 1024));
+  EXPECT_EQ(result.started->prompt_tokens(), 2);
+}
+
+TEST(GenerationServiceTest, AnUnsetSeedIsDrawnAndTold) {
+  InProcessServer server("sim");
+  const uint64_t a = Generate(server, TextRequest("x", 1)).started->seed();
+  const uint64_t b = Generate(server, TextRequest("x", 1)).started->seed();
+  EXPECT_NE(a, b);
+}
+
+TEST(GenerationServiceTest, TheRequestIdComesBack) {
+  InProcessServer server("sim");
+  grpc::ClientContext context;
+  context.AddMetadata("x-request-id", "from-metadata");
+  auto reader = server.generation->Generate(&context, TextRequest("x", 1));
+  EXPECT_EQ(ReadAll(*reader).started->request_id(), "from-metadata");
+  const auto id = context.GetServerInitialMetadata().find("x-request-id");
+  ASSERT_NE(id, context.GetServerInitialMetadata().end());
+  EXPECT_EQ(id->second, "from-metadata");
+  EXPECT_EQ(context.GetServerTrailingMetadata().count("server-timing"), 1u);
+}
+
+TEST(GenerationServiceTest, InitialMetadataArrivesBeforeTheFirstToken) {
+  InProcessServer server("sim:step_ms=300");
+  grpc::ClientContext context;
+  const absl::Time start = absl::Now();
+  auto reader = server.generation->Generate(&context, IdsRequest({1}, 2));
+  reader->WaitForInitialMetadata();
+  EXPECT_LT(absl::Now() - start, absl::Milliseconds(250));
+  EXPECT_TRUE(ReadAll(*reader).status.ok());
+}
+
+TEST(GenerationServiceTest, CancellingFreesEverything) {
+  InProcessServer server("sim:step_ms=2");
+  for (int i = 0; i < 20; ++i) {
+    grpc::ClientContext context;
+    auto reader = server.generation->Generate(&context, IdsRequest({i, 2, 3}, 4000));
+    v1::GenerateResponse event;
+    for (int n = 0; n < i % 4; ++n) ASSERT_TRUE(reader->Read(&event));
+    context.TryCancel();
+    EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  }
+  EXPECT_TRUE(Eventually([&] { return server.IsAtRest() && server.host().num_open_calls() == 0; }));
+  const EngineSnapshot snapshot = server.host().Snapshot();
+  EXPECT_EQ(snapshot.finished_cancelled, snapshot.admitted_requests);
+}
+
+TEST(GenerationServiceTest, ADeadlineEndsTheWorkAndCountsAsOne) {
+  InProcessServer server("sim:step_ms=5");
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(100));
+  auto reader = server.generation->Generate(&context, IdsRequest({1, 2, 3}, 4000));
+  const StreamResult result = ReadAll(*reader);
+  EXPECT_EQ(result.status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_TRUE(Eventually([&] { return server.IsAtRest() && server.host().num_open_calls() == 0; }));
+  EXPECT_EQ(server.host().Snapshot().finished_deadline, 1);
+}
+
+TEST(GenerationServiceTest, AFullQueueIsRefusedWithATimeToRetry) {
+  ServerConfig config = InProcessServer::Config("sim:step_ms=20");
+  config.max_num_seqs = 1;
+  config.max_queue_requests = 1;
+  InProcessServer server(config);
+  std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
+  std::vector<std::unique_ptr<grpc::ClientReader<v1::GenerateResponse>>> readers;
+  for (int i = 0; i < 6; ++i) {
+    contexts.push_back(std::make_unique<grpc::ClientContext>());
+    readers.push_back(server.generation->Generate(contexts.back().get(), IdsRequest({1}, 4000)));
+  }
+  grpc::ClientContext context;
+  ASSERT_TRUE(Eventually([&] { return server.host().Snapshot().waiting_requests == 1; }));
+  const grpc::Status status = server.generation->Generate(&context, IdsRequest({1}, 1))->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(ReasonOf(status), "QUEUE_FULL");
+  const auto retry = DetailOf<google::rpc::RetryInfo>(status);
+  ASSERT_TRUE(retry.has_value());
+  EXPECT_GT(retry->retry_delay().seconds() + retry->retry_delay().nanos(), 0);
+  EXPECT_EQ(context.GetServerTrailingMetadata().count("grpc-retry-pushback-ms"), 1u);
+  for (auto& open : contexts) open->TryCancel();
+  for (auto& reader : readers) reader->Finish();
+}
+
+TEST(GenerationServiceTest, AModelThatIsLoadingSaysSo) {
+  InProcessServer server(InProcessServer::Config("sim"), /*load=*/false);
+  server.host().SetLoadProgress(0.42);
+  const StreamResult before = Generate(server, TextRequest("x", 1));
+  EXPECT_EQ(before.status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(ReasonOf(before.status), "MODEL_LOADING");
+  EXPECT_THAT(before.status.error_message(), HasSubstr("42%"));
+  EXPECT_TRUE(DetailOf<google::rpc::RetryInfo>(before.status).has_value());
+  server.Load();
+  EXPECT_TRUE(Generate(server, TextRequest("x", 1)).status.ok());
+}
+
+TEST(GenerationServiceTest, AnUnknownModelIsNotFound) {
+  InProcessServer server("sim");
+  v1::GenerateRequest request = TextRequest("x", 1);
+  request.set_model("test-model");
+  EXPECT_TRUE(Generate(server, request).status.ok());
+  request.set_model("gpt");
+  const grpc::Status status = Generate(server, request).status;
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(ReasonOf(status), "MODEL_NOT_FOUND");
+  EXPECT_THAT(status.error_message(), HasSubstr("test-model"));
+  ASSERT_TRUE(DetailOf<google::rpc::ResourceInfo>(status).has_value());
+}
+
+TEST(GenerationServiceTest, ALongPromptIsTokenizedElsewhereAndAnswered) {
+  InProcessServer server("sim:max_len=65536,blocks=8192");
+  const std::string prompt(40000, 'a');  // more than is tokenized on gRPC's thread
+  const StreamResult result = Generate(server, TextRequest(prompt, 3));
+  ASSERT_TRUE(result.status.ok()) << result.status.error_message();
+  EXPECT_EQ(result.token_ids, SimulatedRunner::ExpectedTokens(Bytes(prompt), 3, 1024));
+}
+
+TEST(GenerationServiceTest, TextGoesToTokensAndBack) {
+  InProcessServer server("sim");
+  grpc::ClientContext tokenize_context;
+  v1::TokenizeRequest tokenize;
+  tokenize.set_text("Grüße");
+  v1::TokenizeResponse tokens;
+  ASSERT_TRUE(server.generation->Tokenize(&tokenize_context, tokenize, &tokens).ok());
+  EXPECT_EQ(tokens.token_ids_size(), 7);
+  grpc::ClientContext detokenize_context;
+  v1::DetokenizeRequest detokenize;
+  *detokenize.mutable_token_ids() = tokens.token_ids();
+  v1::DetokenizeResponse text;
+  ASSERT_TRUE(server.generation->Detokenize(&detokenize_context, detokenize, &text).ok());
+  EXPECT_EQ(text.text(), "Grüße");
+
+  grpc::ClientContext bad_context;
+  detokenize.add_token_ids(1024);
+  const grpc::Status status = server.generation->Detokenize(&bad_context, detokenize, &text);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(DetailOf<google::rpc::BadRequest>(status)->field_violations(0).field(), "token_ids[7]");
+}
+
+TEST(GenerationServiceTest, ManyClientsGetTheirOwnTokens) {
+  ServerConfig config = InProcessServer::Config("sim");
+  config.max_num_seqs = 8;
+  InProcessServer server(config);
+  std::vector<std::thread> clients;
+  for (int i = 0; i < 16; ++i) {
+    clients.emplace_back([&server, i] {
+      for (int n = 0; n < 10; ++n) {
+        const std::vector<int32_t> prompt = {i, n, 5};
+        EXPECT_EQ(Generate(server, IdsRequest(prompt, 20)).token_ids,
+                  SimulatedRunner::ExpectedTokens(prompt, 20, 1024));
+      }
+    });
+  }
+  for (std::thread& client : clients) client.join();
+  EXPECT_TRUE(Eventually([&] { return server.IsAtRest(); }));
+  EXPECT_EQ(server.host().Snapshot().finished_ok, 160);
+}
+
+}  // namespace
+}  // namespace cadre

@@ -1,0 +1,253 @@
+// Statistics, models, health, ports and draining, through a real channel.
+#include <gmock/gmock.h>
+#include <grpcpp/impl/codegen/client_unary_call.h>
+#include <grpcpp/support/byte_buffer.h>
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <thread>
+
+#include "tests/server/in_process_server.h"
+
+namespace cadre {
+namespace {
+
+using ::testing::HasSubstr;
+
+// grpc.health.v1.Health/Check by hand: a string field in, an enum field out. 1 SERVING, 2 NOT_SERVING, -1 an error.
+int HealthOf(InProcessServer& server, const std::string& name) {
+  std::string bytes;
+  if (!name.empty()) bytes = std::string("\x0a") + static_cast<char>(name.size()) + name;
+  const grpc::Slice slice(bytes);
+  const grpc::ByteBuffer request(&slice, 1);
+  grpc::ByteBuffer response;
+  grpc::ClientContext context;
+  const grpc::internal::RpcMethod check("/grpc.health.v1.Health/Check", grpc::internal::RpcMethod::NORMAL_RPC);
+  const grpc::Status status = grpc::internal::BlockingUnaryCall<grpc::ByteBuffer, grpc::ByteBuffer>(
+      server.channel().get(), check, &context, request, &response);
+  if (!status.ok()) return -1;
+  grpc::Slice answer;
+  if (!response.DumpToSingleSlice(&answer).ok() || answer.size() != 2) return 0;
+  return answer.begin()[1];
+}
+
+int64_t Sum(const google::protobuf::RepeatedField<int64_t>& values) {
+  return std::accumulate(values.begin(), values.end(), int64_t{0});
+}
+
+TEST(ExpertServiceTest, CountsEveryAssignment) {
+  InProcessServer server("sim:layers=3,experts=8,top_k=2");
+  ASSERT_TRUE(Generate(server, IdsRequest({1, 2, 3, 4}, 10)).status.ok());
+  grpc::ClientContext context;
+  v1::GetExpertStatsResponse response;
+  ASSERT_TRUE(server.experts->GetExpertStats(&context, v1::GetExpertStatsRequest(), &response).ok());
+  const v1::ExpertStats& stats = response.stats();
+  EXPECT_EQ(stats.num_experts(), 8);
+  EXPECT_EQ(stats.top_k(), 2);
+  EXPECT_EQ(stats.window_tokens(), 4 + 10 - 1);
+  ASSERT_EQ(stats.total_size(), 3);
+  ASSERT_EQ(stats.window_size(), 3);
+  for (const v1::LayerStats& layer : stats.total()) {
+    EXPECT_EQ(layer.tokens(), 4 + 10 - 1);
+    EXPECT_EQ(layer.processed_size(), 8);
+    EXPECT_EQ(Sum(layer.processed()), layer.tokens() * 2);
+    EXPECT_GT(layer.health().load_entropy(), 0.0);
+    EXPECT_LE(layer.health().load_entropy(), 1.0);
+  }
+}
+
+TEST(ExpertServiceTest, AnswersOnlyWhatWasAskedFor) {
+  InProcessServer server("sim:layers=3");
+  v1::GetExpertStatsRequest request;
+  request.set_scope(v1::STATS_SCOPE_TOTAL);
+  request.add_layers(2);
+  request.set_include_experts(false);
+  grpc::ClientContext context;
+  v1::GetExpertStatsResponse response;
+  ASSERT_TRUE(server.experts->GetExpertStats(&context, request, &response).ok());
+  ASSERT_EQ(response.stats().total_size(), 1);
+  EXPECT_EQ(response.stats().total(0).layer(), 2);
+  EXPECT_EQ(response.stats().total(0).processed_size(), 0);
+  EXPECT_EQ(response.stats().window_size(), 0);
+
+  request.add_layers(3);
+  grpc::ClientContext bad_context;
+  const grpc::Status status = server.experts->GetExpertStats(&bad_context, request, &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(DetailOf<google::rpc::BadRequest>(status)->field_violations(0).field(), "layers[1]");
+}
+
+TEST(ExpertServiceTest, ADeltaStreamAddsUpToTheTotal) {
+  InProcessServer server("sim:layers=2,top_k=2,step_ms=2");
+  v1::WatchExpertStatsRequest request;
+  request.mutable_interval()->set_nanos(100'000'000);
+  request.set_delta(true);
+  request.set_scope(v1::STATS_SCOPE_TOTAL);
+  grpc::ClientContext context;
+  auto reader = server.experts->WatchExpertStats(&context, request);
+  std::thread client([&] { EXPECT_TRUE(Generate(server, IdsRequest({1, 2, 3}, 100)).status.ok()); });
+  int64_t tokens = 0;
+  int messages = 0;
+  v1::WatchExpertStatsResponse message;
+  while (tokens < 102 && reader->Read(&message)) {
+    ++messages;
+    tokens += message.stats().total(1).tokens();
+    EXPECT_EQ(Sum(message.stats().total(1).processed()), message.stats().total(1).tokens() * 2);
+  }
+  EXPECT_EQ(tokens, 102);
+  EXPECT_GE(messages, 2);
+  client.join();
+  context.TryCancel();
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+}
+
+TEST(ExpertServiceTest, TheIntervalHasLimits) {
+  InProcessServer server("sim");
+  for (const int nanos : {0, 99'999'999, -1}) {
+    v1::WatchExpertStatsRequest request;
+    request.mutable_interval()->set_nanos(nanos);
+    grpc::ClientContext context;
+    const grpc::Status status = server.experts->WatchExpertStats(&context, request)->Finish();
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+    EXPECT_EQ(DetailOf<google::rpc::BadRequest>(status)->field_violations(0).field(), "interval");
+  }
+}
+
+TEST(ExpertServiceTest, ResetTellsWhatWasAndStartsAtZero) {
+  InProcessServer server("sim");
+  ASSERT_TRUE(Generate(server, IdsRequest({1, 2, 3}, 4)).status.ok());
+  ASSERT_TRUE(Eventually([&] { return server.IsAtRest(); }));
+  grpc::ClientContext reset_context;
+  v1::ResetStatsResponse reset;
+  ASSERT_TRUE(server.experts->ResetStats(&reset_context, v1::ResetStatsRequest(), &reset).ok());
+  EXPECT_EQ(reset.last_stats().total(0).tokens(), 6);
+  grpc::ClientContext context;
+  v1::GetExpertStatsResponse response;
+  ASSERT_TRUE(server.experts->GetExpertStats(&context, v1::GetExpertStatsRequest(), &response).ok());
+  EXPECT_EQ(response.stats().total(0).tokens(), 0);
+}
+
+TEST(ExpertServiceTest, MethodsOfLaterReleasesAreNamed) {
+  InProcessServer server("sim");
+  grpc::ClientContext context;
+  v1::PinExpertsResponse response;
+  const grpc::Status status = server.experts->PinExperts(&context, v1::PinExpertsRequest(), &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
+  EXPECT_EQ(ReasonOf(status), "UNSUPPORTED_METHOD");
+  EXPECT_THAT(status.error_message(), HasSubstr("PinExperts"));
+}
+
+TEST(ModelServiceTest, TellsStateLimitsAndSupportedFields) {
+  InProcessServer server(InProcessServer::Config("sim:max_len=512,blocks=16,block_size=16"), /*load=*/false);
+  grpc::ClientContext loading_context;
+  v1::GetModelResponse response;
+  server.host().SetLoadProgress(0.5);
+  ASSERT_TRUE(server.models->GetModel(&loading_context, v1::GetModelRequest(), &response).ok());
+  EXPECT_EQ(response.model().state(), v1::MODEL_STATE_LOADING);
+  EXPECT_EQ(response.model().load_progress(), 0.5);
+  EXPECT_EQ(response.model().name(), "test-model");
+
+  server.Load();
+  grpc::ClientContext context;
+  ASSERT_TRUE(server.models->GetModel(&context, v1::GetModelRequest(), &response).ok());
+  const v1::Model& model = response.model();
+  EXPECT_EQ(model.state(), v1::MODEL_STATE_READY);
+  EXPECT_EQ(model.architecture().family(), "simulated");
+  EXPECT_EQ(model.limits().max_model_len(), 256);  // the pool is smaller than the context
+  EXPECT_EQ(model.default_sampling().temperature(), 1.0f);
+  EXPECT_THAT(std::vector<std::string>(model.supported_fields().begin(), model.supported_fields().end()),
+              ::testing::Contains("sampling.temperature"));
+  grpc::ClientContext list_context;
+  v1::ListModelsResponse list;
+  ASSERT_TRUE(server.models->ListModels(&list_context, v1::ListModelsRequest(), &list).ok());
+  EXPECT_EQ(list.models_size(), 1);
+}
+
+TEST(HealthTest, FollowsReadinessFromTheFirstMoment) {
+  InProcessServer server(InProcessServer::Config("sim"), /*load=*/false);
+  const std::vector<std::string> names = {"", "readiness", "cadre.v1.GenerationService", "cadre.v1.ExpertService",
+                                          "cadre.v1.ModelService"};
+  for (const std::string& name : names) EXPECT_EQ(HealthOf(server, name), 2) << name;
+  EXPECT_EQ(HealthOf(server, "liveness"), 1);
+  EXPECT_EQ(HealthOf(server, "nobody"), -1);
+  server.Load();
+  for (const std::string& name : names) EXPECT_EQ(HealthOf(server, name), 1) << name;
+
+  Lifecycle lifecycle = server.MakeLifecycle({.drain_timeout = absl::ZeroDuration()});
+  std::atomic<bool> stop{false};
+  std::thread stopper([&] {
+    EXPECT_TRUE(Eventually([&] { return lifecycle.is_ready(); }));
+    stop = true;
+  });
+  lifecycle.RunUntilSignal(stop);
+  stopper.join();
+  lifecycle.Drain();
+  for (const std::string& name : names) EXPECT_EQ(HealthOf(server, name), 2) << name;
+  EXPECT_EQ(HealthOf(server, "liveness"), 1);
+}
+
+TEST(DrainTest, AcceptedRequestsFinishAndNewOnesAreSentElsewhere) {
+  InProcessServer server("sim:step_ms=5");
+  grpc::ClientContext context;
+  auto reader = server.generation->Generate(&context, IdsRequest({1, 2}, 60));
+  v1::GenerateResponse event;
+  ASSERT_TRUE(reader->Read(&event));
+  Lifecycle lifecycle = server.MakeLifecycle({.drain_timeout = absl::Seconds(20)});
+  const absl::Time start = absl::Now();
+  std::thread drain([&] { lifecycle.Drain(); });
+  ASSERT_TRUE(Eventually([&] { return server.host().state() == ModelHost::State::kDraining; }));
+  const grpc::Status refused = Generate(server, IdsRequest({1}, 1)).status;
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(ReasonOf(refused), "DRAINING");
+  EXPECT_TRUE(DetailOf<google::rpc::RetryInfo>(refused).has_value());
+  int tokens = 0;
+  while (reader->Read(&event)) tokens += event.delta().token_ids_size();
+  EXPECT_TRUE(reader->Finish().ok());
+  EXPECT_EQ(tokens, 60);
+  drain.join();
+  EXPECT_LT(absl::Now() - start, absl::Seconds(10));
+}
+
+TEST(DrainTest, WhatStillRunsAfterTheTimeoutEndsWithUnavailable) {
+  InProcessServer server("sim:step_ms=10");
+  grpc::ClientContext context;
+  auto reader = server.generation->Generate(&context, IdsRequest({1, 2}, 4000));
+  v1::GenerateResponse event;
+  ASSERT_TRUE(reader->Read(&event));
+  Lifecycle lifecycle = server.MakeLifecycle({.drain_timeout = absl::Milliseconds(100)});
+  lifecycle.Drain();
+  while (reader->Read(&event)) {
+  }
+  const grpc::Status status = reader->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(ReasonOf(status), "DRAINING");
+}
+
+TEST(DrainTest, WatchersDoNotHoldTheEndUp) {
+  auto server = std::make_unique<InProcessServer>("sim");
+  grpc::ClientContext context;
+  v1::WatchExpertStatsRequest request;
+  request.mutable_interval()->set_seconds(3600);
+  auto reader = server->experts->WatchExpertStats(&context, request);
+  v1::WatchExpertStatsResponse message;
+  ASSERT_TRUE(reader->Read(&message));
+  const absl::Time start = absl::Now();
+  server->grpc().Shutdown(absl::Milliseconds(100));
+  EXPECT_LT(absl::Now() - start, absl::Seconds(2));
+  EXPECT_FALSE(reader->Read(&message));
+  EXPECT_FALSE(reader->Finish().ok());
+}
+
+TEST(PortTest, ATakenPortIsRefusedWithItsReason) {
+  InProcessServer server("sim");
+  const absl::Status status = CheckPortFree("127.0.0.1", server.grpc().port());
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("in use"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr(HostPort("127.0.0.1", server.grpc().port())));
+  EXPECT_FALSE(CheckPortFree("192.0.2.1", 0).ok());  // not an address of this machine
+  EXPECT_FALSE(CheckPortFree("no such host", 0).ok());
+  EXPECT_TRUE(CheckPortFree("127.0.0.1", 0).ok());
+}
+
+}  // namespace
+}  // namespace cadre

@@ -1,0 +1,207 @@
+#include "server/token_stream.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "server/errors.h"
+#include "server/metrics.h"
+#include "server/model_host.h"
+
+namespace cadre {
+namespace {
+
+// Time that a test moves, from one thread.
+class ManualClock final : public Clock {
+ public:
+  absl::Time Now() const override { return now; }
+  absl::Time now = absl::UnixEpoch() + absl::Hours(1);
+};
+
+// A call whose connection takes a message when the test says so.
+class FakeWriter final : public ResponseWriter {
+ public:
+  void SetRequestId(const std::string& id) override { log.push_back("id " + id); }
+  void SendInitialMetadata() override { log.push_back("metadata"); }
+  bool Write(const v1::GenerateResponse& event) override {
+    EXPECT_FALSE(in_flight) << "two writes in flight";
+    EXPECT_FALSE(status.has_value()) << "a write after the end";
+    in_flight = true;
+    if (event.has_started()) log.push_back("started");
+    if (event.has_delta()) log.push_back("delta " + event.delta().text());
+    if (event.has_finished()) log.push_back("finished " + event.finished().text());
+    return false;
+  }
+  void Finish(const absl::Status& s, const std::optional<RequestTimings>&) override {
+    EXPECT_FALSE(status.has_value()) << "finished twice";
+    EXPECT_FALSE(in_flight) << "finished with a write in flight";
+    status = s;
+  }
+
+  std::vector<std::string> log;
+  bool in_flight = false;
+  std::optional<absl::Status> status;
+};
+
+class TokenStreamTest : public ::testing::Test {
+ protected:
+  void WriteDone(bool ok = true) {
+    ASSERT_TRUE(writer_.in_flight);
+    writer_.in_flight = false;
+    stream_->OnWriteDone(ok);
+  }
+  void Token(const std::string& text) { stream_->OnTokens({.text = text, .token_ids = {1}}); }
+  void End(absl::Status status = absl::OkStatus(), const std::string& text = "") {
+    stream_->OnFinish({.status = std::move(status),
+                       .reason = FinishReason::kLength,
+                       .text = text,
+                       .matched_stop = {},
+                       .usage = {},
+                       .timings = {},
+                       .routing = {}});
+  }
+  bool cancelled() const { return stream_->cancel_flag()->cancelled(); }
+
+  std::shared_ptr<ManualClock> clock_ = std::make_shared<ManualClock>();
+  Metrics metrics_{{.version = "", .revision = ""}, clock_};
+  ModelHost host_{"m", clock_, nullptr};
+  FakeWriter writer_;
+  std::shared_ptr<TokenStream> stream_ = std::make_shared<TokenStream>(
+      &writer_, &host_, &metrics_,
+      TokenStreamOptions{.max_outbox_bytes = 100, .slow_reader_timeout = absl::Seconds(10)},
+      clock_->now + absl::Minutes(1));
+};
+
+TEST_F(TokenStreamTest, EventsLeaveInOrderOneAtATime) {
+  stream_->SetRequestId("r1");
+  stream_->Queued();
+  stream_->OnStarted();
+  Token("a");
+  Token("b");
+  WriteDone();
+  Token("c");
+  End(absl::OkStatus(), "!");
+  WriteDone();
+  WriteDone();
+  EXPECT_FALSE(writer_.status.has_value());
+  WriteDone();
+  EXPECT_EQ(writer_.log,
+            (std::vector<std::string>{"id r1", "metadata", "started", "delta ab", "delta c", "finished !"}));
+  EXPECT_TRUE(writer_.status->ok());
+}
+
+TEST_F(TokenStreamTest, AnEngineThatIsFasterThanQueuedSendsNoMetadataTwice) {
+  stream_->OnStarted();
+  stream_->Queued();
+  EXPECT_EQ(writer_.log, std::vector<std::string>{"started"});
+}
+
+TEST_F(TokenStreamTest, ARejectionIsTheOnlyAnswer) {
+  stream_->Reject(absl::UnavailableError("no"));
+  EXPECT_EQ(writer_.status->code(), absl::StatusCode::kUnavailable);
+  EXPECT_TRUE(writer_.log.empty());  // trailers only, so that a client's retry policy may act
+}
+
+TEST_F(TokenStreamTest, AnErrorComesAfterTheTextThatWasMade) {
+  stream_->OnStarted();
+  Token("a");
+  End(absl::InternalError("secret detail of step 5"));
+  WriteDone();
+  WriteDone();
+  EXPECT_EQ(writer_.log.back(), "delta a");
+  EXPECT_EQ(writer_.status->code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(writer_.status->message().find("secret"), absl::string_view::npos);
+  EXPECT_EQ(ErrorReason(*writer_.status), "ENGINE_FAILURE");
+}
+
+TEST_F(TokenStreamTest, ACancelEndsTheCallAtOnceWhenNothingIsInFlight) {
+  stream_->OnStarted();
+  WriteDone();
+  stream_->OnCancel();
+  EXPECT_TRUE(cancelled());
+  EXPECT_EQ(writer_.status->code(), absl::StatusCode::kCancelled);
+  Token("late");
+  End(absl::CancelledError());
+  EXPECT_EQ(writer_.log, std::vector<std::string>{"started"});
+}
+
+TEST_F(TokenStreamTest, ACancelWaitsForTheWriteInFlightAndFinishesOnce) {
+  stream_->OnStarted();
+  Token("a");
+  stream_->OnCancel();
+  EXPECT_TRUE(cancelled());
+  EXPECT_FALSE(writer_.status.has_value());
+  WriteDone(false);
+  EXPECT_EQ(writer_.status->code(), absl::StatusCode::kCancelled);
+}
+
+TEST_F(TokenStreamTest, AFailedWriteCancelsTheRequest) {
+  stream_->OnStarted();
+  WriteDone(false);
+  EXPECT_TRUE(cancelled());
+  EXPECT_EQ(writer_.status->code(), absl::StatusCode::kCancelled);
+}
+
+TEST_F(TokenStreamTest, TheEngineMayOutliveTheCall) {
+  stream_->OnStarted();
+  stream_->OnCancel();
+  WriteDone(false);
+  stream_->Detach();
+  Token("late");
+  End(absl::CancelledError());
+  EXPECT_EQ(host_.num_open_calls(), 0);
+}
+
+TEST_F(TokenStreamTest, ACancelAtTheDeadlineLeavesTheVerdictToTheEngine) {
+  stream_->OnStarted();
+  WriteDone();
+  clock_->now += absl::Minutes(1) - absl::Milliseconds(5);  // gRPC's timer is a little early
+  stream_->OnCancel();
+  EXPECT_FALSE(cancelled());
+  EXPECT_EQ(writer_.status->code(), absl::StatusCode::kDeadlineExceeded);
+}
+
+TEST_F(TokenStreamTest, ASlowReaderIsToleratedForAWhileOnly) {
+  stream_->OnStarted();
+  Token(std::string(90, 'x'));
+  Token(std::string(90, 'x'));  // over the limit from now on
+  clock_->now += absl::Milliseconds(9999);
+  Token("x");
+  EXPECT_FALSE(cancelled());
+  clock_->now += absl::Milliseconds(1);
+  Token("x");
+  EXPECT_TRUE(cancelled());
+  EXPECT_FALSE(writer_.status.has_value());  // the write in flight comes first
+  WriteDone();
+  EXPECT_EQ(writer_.status->code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(ErrorReason(*writer_.status), "SLOW_READER");
+  EXPECT_EQ(writer_.log, std::vector<std::string>{"started"});
+}
+
+TEST_F(TokenStreamTest, AReaderThatCatchesUpIsNotSlow) {
+  stream_->OnStarted();
+  Token(std::string(200, 'x'));
+  clock_->now += absl::Seconds(9);
+  WriteDone();  // takes the outbox
+  Token(std::string(200, 'x'));
+  clock_->now += absl::Seconds(9);
+  Token("x");
+  EXPECT_FALSE(cancelled());
+}
+
+TEST_F(TokenStreamTest, OutboxBytesAreGivenBack) {
+  const auto outbox_bytes = [this] {
+    const std::string page = metrics_.RenderDefaultPage();
+    const size_t at = page.find("\ncadre_stream_outbox_bytes ");
+    return at == std::string::npos ? -1.0 : std::stod(page.substr(at + 27));
+  };
+  stream_->OnStarted();
+  Token("12345678");
+  EXPECT_EQ(outbox_bytes(), 12);
+  stream_->OnCancel();
+  EXPECT_EQ(outbox_bytes(), 0);
+}
+
+}  // namespace
+}  // namespace cadre

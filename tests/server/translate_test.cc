@@ -1,0 +1,222 @@
+#include "server/translate.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <limits>
+
+#include "google/rpc/error_details.pb.h"
+#include "google/rpc/status.pb.h"
+#include "server/errors.h"
+#include "server/request_limits.h"
+#include "server/simulated_tokenizer.h"
+
+namespace cadre {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr int32_t kVocab = 1000;
+constexpr int32_t kContext = 100;
+
+class TranslateTest : public ::testing::Test {
+ protected:
+  TranslateTest() {
+    card_.name = "m";
+    card_.limits = {.vocab_size = kVocab, .max_model_len = kContext, .num_kv_blocks = 64, .kv_block_size = 16};
+    request_.set_text("hello");
+  }
+
+  absl::StatusOr<Request> Translate() { return TranslateRequest(request_, card_, *tokenizer_); }
+
+  // The request is refused, and the violation names `field` and tells `part`.
+  void ExpectRefused(const std::string& field, const std::string& part) {
+    const absl::Status status = Translate().status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << field;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(field + ": "));
+    EXPECT_THAT(std::string(status.message()), HasSubstr(part));
+    EXPECT_FALSE(ErrorReason(status).empty());
+  }
+
+  ModelCard card_;
+  std::unique_ptr<Tokenizer> tokenizer_ = *MakeSimulatedTokenizer(kVocab);
+  v1::GenerateRequest request_;
+};
+
+TEST_F(TranslateTest, UnsetFieldsTakeTheModelsDefaults) {
+  card_.defaults.temperature = 0.6f;
+  card_.defaults.top_k = 20;
+  card_.defaults.top_p = 0.95f;
+  card_.defaults.min_p = 0.01f;
+  card_.defaults.max_new_tokens = 33;
+  const Request request = *Translate();
+  EXPECT_EQ(request.sampling.temperature, 0.6f);
+  EXPECT_EQ(request.sampling.top_k, 20);
+  EXPECT_EQ(request.sampling.top_p, 0.95f);
+  EXPECT_EQ(request.sampling.min_p, 0.01f);
+  EXPECT_EQ(request.sampling.max_tokens, 33);
+  EXPECT_TRUE(request.sampling.skip_special_tokens);
+  EXPECT_TRUE(request.wants_text);
+}
+
+TEST_F(TranslateTest, SetFieldsArriveAsTheyAre) {
+  v1::SamplingParams* sampling = request_.mutable_sampling();
+  sampling->set_temperature(1.5f);
+  sampling->set_top_k(3);
+  sampling->set_top_p(0.25f);
+  sampling->set_min_p(0.125f);
+  sampling->set_seed(std::numeric_limits<uint64_t>::max());
+  v1::StopConditions* stopping = request_.mutable_stopping();
+  stopping->set_max_tokens(17);
+  stopping->add_stop_strings("\n\n");
+  stopping->add_stop_token_ids(kVocab - 1);
+  stopping->set_ignore_eos(true);
+  stopping->set_include_stop_string(true);
+  request_.mutable_output()->set_skip_special_tokens(false);
+  const Request request = *Translate();
+  SamplingParams expected;
+  expected.max_tokens = 17;
+  expected.temperature = 1.5f;
+  expected.top_k = 3;
+  expected.top_p = 0.25f;
+  expected.min_p = 0.125f;
+  expected.seed = std::numeric_limits<uint64_t>::max();
+  expected.stop_strings = {"\n\n"};
+  expected.stop_token_ids = {kVocab - 1};
+  expected.ignore_eos = true;
+  expected.include_stop_string = true;
+  expected.skip_special_tokens = false;
+  EXPECT_EQ(request.sampling, expected);
+  EXPECT_EQ(request.prompt, (std::vector<int32_t>{'h', 'e', 'l', 'l', 'o'}));
+}
+
+TEST_F(TranslateTest, MaxTokensReachesToTheEndOfTheContext) {
+  EXPECT_EQ(Translate()->sampling.max_tokens, kContext - 5);
+  card_.defaults.max_new_tokens = 5000;  // advice, so it gives way
+  EXPECT_EQ(Translate()->sampling.max_tokens, kContext - 5);
+  card_.limits.num_kv_blocks = 2;  // a pool smaller than the context
+  EXPECT_EQ(Translate()->sampling.max_tokens, 32 - 5);
+  card_.limits.num_kv_blocks = 64;
+  request_.mutable_stopping()->set_max_tokens(kContext - 5);
+  EXPECT_EQ(Translate()->sampling.max_tokens, kContext - 5);
+  request_.mutable_stopping()->set_max_tokens(kContext - 4);
+  ExpectRefused("stopping.max_tokens", "limit of 100");
+  EXPECT_EQ(ErrorReason(Translate().status()), "CONTEXT_LENGTH_EXCEEDED");
+  request_.mutable_stopping()->set_max_tokens(std::numeric_limits<int32_t>::max());
+  ExpectRefused("stopping.max_tokens", "2147483647");
+  request_.mutable_stopping()->set_max_tokens(0);
+  ExpectRefused("stopping.max_tokens", "0 is less than 1");
+  request_.mutable_stopping()->set_max_tokens(-1);
+  ExpectRefused("stopping.max_tokens", "-1 is less than 1");
+}
+
+TEST_F(TranslateTest, FloatsStayInTheirRanges) {
+  const float inf = std::numeric_limits<float>::infinity();
+  for (const float bad : {-0.001f, 10.001f, inf, -inf, std::nanf(""), 1e38f}) {
+    request_.mutable_sampling()->set_temperature(bad);
+    ExpectRefused("sampling.temperature", "[0, 10]");
+  }
+  for (const float good : {0.0f, -0.0f, 1e-40f, 1e-5f}) {
+    request_.mutable_sampling()->set_temperature(good);
+    EXPECT_EQ(Translate()->sampling.temperature, 0.0f) << good;
+  }
+  request_.mutable_sampling()->set_temperature(10.0f);
+  EXPECT_TRUE(Translate().ok());
+  for (const float bad : {0.0f, -0.5f, 1.0001f, inf, std::nanf("")}) {
+    request_.mutable_sampling()->set_top_p(bad);
+    ExpectRefused("sampling.top_p", "(0, 1]");
+  }
+  request_.mutable_sampling()->set_top_p(1.0f);
+  for (const float bad : {-0.1f, 1.1f, inf, std::nanf("")}) {
+    request_.mutable_sampling()->set_min_p(bad);
+    ExpectRefused("sampling.min_p", "[0, 1]");
+  }
+}
+
+TEST_F(TranslateTest, TopK) {
+  request_.mutable_sampling()->set_top_k(-1);
+  EXPECT_EQ(Translate()->sampling.top_k, 0);
+  request_.mutable_sampling()->set_top_k(std::numeric_limits<int32_t>::max());
+  EXPECT_TRUE(Translate().ok());
+  request_.mutable_sampling()->set_top_k(-2);
+  ExpectRefused("sampling.top_k", "-2");
+  request_.mutable_sampling()->set_top_k(std::numeric_limits<int32_t>::min());
+  ExpectRefused("sampling.top_k", "-2147483648");
+}
+
+TEST_F(TranslateTest, StopStrings) {
+  for (int i = 0; i < kMaxStopStrings; ++i) request_.mutable_stopping()->add_stop_strings(std::string(1024, 'x'));
+  EXPECT_TRUE(Translate().ok());
+  request_.mutable_stopping()->add_stop_strings("x");
+  ExpectRefused("stopping.stop_strings", "17 strings, the limit is 16");
+  request_.mutable_stopping()->clear_stop_strings();
+  request_.mutable_stopping()->add_stop_strings("ok");
+  request_.mutable_stopping()->add_stop_strings(std::string(1025, 'x'));
+  ExpectRefused("stopping.stop_strings[1]", "1025 bytes, the limit is 1024");
+  *request_.mutable_stopping()->mutable_stop_strings(1) = "";
+  ExpectRefused("stopping.stop_strings[1]", "is empty");
+  *request_.mutable_stopping()->mutable_stop_strings(1) = "x";
+  request_.mutable_output()->set_text(false);
+  ExpectRefused("stopping.stop_strings", "output.text");
+}
+
+TEST_F(TranslateTest, StopTokens) {
+  request_.mutable_stopping()->add_stop_token_ids(0);
+  request_.mutable_stopping()->add_stop_token_ids(kVocab);
+  ExpectRefused("stopping.stop_token_ids[1]", "1000 is not in [0, 1000)");
+  request_.mutable_stopping()->set_stop_token_ids(1, -1);
+  ExpectRefused("stopping.stop_token_ids[1]", "-1 is not in [0, 1000)");
+  request_.mutable_stopping()->clear_stop_token_ids();
+  for (int i = 0; i <= kMaxStopTokenIds; ++i) request_.mutable_stopping()->add_stop_token_ids(i);
+  ExpectRefused("stopping.stop_token_ids", "65 ids, the limit is 64");
+}
+
+TEST_F(TranslateTest, Prompts) {
+  request_.set_text("");
+  ExpectRefused("text", "empty");
+  request_.set_text(std::string(kMaxPromptBytes + 1, 'a'));
+  ExpectRefused("text", "1048577 bytes, the limit is 1048576");
+  request_.set_text(std::string(kContext, 'a'));
+  ExpectRefused("text", "100 tokens, the limit is 99");
+  EXPECT_EQ(ErrorReason(Translate().status()), "CONTEXT_LENGTH_EXCEEDED");
+  request_.set_text(std::string(kContext - 1, 'a'));
+  EXPECT_EQ(Translate()->sampling.max_tokens, 1);
+  request_.mutable_prompt()->set_truncate_prompt_tokens(0);
+  ExpectRefused("prompt.truncate_prompt_tokens", "0 is less than 1");
+  request_.clear_prompt();
+
+  request_.mutable_token_ids();
+  ExpectRefused("token_ids.ids", "no tokens");
+  for (const int32_t bad : {-1, kVocab, std::numeric_limits<int32_t>::max(), std::numeric_limits<int32_t>::min()}) {
+    request_.mutable_token_ids()->clear_ids();
+    request_.mutable_token_ids()->add_ids(5);
+    request_.mutable_token_ids()->add_ids(bad);
+    ExpectRefused("token_ids.ids[1]", std::to_string(bad));
+  }
+  request_.clear_input();
+  ExpectRefused("input", "set text or token_ids");
+}
+
+TEST_F(TranslateTest, ATokenOfTheTokenizerAloneIsRefused) {
+  card_.limits.vocab_size = 'l';  // the model has fewer tokens than its tokenizer
+  ExpectRefused("text", "not in the model's vocabulary");
+}
+
+TEST(RequestIdTest, VisibleAsciiOfBoundedLength) {
+  EXPECT_EQ(*ChooseRequestId("abc-1/~", "other"), "abc-1/~");
+  EXPECT_EQ(*ChooseRequestId("", "from-metadata"), "from-metadata");
+  EXPECT_EQ(ChooseRequestId("", "not good\n")->size(), 16u);
+  EXPECT_NE(*ChooseRequestId("", ""), *ChooseRequestId("", ""));
+  EXPECT_TRUE(ChooseRequestId(std::string(128, 'x'), "").ok());
+  for (const std::string& bad : {std::string(129, 'x'), std::string("a b"), std::string("a\n"), std::string("\xC3\xA9"),
+                                 std::string(1 << 20, '%')}) {
+    const absl::Status status = ChooseRequestId(bad, "").status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_LT(status.message().size(), 400u);
+  }
+}
+
+}  // namespace
+}  // namespace cadre
