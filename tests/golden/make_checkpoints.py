@@ -23,8 +23,6 @@ def parse_arguments():
     parser.add_argument("--out", type=pathlib.Path, help="folder to write to")
     parser.add_argument("--only", help="name of the one random checkpoint to make")
     parser.add_argument("--model", type=pathlib.Path, help="folder of an existing checkpoint")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32",
-                        help="what the reference of --model computes in (default float32)")
     parser.add_argument("--lengths", default="1,6,19,43", help="tokens of each prompt of --model (default 1,6,19,43)")
     parser.add_argument("--prompt", action="append", default=[], metavar="IDS",
                         help="token ids of a prompt of --model, separated by commas, instead of random ones; repeatable")
@@ -45,7 +43,7 @@ def make_random_checkpoint(spec, out):
 
 
 def make_golden_of(arguments):
-    model = reference.load(arguments.model, arguments.dtype)
+    model = reference.load(arguments.model, "float32")
     prompts = [[int(token) for token in prompt.split(",")] for prompt in arguments.prompt]
     if not prompts:
         lengths = [int(length) for length in arguments.lengths.split(",")]
@@ -56,6 +54,8 @@ def make_golden_of(arguments):
         out = arguments.out
         out.mkdir(parents=True)
         for file in arguments.model.iterdir():
+            if file.name in reference.GOLDEN_FILES:
+                continue
             (out / file.name).symlink_to(file.resolve())
     golden.write(out)
     print(f"{out}: smallest router margin {golden.smallest_margin:.3g}, {golden.num_positions} positions")

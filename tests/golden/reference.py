@@ -8,6 +8,7 @@ import torch
 import transformers
 
 FORMAT = 1
+GOLDEN_FILES = ("golden.json", "golden_logits.f32")
 
 
 def load(folder, dtype):
@@ -67,9 +68,9 @@ class Golden:
             "prompts": [{"tokens": prompt.tokens, "logit_positions": prompt.logit_positions,
                          "expert_ids": prompt.expert_ids.tolist()} for prompt in self.prompts],
         }
-        (folder / "golden.json").write_text(json.dumps(document, separators=(",", ":")) + "\n")
+        (folder / GOLDEN_FILES[0]).write_text(json.dumps(document, separators=(",", ":")) + "\n")
         logits = numpy.concatenate([prompt.logits.reshape(-1) for prompt in self.prompts])
-        logits.astype("<f4").tofile(folder / "golden_logits.f32")
+        logits.astype("<f4").tofile(folder / GOLDEN_FILES[1])
 
 
 class RouterProbe:
