@@ -30,8 +30,7 @@ using ::testing::StartsWith;
 // A TCP connection to the loopback interface that does what it is told, however rude.
 class Client {
  public:
-  explicit Client(uint16_t port, int receive_buffer = 0) : fd_(socket(AF_INET, SOCK_STREAM, 0)) {
-    if (receive_buffer > 0) setsockopt(fd_, SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof(receive_buffer));
+  explicit Client(uint16_t port) : fd_(socket(AF_INET, SOCK_STREAM, 0)) {
     sockaddr_in address{};
     address.sin_family = AF_INET;
     address.sin_port = htons(port);
@@ -180,6 +179,25 @@ TEST_F(HttpEndpointTest, KeepsConnectionsAndTakesRequestsBackToBack) {
   EXPECT_TRUE(old.IsClosedWithin(absl::Seconds(2)));
 }
 
+// A connection that is closed while bytes are still coming in is reset, and a reset may overtake the answer.
+TEST_F(HttpEndpointTest, ClientsThatGoOnSendingGetTheirAnswer) {
+  Start();
+  Client client = Connect();
+  client.Send("POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n");
+  EXPECT_THAT(client.ReadAnswer(), StartsWith("HTTP/1.1 405 "));
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_TRUE(client.Send(std::string(1000, 'x')));
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  // But not for ever.
+  bool sent = true;
+  for (int i = 0; i < 100 && sent; ++i) {
+    sent = client.Send(std::string(1000, 'x'));
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  EXPECT_FALSE(sent);
+}
+
 TEST_F(HttpEndpointTest, StalledConnectionsDelayNobody) {
   Start();
   std::vector<Client> stalled;
@@ -233,7 +251,7 @@ TEST_F(HttpEndpointTest, SlowReadersEndAndDelayNobody) {
   HttpEndpointOptions options;
   options.write_timeout = absl::Milliseconds(500);
   Start(options);
-  Client slow(endpoint_->port(), 4096);
+  Client slow = Connect();
   slow.Send(Get("/large"));
   EXPECT_LT(MedianScrape(), absl::Milliseconds(50));
   std::this_thread::sleep_for(std::chrono::milliseconds(700));
