@@ -380,6 +380,25 @@ TEST(MetricPageTest, LabelValuesAreEscapedAndNumbersAreExact) {
                                         "cadre_model_info{model=\"z\"} NaN\n");
 }
 
+// docs/metrics.md names every metric that is exported, and none that is not.
+TEST_F(MetricsTest, TheDocumentationIsComplete) {
+  Serve(3, 8, 2, ExpertMatrixPlacement::kAuto);
+  std::set<std::string> exported;
+  std::istringstream lines(metrics_->RenderDefaultPage() + metrics_->RenderExpertPage());
+  for (std::string line; std::getline(lines, line);) {
+    if (line.rfind("# TYPE ", 0) == 0) exported.insert(line.substr(7, line.find(' ', 7) - 7));
+  }
+  std::ifstream file("docs/metrics.md");
+  ASSERT_TRUE(file) << "run from the repository's root";
+  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  for (const std::string& name : exported) EXPECT_THAT(text, HasSubstr("`" + name + "`"));
+  for (size_t begin = text.find("`cadre_"); begin != std::string::npos; begin = text.find("`cadre_", begin + 1)) {
+    const std::string name = text.substr(begin + 1, text.find('`', begin + 1) - begin - 1);
+    const bool is_query = name.find_first_of("({[ ") != std::string::npos;
+    EXPECT_TRUE(is_query || exported.contains(name)) << name;
+  }
+}
+
 // The rules of Prometheus for names, units and types, by its own tool (part of Debian's package `prometheus`).
 TEST_F(MetricsTest, PromtoolAcceptsBothPages) {
   if (std::system("promtool --version >/dev/null 2>&1") != 0) GTEST_SKIP() << "promtool is not installed";
