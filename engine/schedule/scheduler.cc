@@ -56,9 +56,6 @@ class Scheduler::Draft {
       const int32_t count = std::min(wanted, Room(sequence));
       if (count > 0) AddChunk(sequence, count, decodes ? &plan_.chunks : &prefills_);
       if (!decodes) prefill_rows_ -= count;
-      owed_blocks_ += scheduler_.BlocksFor(sequence.num_tokens()) -
-                      std::max(scheduler_.BlocksFor(sequence.num_computed_tokens() + count),
-                               static_cast<int32_t>(sequence.block_table().size()));
     }
     plan_.num_decodes = static_cast<int32_t>(plan_.chunks.size());
   }
@@ -70,11 +67,10 @@ class Scheduler::Draft {
       if (prefill_rows_ == 0 || num_running == static_cast<size_t>(scheduler_.options_.max_num_seqs)) return;
       const int32_t needed = scheduler_.BlocksFor(sequence->num_tokens());
       const auto spare = static_cast<int32_t>(num_running == 0 ? 0 : num_running + 1);
-      if (free_blocks_ - owed_blocks_ < needed + spare) return;
+      if (free_blocks_ < needed + spare) return;
       const int32_t count = std::min(sequence->num_tokens(), prefill_rows_);
       AddChunk(*sequence, count, &prefills_);
       prefill_rows_ -= count;
-      owed_blocks_ += needed - scheduler_.BlocksFor(count);
       ++num_running;
     }
   }
@@ -95,7 +91,6 @@ class Scheduler::Draft {
   void PreemptLatest() {
     const Sequence& victim = *scheduler_.running_[--num_kept_];
     free_blocks_ += static_cast<int32_t>(victim.block_table().size());
-    if (victim.state() == SequenceState::kDecode) ++prefill_rows_;
     plan_.preempted.push_back(victim.id());
   }
 
@@ -110,8 +105,7 @@ class Scheduler::Draft {
   const Scheduler& scheduler_;
   size_t num_kept_;  // running_[0, num_kept_) keep their blocks
   int32_t free_blocks_;
-  int32_t prefill_rows_;     // rows of the step that no decode has a claim on
-  int32_t owed_blocks_ = 0;  // what running prefills will still ask for
+  int32_t prefill_rows_;  // rows of the step that no decode has a claim on
   std::vector<ScheduledChunk> prefills_;
   StepPlan plan_;
 };

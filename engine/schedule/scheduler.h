@@ -28,8 +28,9 @@ struct SchedulerOptions {
 //   blocks      Go to the earliest arrival first. A running sequence that cannot advance takes the blocks of the
 //               latest arrival behind it, which waits again at the front, in its old place, and recomputes. The latest
 //               itself keeps its blocks and skips the step. So the earliest sequence advances in every step.
-//   admission   The first waiting sequence enters when all its known tokens fit beside what running prefills still
-//               need and one spare block for every sequence; nobody overtakes it. Not in a step that preempts.
+//   admission   The first waiting sequence enters when there are blocks for all its known tokens and a spare one for
+//               every sequence, and rows that no running sequence wants; nobody overtakes it. Not in a step that
+//               preempts.
 //
 // A pure single-threaded state machine: no clock, no threads, no randomness. Plan decides and changes nothing; Commit
 // carries a decision out.
