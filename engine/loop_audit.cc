@@ -23,9 +23,15 @@ absl::Status EngineLoop::AuditCounters() const {
   const EngineSnapshot& counters = notice_.snapshot;
   int64_t live_rows = 0;
   int64_t live_assignments = 0;
+  int64_t unstarted = 0;
+  int64_t unstarted_tokens = 0;
   for (const auto& [id, active] : active_) {
     live_rows += active.sequence.peak_computed_tokens();
     live_assignments += active.response.num_assignments();
+    if (!active.sequence.started()) {
+      ++unstarted;
+      unstarted_tokens += active.sequence.num_prompt_tokens();
+    }
     CADRE_RETURN_IF_ERROR(CheckEqual("generated tokens of a sequence", active.sequence.num_generated_tokens(),
                                      "tokens told to its sink", active.response.num_generated_tokens()));
   }

@@ -17,17 +17,17 @@ absl::Status RequestQueue::Push(Request&& request) {
   {
     std::lock_guard lock(mutex_);
     if (closed_) return absl::UnavailableError("the server is draining and takes no new requests");
-    if (num_places_ >= limits_.max_requests) {
+    if (totals_.num_places >= limits_.max_requests) {
       return absl::ResourceExhaustedError(
-          absl::StrCat(num_places_, " requests are waiting, the limit is ", limits_.max_requests));
+          absl::StrCat(totals_.num_places, " requests are waiting, the limit is ", limits_.max_requests));
     }
-    if (num_place_tokens_ > limits_.max_prompt_tokens - num_tokens) {
-      return absl::ResourceExhaustedError(absl::StrCat("requests with ", num_place_tokens_,
+    if (totals_.num_place_tokens > limits_.max_prompt_tokens - num_tokens) {
+      return absl::ResourceExhaustedError(absl::StrCat("requests with ", totals_.num_place_tokens,
                                                        " prompt tokens are waiting, and ", num_tokens,
                                                        " more exceed the limit of ", limits_.max_prompt_tokens));
     }
-    ++num_places_;
-    num_place_tokens_ += num_tokens;
+    ++totals_.num_places;
+    totals_.num_place_tokens += num_tokens;
     ++totals_.pushed_requests;
     totals_.pushed_prompt_tokens += num_tokens;
     pushed_.push_back(std::move(request));
@@ -43,10 +43,10 @@ std::vector<Request> RequestQueue::TakeAll() {
 
 void RequestQueue::ReleasePlace(int64_t num_prompt_tokens) {
   std::lock_guard lock(mutex_);
-  CADRE_CHECK_GT(num_places_, static_cast<int32_t>(pushed_.size()));
-  CADRE_CHECK_GE(num_place_tokens_, num_prompt_tokens);
-  --num_places_;
-  num_place_tokens_ -= num_prompt_tokens;
+  CADRE_CHECK_GT(totals_.num_places, static_cast<int64_t>(pushed_.size()));
+  CADRE_CHECK_GE(totals_.num_place_tokens, num_prompt_tokens);
+  --totals_.num_places;
+  totals_.num_place_tokens -= num_prompt_tokens;
 }
 
 void RequestQueue::Close() {
@@ -78,16 +78,6 @@ RequestQueue::Totals RequestQueue::totals() const {
   Totals totals = totals_;
   for (const Request& request : pushed_) totals.oldest_arrival = std::min(totals.oldest_arrival, request.arrival);
   return totals;
-}
-
-int32_t RequestQueue::num_places() const {
-  std::lock_guard lock(mutex_);
-  return num_places_;
-}
-
-int64_t RequestQueue::num_place_tokens() const {
-  std::lock_guard lock(mutex_);
-  return num_place_tokens_;
 }
 
 }  // namespace cadre

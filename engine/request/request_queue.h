@@ -23,10 +23,12 @@ struct RequestQueueLimits {
 // thread.
 class RequestQueue {
  public:
-  // What went through the door since the start.
+  // A consistent reading.
   struct Totals {
-    int64_t pushed_requests = 0;
+    int64_t pushed_requests = 0;  // since the start
     int64_t pushed_prompt_tokens = 0;
+    int64_t num_places = 0;  // held now
+    int64_t num_place_tokens = 0;
     absl::Time oldest_arrival = absl::InfiniteFuture();  // of the requests not taken yet
   };
 
@@ -50,9 +52,6 @@ class RequestQueue {
   void Wake();
 
   Totals totals() const;
-  // Requests and prompt tokens that hold a place now.
-  int32_t num_places() const;
-  int64_t num_place_tokens() const;
 
  private:
   const RequestQueueLimits limits_;
@@ -61,8 +60,6 @@ class RequestQueue {
   // Guarded by mutex_:
   std::vector<Request> pushed_;
   Totals totals_;  // without oldest_arrival
-  int32_t num_places_ = 0;
-  int64_t num_place_tokens_ = 0;
   bool closed_ = false;
   bool woken_ = false;
 };

@@ -6,6 +6,7 @@
 #include <random>
 #include <vector>
 
+#include "engine/sample/sampler.h"
 #include "tests/support/engine_harness.h"
 
 namespace cadre {
@@ -163,6 +164,32 @@ TEST(EngineStressTest, SampledTokensDoNotDependOnTheBatch) {
   EXPECT_EQ(run(7, 24), alone);
   EXPECT_EQ(run(3, 5), alone);
   EXPECT_EQ(run(11, 12), alone);
+}
+
+TEST(EngineStressTest, TheIthTokenIsTheIthDraw) {
+  EngineHarness harness;
+  std::vector<std::vector<float>> rows;
+  harness.runner->after = [&](const ForwardBatch&, ForwardResult* result) {
+    for (float& logit : result->logits) logit *= 0.02f;
+    rows.push_back(result->logits);
+  };
+  const Ticket ticket = harness.MustSubmit(MakePrompt(5, 1), 20, [](Request& request) {
+    request.sampling.temperature = 0.8f;
+    request.sampling.top_k = 300;
+    request.sampling.top_p = 0.9f;
+    request.sampling.min_p = 0.1f;
+    request.sampling.seed = 77;
+  });
+  harness.RunUntilIdle();
+  const std::vector<int32_t> tokens = ticket.sink->token_ids();
+  ASSERT_EQ(tokens.size(), 20u);
+  ASSERT_EQ(rows.size(), 20u);
+  Sampler sampler;
+  for (size_t i = 0; i < 20; ++i) {
+    const SampleOptions options{
+        .temperature = 0.8f, .top_k = 300, .top_p = 0.9f, .min_p = 0.1f, .seed = 77, .index = i};
+    EXPECT_EQ(tokens[i], *sampler.Sample(rows[i], options)) << "token " << i;
+  }
 }
 
 }  // namespace

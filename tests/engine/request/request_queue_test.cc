@@ -37,8 +37,8 @@ TEST(RequestQueueTest, APlaceIsHeldUntilItIsReleased) {
   EXPECT_EQ(queue.Push(RequestOf(41)).message(),
             "requests with 60 prompt tokens are waiting, and 41 more exceed the limit of 100");
   EXPECT_TRUE(queue.Push(RequestOf(40)).ok());
-  EXPECT_EQ(queue.num_places(), 2);
-  EXPECT_EQ(queue.num_place_tokens(), 100);
+  EXPECT_EQ(queue.totals().num_places, 2);
+  EXPECT_EQ(queue.totals().num_place_tokens, 100);
 }
 
 TEST(RequestQueueTest, ARefusedRequestIsLeftUntouched) {
@@ -77,7 +77,7 @@ TEST(RequestQueueTest, AWakeBeforeTheWaitIsNotLost) {
 }
 
 TEST(RequestQueueTest, ManyThreadsNeverExceedTheBound) {
-  constexpr int32_t kLimit = 7;
+  constexpr int kLimit = 7;
   RequestQueue queue({.max_requests = kLimit});
   std::atomic<int64_t> num_accepted = 0;
   std::vector<std::thread> pushers;
@@ -88,10 +88,10 @@ TEST(RequestQueueTest, ManyThreadsNeverExceedTheBound) {
   }
   std::atomic<bool> done = false;
   int64_t num_taken = 0;
-  int32_t most = 0;
+  int64_t most = 0;
   std::thread taker([&] {
-    while (!done || queue.num_places() > 0) {
-      most = std::max(most, queue.num_places());
+    while (!done || queue.totals().num_places > 0) {
+      most = std::max(most, queue.totals().num_places);
       for (const Request& request : queue.TakeAll()) {
         queue.ReleasePlace(static_cast<int64_t>(request.prompt.size()));
         ++num_taken;
@@ -105,7 +105,7 @@ TEST(RequestQueueTest, ManyThreadsNeverExceedTheBound) {
   EXPECT_EQ(queue.totals().pushed_requests, num_accepted);
   EXPECT_LE(most, kLimit);
   EXPECT_GT(num_taken, 0);
-  EXPECT_EQ(queue.num_place_tokens(), 0);
+  EXPECT_EQ(queue.totals().num_place_tokens, 0);
 }
 
 }  // namespace
