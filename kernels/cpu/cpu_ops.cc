@@ -19,7 +19,7 @@ CpuOps::CpuOps(const CpuKernels& kernels, int num_threads, Allocator allocate)
     : kernels_(kernels), allocate_(std::move(allocate)), pool_(num_threads) {}
 
 CpuOps::ScratchSizes CpuOps::PlanScratch(const OpsLimits& limits) const {
-  const auto padded = [](int64_t rows) { return (rows + kPackRows - 1) / kPackRows * kPackRows; };
+  const auto padded = [](int64_t rows) { return CeilDiv(rows, kPackRows) * kPackRows; };
   const int64_t step_rows = padded(limits.max_tokens);
   // Each expert with work begins a group: at most one for each assignment, each padded by less than kPackRows.
   const int64_t assignments = limits.max_tokens * limits.top_k;

@@ -19,6 +19,8 @@
 
 namespace cadre {
 
+constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 // Rows of activations that meet the same weights: the whole step, or the assignments of one expert.
 struct RowGroup {
   int64_t first = 0;  // index of the first row in the caller's order
@@ -82,7 +84,7 @@ class CpuOps final : public Ops {
     // About 10 us of work: less is not worth another thread's attention.
     constexpr int64_t kTaskCost = 16384;
     const int64_t rows_per_task = std::max<int64_t>(1, kTaskCost / std::max<int64_t>(1, row_cost));
-    pool_.ParallelFor((num_rows + rows_per_task - 1) / rows_per_task, [&](int64_t task, int thread) {
+    pool_.ParallelFor(CeilDiv(num_rows, rows_per_task), [&](int64_t task, int thread) {
       const int64_t end = std::min(num_rows, (task + 1) * rows_per_task);
       for (int64_t row = task * rows_per_task; row < end; ++row) body(row, thread);
     });

@@ -15,8 +15,6 @@
 namespace cadre {
 namespace {
 
-int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 void CheckMlp(const MlpWeights& w, int64_t d) {
   const int64_t f = w.gate.dim(0);
   CADRE_CHECK(IsFloat(w.gate.dtype()));

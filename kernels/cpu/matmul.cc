@@ -12,8 +12,6 @@ namespace {
 // Below this many elements, packing on the calling thread is faster than waking another.
 constexpr int64_t kSerialPackElements = 32768;
 
-int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 }  // namespace
 
 void CpuOps::PackGroups(std::byte* packed, const MatmulKernels& matmul, ConstView x, std::span<const RowGroup> groups,

@@ -1,8 +1,6 @@
 // Products in plain C++: the reference of the other instruction sets, and what runs where none of them is present.
 //
-// Packed rows are float32 (rounded to bfloat16 first for bfloat16 weights). An output is accumulated in kLanes partial
-// sums, one for each index modulo kLanes, added up pairwise at the end: fixed, and what SIMD registers of any width
-// (up to kLanes) compute when the compiler vectorizes the loop.
+// Packed rows are float32 (rounded to bfloat16 first for bfloat16 weights); an output is a sum over lanes (lanes.h).
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -10,11 +8,11 @@
 
 #include "kernels/cpu/convert.h"
 #include "kernels/cpu/cpu_kernels.h"
+#include "kernels/cpu/lanes.h"
 
 namespace cadre {
 namespace {
 
-constexpr int64_t kLanes = 16;
 // Weights converted to float32 at a time: 2 KiB stay in L1 beside the activations.
 constexpr int64_t kBlock = 512;
 
@@ -29,21 +27,6 @@ void Pack(std::byte* packed, int64_t k, int64_t first_row, int64_t num_rows, int
       out[c] = std::is_same_v<Weight, BFloat16> ? ToFloat(ToBFloat16(rows[r][c])) : rows[r][c];
     }
   }
-}
-
-void AddProducts(float* lanes, const float* x, const float* w, int64_t n) {
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    for (int64_t l = 0; l < kLanes; ++l) lanes[l] += x[i + l] * w[i + l];
-  }
-  for (int64_t l = 0; i + l < n; ++l) lanes[l] += x[i + l] * w[i + l];
-}
-
-float SumOfLanes(float* lanes) {
-  for (int64_t width = kLanes / 2; width > 0; width /= 2) {
-    for (int64_t l = 0; l < width; ++l) lanes[l] += lanes[l + width];
-  }
-  return lanes[0];
 }
 
 template <typename Weight>

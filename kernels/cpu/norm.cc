@@ -5,23 +5,15 @@
 
 #include "kernels/cpu/convert.h"
 #include "kernels/cpu/cpu_ops.h"
+#include "kernels/cpu/lanes.h"
 
 namespace cadre {
 namespace {
 
-// Partial sums by index modulo kLanes, added pairwise: the order is fixed and the loop vectorizes.
 float SumOfSquares(const float* x, int64_t n) {
-  constexpr int64_t kLanes = 16;
   float lanes[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    for (int64_t l = 0; l < kLanes; ++l) lanes[l] += x[i + l] * x[i + l];
-  }
-  for (int64_t l = 0; i + l < n; ++l) lanes[l] += x[i + l] * x[i + l];
-  for (int64_t width = kLanes / 2; width > 0; width /= 2) {
-    for (int64_t l = 0; l < width; ++l) lanes[l] += lanes[l + width];
-  }
-  return lanes[0];
+  AddProducts(lanes, x, x, n);
+  return SumOfLanes(lanes);
 }
 
 }  // namespace
