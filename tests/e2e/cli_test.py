@@ -86,8 +86,8 @@ class CliTest(unittest.TestCase):
         self.assertTrue(ids)
         self.assertEqual(self.cadre("tokenize", "--decode", *ids).stdout, "Grüße, 世界\n")
         self.assertEqual(self.cadre("tokenize", "--decode", ",".join(ids)).stdout, "Grüße, 世界\n")
-        self.assertEqual([str(i) for i in json.loads(self.cadre("tokenize", "Grüße, 世界", "--json").stdout)["token_ids"]],
-                         ids)
+        answer = json.loads(self.cadre("tokenize", "Grüße, 世界", "--json").stdout)
+        self.assertEqual([str(token) for token in answer["token_ids"]], ids)
         self.assertEqual(self.cadre("tokenize", "--decode", "12,x").returncode, USAGE)
         self.assertEqual(self.cadre("tokenize", "--decode", "99999999").returncode, FAILED)
 
