@@ -45,7 +45,7 @@ void Attend(Ops& ops, const ModelConfig& config, const LayerWeights& weights, in
   const AttentionOptions options = {.scale = 1.0f / std::sqrt(static_cast<float>(config.head_dim)),
                                     .sliding_window = config.sliding_window};
   ops.PagedAttention(act.attended, act.q, kv, options);
-  ops.Linear(act.hidden, AsRows(act.attended), weights.o, /*bias=*/{}, /*accumulate=*/true);
+  ops.Linear(act.hidden, AsRows(act.attended), weights.o, weights.o_bias, /*accumulate=*/true);
 }
 
 }  // namespace cadre

@@ -65,7 +65,7 @@ absl::StatusOr<FamilyTraits> ReadFamily(const nlohmann::json& document, ConfigRe
   return *traits;
 }
 
-void RefuseUnsupportedOptions(const FamilyTraits& traits, ConfigReader& reader) {
+void RefuseUnsupportedOptions(ConfigReader& reader) {
   const auto refuse = [&reader](std::string_view key) {
     reader.Fail(absl::StatusCode::kUnimplemented,
                 absl::StrCat(ToAbsl(key), " ", reader.Show(key), " is not supported"));
@@ -75,9 +75,6 @@ void RefuseUnsupportedOptions(const FamilyTraits& traits, ConfigReader& reader) 
   }
   const std::string activation = reader.String("hidden_act", "silu");
   if (activation != "silu" && activation != "swish") refuse("hidden_act");
-  // Mixtral and Qwen2-MoE have no such option and ignore the key.
-  const bool knows_attention_bias = traits.family == ModelFamily::kOlmoe || traits.family == ModelFamily::kQwen3Moe;
-  if (knows_attention_bias && reader.Bool("attention_bias", false)) refuse("attention_bias");
 }
 
 DType ReadStoredDType(ConfigReader& reader) {
@@ -95,9 +92,10 @@ DType ReadStoredDType(ConfigReader& reader) {
 int64_t ReadSlidingWindow(const FamilyTraits& traits, const nlohmann::json& document, ConfigReader& reader) {
   if (traits.family == ModelFamily::kOlmoe) return 0;
   if (traits.family == ModelFamily::kMixtral) return reader.Int({"sliding_window"}, 0, kMaxPositionEmbeddings, 0);
-  // Which layers of Qwen slide is told differently by different implementations, so a window is not guessed at.
-  if (reader.Bool("use_sliding_window", false)) {
-    reader.Fail(absl::StatusCode::kUnimplemented, "use_sliding_window true is not supported");
+  const bool slides = reader.Bool("use_sliding_window", false);
+  // Which layers of Qwen2-MoE slide is told differently by different implementations, so it is not guessed at.
+  if (slides && traits.family == ModelFamily::kQwen2Moe) {
+    reader.Fail(absl::StatusCode::kUnimplemented, "use_sliding_window true is not supported for qwen2_moe");
   }
   if (const auto types = document.find("layer_types"); types != document.end() && types->is_array()) {
     const bool all_full =
@@ -107,7 +105,7 @@ int64_t ReadSlidingWindow(const FamilyTraits& traits, const nlohmann::json& docu
                   absl::StrCat("layer_types ", reader.Show("layer_types"), ": only full_attention is supported"));
     }
   }
-  return 0;
+  return slides ? reader.Int({"sliding_window"}, 1, kMaxPositionEmbeddings, 4096) : 0;
 }
 
 void ReadAttention(const FamilyTraits& traits, const nlohmann::json& document, ConfigReader& reader,
@@ -133,7 +131,17 @@ void ReadAttention(const FamilyTraits& traits, const nlohmann::json& document, C
     reader.Fail(absl::StatusCode::kInvalidArgument,
                 absl::StrCat("head_dim is ", config.head_dim, ", must be an even number from 2 to ", kMaxHeadDim));
   }
-  config.qkv_bias = traits.family == ModelFamily::kQwen2Moe && reader.Bool("qkv_bias", true);
+  switch (traits.family) {
+    case ModelFamily::kOlmoe:
+    case ModelFamily::kQwen3Moe:
+      config.qkv_bias = config.o_bias = reader.Bool("attention_bias", false);
+      break;
+    case ModelFamily::kQwen2Moe:
+      config.qkv_bias = reader.Bool("qkv_bias", true);
+      break;
+    case ModelFamily::kMixtral:  // has no such option
+      break;
+  }
   if (traits.family == ModelFamily::kOlmoe) config.qk_norm = QkNorm::kFullWidth;
   if (traits.family == ModelFamily::kQwen3Moe) config.qk_norm = QkNorm::kPerHead;
   if (traits.family == ModelFamily::kOlmoe && reader.Has("clip_qkv")) {
@@ -205,7 +213,7 @@ absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json) {
   ConfigReader reader(document, "config.json");
   CADRE_RETURN_IF_ERROR(reader.status());
   CADRE_ASSIGN_OR_RETURN(const FamilyTraits traits, ReadFamily(document, reader));
-  RefuseUnsupportedOptions(traits, reader);
+  RefuseUnsupportedOptions(reader);
 
   ModelConfig config;
   config.family = traits.family;

@@ -5,6 +5,8 @@
 //   qwen2_moe   softmax, kSum iff norm_topk_prob (false)       q, k, v bias                         sigmoid-gated
 //   qwen3_moe   softmax, kSum iff norm_topk_prob (file: true)  q/k norm per head, H*d != D          -
 //   mixtral     softmax, kSum always                           sliding window if given              -
+//
+// olmoe and qwen3_moe have biases on q, k, v and o iff `attention_bias`; qwen3_moe has a window iff `use_sliding_window`.
 #ifndef CADRE_ENGINE_MODEL_MODEL_CONFIG_H_
 #define CADRE_ENGINE_MODEL_MODEL_CONFIG_H_
 
@@ -59,6 +61,7 @@ struct ModelConfig {
   float rms_norm_eps = 1e-6f;
   bool tie_word_embeddings = false;
   bool qkv_bias = false;
+  bool o_bias = false;
   QkNorm qk_norm = QkNorm::kNone;
   std::optional<float> clip_qkv;  // clamp of q, k and v before rope
   int64_t sliding_window = 0;     // 0: none

@@ -83,6 +83,7 @@ class WeightVisitor {
       CADRE_RETURN_IF_ERROR(Small(Name("self_attn.q_norm.weight"), {per_head ? head_dim : q_width}, layer.q_norm));
       CADRE_RETURN_IF_ERROR(Small(Name("self_attn.k_norm.weight"), {per_head ? head_dim : kv_width}, layer.k_norm));
     }
+    if (config_.o_bias) CADRE_RETURN_IF_ERROR(Small(Name("self_attn.o_proj.bias"), {hidden}, layer.o_bias));
     return Matrix(Name("self_attn.o_proj.weight"), {hidden, q_width}, layer.o);
   }
 

@@ -23,6 +23,7 @@ struct LayerWeights {
   ConstView q_bias, k_bias, v_bias;
   ConstView q_norm, k_norm;  // [d] per head, or [H*d] and [G*d] over the full width
   ConstView o;               // [D, H*d]
+  ConstView o_bias;          // [D]
   ConstView ffn_norm;        // [D]
   // MoE layers
   ConstView router;                 // [E, D]

@@ -102,7 +102,10 @@ class TensorMaker {
     Matrix(attention + "k_proj.weight", {kv_width, hidden});
     Matrix(attention + "v_proj.weight", {kv_width, hidden});
     Matrix(attention + "o_proj.weight", {hidden, q_width});
-    if (spec_.family == ModelFamily::kQwen2Moe && spec_.extra_config.value("qkv_bias", true)) {
+    const bool is_qwen2 = spec_.family == ModelFamily::kQwen2Moe;
+    const bool has_output_bias = !is_qwen2 && spec_.extra_config.value("attention_bias", false);
+    if (has_output_bias) Small(attention + "o_proj.bias", {hidden});
+    if (has_output_bias || (is_qwen2 && spec_.extra_config.value("qkv_bias", true))) {
       Small(attention + "q_proj.bias", {q_width});
       Small(attention + "k_proj.bias", {kv_width});
       Small(attention + "v_proj.bias", {kv_width});

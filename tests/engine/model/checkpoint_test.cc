@@ -87,10 +87,13 @@ class LoadedCheckpoint {
     Expect(weights.k, attention + "k_proj.weight", stored, held);
     Expect(weights.v, attention + "v_proj.weight", stored, held);
     Expect(weights.o, attention + "o_proj.weight", stored, held);
-    const bool has_bias = spec_.family == ModelFamily::kQwen2Moe;
+    const bool has_output_bias = spec_.extra_config.value("attention_bias", false);
+    const bool has_bias = spec_.family == ModelFamily::kQwen2Moe || has_output_bias;
     const bool has_norm = spec_.family == ModelFamily::kOlmoe || spec_.family == ModelFamily::kQwen3Moe;
     EXPECT_EQ(weights.q_bias.empty(), !has_bias);
+    EXPECT_EQ(weights.o_bias.empty(), !has_output_bias);
     EXPECT_EQ(weights.q_norm.empty(), !has_norm);
+    if (has_output_bias) Expect(weights.o_bias, attention + "o_proj.bias", small, small_held);
     if (has_bias) {
       Expect(weights.q_bias, attention + "q_proj.bias", small, small_held);
       Expect(weights.k_bias, attention + "k_proj.bias", small, small_held);
@@ -295,6 +298,14 @@ TEST(CheckpointDTypeTest, RefusesTypesThatNothingIsComputedIn) {
     const absl::Status status = Checkpoint::Open(dir.path(), config, {.dtype = dtype, .on_progress = nullptr}).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
     EXPECT_THAT(std::string(status.message()), HasSubstr(std::string(DTypeName(dtype))));
+  }
+}
+
+TEST(CheckpointTest, LoadsBiasesOfTheAttention) {
+  for (const ModelFamily family : {ModelFamily::kOlmoe, ModelFamily::kQwen3Moe}) {
+    const LoadedCheckpoint loaded({.family = family, .extra_config = {{"attention_bias", true}}});
+    ASSERT_TRUE(loaded.ok());
+    loaded.ExpectAll(DType::kF32, DType::kF32);
   }
 }
 

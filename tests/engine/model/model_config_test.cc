@@ -198,6 +198,19 @@ TEST(ModelConfigTest, ReadsOptionsOfOneFamily) {
   qwen2["qkv_bias"] = false;
   EXPECT_FALSE(MustParse(qwen2.dump()).qkv_bias);
 
+  EXPECT_FALSE(MustParse(qwen2.dump()).o_bias);
+
+  json qwen3 = MakeConfigJson({.family = ModelFamily::kQwen3Moe});
+  qwen3["attention_bias"] = true;
+  qwen3["sliding_window"] = 100;
+  EXPECT_TRUE(MustParse(qwen3.dump()).qkv_bias);
+  EXPECT_TRUE(MustParse(qwen3.dump()).o_bias);
+  EXPECT_EQ(MustParse(qwen3.dump()).sliding_window, 0);
+  qwen3["use_sliding_window"] = true;
+  EXPECT_EQ(MustParse(qwen3.dump()).sliding_window, 100);
+  qwen3.erase("sliding_window");
+  EXPECT_EQ(MustParse(qwen3.dump()).sliding_window, 4096);
+
   json mixtral = MakeConfigJson({.family = ModelFamily::kMixtral});
   mixtral["sliding_window"] = nullptr;
   mixtral["head_dim"] = nullptr;
@@ -294,11 +307,10 @@ TEST(ModelConfigErrorsTest, NameTheKeyTheValueAndTheLimit) {
       {kQwen2, R"({"moe_intermediate_size": null})", kInvalid, "moe_intermediate_size is missing"},
       {kQwen2, R"({"mlp_only_layers": [0, 1]})", kUnimplemented, "leave no layer with experts"},
       {kQwen2, R"({"use_sliding_window": true})", kUnimplemented, "use_sliding_window true is not supported"},
-      {kQwen3, R"({"use_sliding_window": true})", kUnimplemented, "use_sliding_window true is not supported"},
+      {kQwen3, R"({"use_sliding_window": true, "sliding_window": 0})", kInvalid, "sliding_window is 0"},
       {kQwen2, R"({"layer_types": ["sliding_attention", "full_attention"]})", kUnimplemented,
        "layer_types [\"sliding_attention\",\"full_attention\"]"},
-      {kQwen3, R"({"attention_bias": true})", kUnimplemented, "attention_bias true is not supported"},
-      {kOlmoe, R"({"attention_bias": true})", kUnimplemented, "attention_bias true is not supported"},
+      {kQwen3, R"({"attention_bias": 1})", kInvalid, "attention_bias is 1, must be true or false"},
       {kOlmoe, R"({"hidden_act": "gelu"})", kUnimplemented, "hidden_act \"gelu\" is not supported"},
       {kOlmoe, R"({"quantization_config": {"quant_method": "fp8"}})", kUnimplemented,
        "quantization_config {\"quant_method\":\"fp8\"} is not supported"},
