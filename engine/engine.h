@@ -48,7 +48,8 @@ class EngineObserver {
   virtual void OnFinish(const FinishSummary& summary) = 0;
 };
 
-// Counters and gauges; each field is exact, and the set is consistent as of the end of one step.
+// Counters and gauges; each field is exact, and the set is consistent: the loop publishes it before and after each
+// step, and what has been submitted since then is counted as waiting.
 struct EngineSnapshot {
   int64_t admitted_requests = 0;  // accepted by Submit
   int64_t finished_ok = 0;

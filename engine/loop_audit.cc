@@ -40,6 +40,11 @@ absl::Status EngineLoop::AuditCounters() const {
                                    "requests in flight", in_flight));
   CADRE_RETURN_IF_ERROR(CheckEqual("admitted requests", counters.admitted_requests, "finished plus in flight",
                                    counters.num_finished() + in_flight));
+  const RequestQueue::Totals queue = parts_.queue->totals();
+  CADRE_RETURN_IF_ERROR(CheckEqual("places in the queue", queue.num_places, "requests that have not started",
+                                   queue.pushed_requests - notice_.taken_requests + unstarted));
+  CADRE_RETURN_IF_ERROR(CheckEqual("prompt tokens in the queue", queue.num_place_tokens, "those of its requests",
+                                   queue.pushed_prompt_tokens - notice_.taken_prompt_tokens + unstarted_tokens));
   CADRE_RETURN_IF_ERROR(
       CheckEqual("free plus used KV blocks", pool_.num_free() + pool_.num_in_use(), "the pool", pool_.num_total()));
   CADRE_RETURN_IF_ERROR(CheckEqual("rows computed, less recomputed",

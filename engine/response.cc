@@ -22,8 +22,8 @@ Response::Response(const Request& request, const Tokenizer* tokenizer, std::span
       deadline_(request.deadline) {
   usage_.prompt_tokens = static_cast<int64_t>(request.prompt.size());
   if (request.wants_text) {
-    text_.emplace(IncrementalDetokenizer(tokenizer, sampling_.skip_special_tokens),
-                  StopMatcher(sampling_.stop_strings, sampling_.include_stop_string));
+    text_ = TextState{.detokenizer = IncrementalDetokenizer(tokenizer, sampling_.skip_special_tokens),
+                      .stops = StopMatcher(sampling_.stop_strings, sampling_.include_stop_string)};
   }
 }
 
