@@ -16,9 +16,46 @@ import unicodedata
 from tokenizers import Regex, normalizers, pre_tokenizers
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
-CATEGORIES = ["Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Nl", "No", "Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po",
-              "Sm", "Sc", "Sk", "So", "Zs", "Zl", "Zp"]
-SCRIPTS = ["Arabic", "Cyrillic", "Devanagari", "Greek", "Han", "Hangul", "Hebrew", "Hiragana", "Katakana", "Latin", "Thai"]
+CATEGORIES = [
+    "Lu",
+    "Ll",
+    "Lt",
+    "Lm",
+    "Lo",
+    "Mn",
+    "Mc",
+    "Me",
+    "Nd",
+    "Nl",
+    "No",
+    "Pc",
+    "Pd",
+    "Ps",
+    "Pe",
+    "Pi",
+    "Pf",
+    "Po",
+    "Sm",
+    "Sc",
+    "Sk",
+    "So",
+    "Zs",
+    "Zl",
+    "Zp",
+]
+SCRIPTS = [
+    "Arabic",
+    "Cyrillic",
+    "Devanagari",
+    "Greek",
+    "Han",
+    "Hangul",
+    "Hebrew",
+    "Hiragana",
+    "Katakana",
+    "Latin",
+    "Thai",
+]
 CLASSES = [r"\s", r"\w", r"\d", r"\p{L}", r"\p{M}", r"\p{N}", r"\p{P}", r"\p{S}", r"\p{Z}"]
 
 
@@ -112,15 +149,22 @@ def main():
             lines.append(f'    {{"{label}", 0x{first:X}, 0x{last:X}}},')
         lines.append("};")
 
-    table("kCategoryAdditions", [(name, r) for name in CATEGORIES
-                                 for r in ranges(filter(is_new, class_members(rf"\p{{{name}}}")))])
-    table("kScriptAdditions", [(name, r) for name in SCRIPTS
-                               for r in ranges(filter(is_new, class_members(rf"\p{{{name}}}")))])
+    table(
+        "kCategoryAdditions",
+        [(name, r) for name in CATEGORIES for r in ranges(filter(is_new, class_members(rf"\p{{{name}}}")))],
+    )
+    table(
+        "kScriptAdditions",
+        [(name, r) for name in SCRIPTS for r in ranges(filter(is_new, class_members(rf"\p{{{name}}}")))],
+    )
     table("kDigitsAdditions", [("", r) for r in ranges(digits - known_numbers)])
     table("kPunctuationExclusions", [("", r) for r in ranges(known_punctuation - punctuation)])
-    table("kPunctuationAdditions",
-          [("", r) for r in ranges({c for c in punctuation - known_punctuation if c > 0x7F})])
-    new = {c for block in code_points() for c in block if is_new(c)} & set(class_members(r"[\p{L}\p{M}\p{N}\p{P}\p{S}]"))
+    table(
+        "kPunctuationAdditions", [("", r) for r in ranges({c for c in punctuation - known_punctuation if c > 0x7F})]
+    )
+    new = {c for block in code_points() for c in block if is_new(c)} & set(
+        class_members(r"[\p{L}\p{M}\p{N}\p{P}\p{S}]")
+    )
     table("kNormalizationInert", [("", r) for r in ranges(inert_members() | new)])
     lines.append("constexpr LowercaseRange kLowercaseAdditions[] = {")
     lines += [f"    {{0x{first:X}, 0x{last:X}, 0x{lower:X}}}," for first, last, lower in lowercase_additions()]
