@@ -25,7 +25,7 @@ def parse_arguments():
     parser.add_argument("--model", type=pathlib.Path, help="folder of an existing checkpoint")
     parser.add_argument("--lengths", default="1,6,19,43", help="tokens of each prompt of --model (default 1,6,19,43)")
     parser.add_argument("--prompt", action="append", default=[], metavar="IDS",
-                        help="token ids of a prompt of --model, separated by commas, instead of random ones; repeatable")
+                        help="token ids of a prompt of --model, separated by commas; repeatable (default: random ones)")
     parser.add_argument("--last", type=int, default=0, metavar="N",
                         help="keep the logits of the last N positions of each prompt (default: of all)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the random prompts of --model (default 1)")

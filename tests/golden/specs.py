@@ -85,6 +85,7 @@ SPECS = [
     Spec("olmoe_transformers5", {key: value for key, value in olmoe(
         dtype="float32", rope_parameters={"rope_type": "default", "rope_theta": 500.0}).items()
         if key not in ("torch_dtype", "rope_theta", "clip_qkv")}, fused=True),
+    Spec("olmoe_attention_bias", olmoe(attention_bias=True, num_hidden_layers=1), stored_dtype="bfloat16"),
 
     Spec("qwen2_shared_expert", qwen2_moe()),
     Spec("qwen2_dense_every_second", qwen2_moe(num_hidden_layers=4, decoder_sparse_step=2, mlp_only_layers=[3],
@@ -112,6 +113,9 @@ SPECS = [
         if key not in ("torch_dtype", "rope_theta", "rope_scaling")}, stored_dtype="bfloat16", lengths=LONG),
     Spec("qwen3_dense_layer", qwen3_moe(num_hidden_layers=3, mlp_only_layers=[1], num_experts=6),
          stored_dtype="bfloat16"),
+    Spec("qwen3_attention_bias", qwen3_moe(attention_bias=True, num_hidden_layers=1), stored_dtype="bfloat16"),
+    Spec("qwen3_window", qwen3_moe(use_sliding_window=True, sliding_window=16, num_hidden_layers=1),
+         stored_dtype="bfloat16", lengths=(1, 16, 17, 40)),
     Spec("qwen3_bf16_sharded_fused", qwen3_moe(torch_dtype="bfloat16"), stored_dtype="bfloat16", fused=True,
          max_shard_bytes=20_000),
 

@@ -50,9 +50,11 @@ def add_attention(maker, config, layer):
     prefix = f"model.layers.{layer}.self_attn"
     for name, width in widths.items():
         maker.matrix(f"{prefix}.{name}_proj.weight", width, hidden, gain=1.5)
-        if family == "qwen2_moe" and config.get("qkv_bias", True):
+        if config.get("attention_bias") or family == "qwen2_moe" and config.get("qkv_bias", True):
             maker.add(f"{prefix}.{name}_proj.bias", (width,), deviation=0.5)
     maker.matrix(f"{prefix}.o_proj.weight", hidden, widths["q"], gain=maker.branch_gain)
+    if config.get("attention_bias"):
+        maker.add(f"{prefix}.o_proj.bias", (hidden,), deviation=0.5)
     if family == "olmoe":
         maker.norm(f"{prefix}.q_norm.weight", widths["q"])
         maker.norm(f"{prefix}.k_norm.weight", widths["k"])

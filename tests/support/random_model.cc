@@ -82,6 +82,7 @@ LayerWeights MakeLayer(const ModelConfig& config, bool is_moe, TensorFactory& ma
     layer.k_norm = make.Norm(per_head ? config.head_dim : kv_width);
   }
   layer.o = make.Matrix(hidden, q_width);
+  if (config.o_bias) layer.o_bias = make.Make({hidden}, 0.0f, 0.5f);
   layer.ffn_norm = make.Norm(hidden);
   if (!is_moe) {
     layer.dense = make.Mlp(hidden, config.dense_ffn_size);
@@ -119,6 +120,8 @@ ModelConfig SmallConfig(ModelFamily family) {
       config.num_kv_heads = 4;
       config.qk_norm = QkNorm::kFullWidth;
       config.clip_qkv = 1.5f;
+      config.qkv_bias = true;
+      config.o_bias = true;
       break;
     case ModelFamily::kQwen2Moe:
       config.qkv_bias = true;
