@@ -8,10 +8,13 @@
 #include <filesystem>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "engine/model/simulated_runner.h"
+#include "engine/text/utf8.h"
 #include "server/exit_codes.h"
 #include "server/version.h"
 
@@ -20,6 +23,7 @@ namespace {
 
 constexpr char kEnvPrefix[] = "CADRE_";
 constexpr int kMaxTypingMistakes = 3;
+constexpr size_t kMaxModelNameBytes = 256;
 
 constexpr char kDescription[] =
     "cadre-server: serves one Mixture-of-Experts language model over gRPC.\n"
@@ -194,7 +198,7 @@ ServerConfig Finish(const Typed& typed) {
     // "models/demo/" ends with an empty file name.
     const std::filesystem::path path = std::filesystem::path(config.model).lexically_normal();
     config.served_model_name = (path.has_filename() ? path : path.parent_path()).filename().string();
-    if (absl::StartsWith(config.model, "sim")) config.served_model_name = "sim";
+    if (IsSimulatedSpec(config.model)) config.served_model_name = "sim";
   }
   return config;
 }
@@ -254,6 +258,13 @@ ParsedConfig ParseConfig(int argc, const char* const* argv) {
       return parsed;
     }
     parsed.config = Finish(typed);
+    const std::string& name = parsed.config->served_model_name;
+    if (name.empty() || name.size() > kMaxModelNameBytes || !IsValidUtf8(name)) {
+      parsed.config.reset();
+      parsed.exit_code = kExitUsage;
+      parsed.output = absl::StrCat("--served-model-name: ", absl::CHexEscape(name), " is not 1 to ", kMaxModelNameBytes,
+                                   " bytes of UTF-8");
+    }
   } catch (const CLI::CallForHelp&) {
     parsed.output = app.help();
   } catch (const CLI::CallForVersion&) {

@@ -13,11 +13,13 @@ constexpr const char* kReadinessNames[] = {
 
 Health::Health(grpc::HealthCheckServiceInterface* service) : service_(service) {
   SetReady(false);
-  service_->SetServingStatus("liveness", true);
+  SetLive(true);
 }
 
 void Health::SetReady(bool ready) {
   for (const char* name : kReadinessNames) service_->SetServingStatus(name, ready);
 }
+
+void Health::SetLive(bool live) { service_->SetServingStatus("liveness", live); }
 
 }  // namespace cadre

@@ -1,5 +1,5 @@
 // What grpc.health.v1 answers. Names: "" and "readiness" and each service of cadre.v1 tell whether requests are
-// accepted; "liveness" is SERVING as long as the process answers.
+// accepted; "liveness" is SERVING unless the engine is stuck: then a restart is all that helps.
 #ifndef CADRE_SERVER_HEALTH_H_
 #define CADRE_SERVER_HEALTH_H_
 
@@ -12,10 +12,11 @@ namespace cadre {
 // Thread-safe.
 class Health {
  public:
-  // Starts as not ready. `service` outlives this.
+  // Starts as not ready and live. `service` outlives this.
   explicit Health(grpc::HealthCheckServiceInterface* service);
 
   void SetReady(bool ready);
+  void SetLive(bool live);
 
  private:
   grpc::HealthCheckServiceInterface* const service_;

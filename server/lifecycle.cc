@@ -14,6 +14,11 @@ namespace {
 constexpr absl::Duration kTick = absl::Milliseconds(100);
 constexpr absl::Duration kProgressInterval = absl::Seconds(1);
 
+[[noreturn]] void EndAtOnce(int exit_code, const char* why) {
+  [[maybe_unused]] const ssize_t ignored = write(STDERR_FILENO, why, std::strlen(why));
+  _exit(exit_code);
+}
+
 sigset_t EndingSignals() {
   sigset_t set;
   sigemptyset(&set);
@@ -28,6 +33,22 @@ void BlockSignals() {
   const sigset_t set = EndingSignals();
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
   signal(SIGPIPE, SIG_IGN);
+}
+
+ExitTimer::ExitTimer(absl::Duration limit)
+    : thread_([this, limit] {
+        std::unique_lock lock(mutex_);
+        if (changed_.wait_for(lock, absl::ToChronoNanoseconds(limit), [this] { return is_over_; })) return;
+        EndAtOnce(kExitInternal, "cadre-server: the engine does not end; ended without it\n");
+      }) {}
+
+ExitTimer::~ExitTimer() {
+  {
+    const std::lock_guard lock(mutex_);
+    is_over_ = true;
+  }
+  changed_.notify_one();
+  thread_.join();
 }
 
 Lifecycle::Lifecycle(const LifecycleOptions& options, ModelHost* host, Health* health, Metrics* metrics)
@@ -55,8 +76,6 @@ void Lifecycle::Drain() {
     AwaitSignal(std::min(kTick, drain_end - absl::Now()));
   }
   if (!host_->IsIdle()) spdlog::warn("the drain time is over: ending {} open calls", host_->num_open_calls());
-  if (metrics_ != nullptr) metrics_->ClearSources();
-  host_->Stop();
 }
 
 void Lifecycle::Watch() {
@@ -65,8 +84,9 @@ void Lifecycle::Watch() {
     last_progress_observed_ = now;
     host_->ObserveProgress(now);
   }
-  const bool is_stalled = EngineStalled(host_->Snapshot(), now, options_.stall_timeout);
+  const bool is_stalled = SeesStall(now);
   if (is_stalled != is_stalled_.exchange(is_stalled)) {
+    health_->SetLive(!is_stalled);
     if (is_stalled) {
       spdlog::error("the engine has finished no step for {}: not ready", absl::FormatDuration(options_.stall_timeout));
     } else {
@@ -74,6 +94,15 @@ void Lifecycle::Watch() {
     }
   }
   SetReady(host_->state() == ModelHost::State::kReady && !is_stalled);
+}
+
+bool Lifecycle::SeesStall(absl::Time now) {
+  const EngineSnapshot snapshot = host_->Snapshot();
+  if (snapshot.admitted_requests == snapshot.num_finished() || snapshot.steps != last_steps_) {
+    last_steps_ = snapshot.steps;
+    last_step_observed_ = now;
+  }
+  return now - last_step_observed_ >= options_.stall_timeout;
 }
 
 void Lifecycle::SetReady(bool ready) {
@@ -88,9 +117,7 @@ int Lifecycle::AwaitSignal(absl::Duration patience) {
   const int signal_number = sigtimedwait(&set, nullptr, &timeout);
   if (signal_number <= 0) return 0;
   if (++num_signals_ > 1) {
-    constexpr char kMessage[] = "cadre-server: ended at once by a second signal\n";
-    [[maybe_unused]] const ssize_t ignored = write(STDERR_FILENO, kMessage, std::strlen(kMessage));
-    _exit(kExitSignalBase + signal_number);
+    EndAtOnce(kExitSignalBase + signal_number, "cadre-server: ended at once by a second signal\n");
   }
   return signal_number;
 }

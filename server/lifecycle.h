@@ -8,6 +8,10 @@
 #define CADRE_SERVER_LIFECYCLE_H_
 
 #include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <thread>
 
 #include "absl/time/time.h"
 #include "server/health.h"
@@ -26,6 +30,22 @@ struct LifecycleOptions {
   absl::Duration stall_timeout = absl::Seconds(60);
 };
 
+// Ends the process with an error when this is not destroyed in time: an engine that is stuck in a step cannot be
+// joined, and a server that was told to end must end.
+class ExitTimer {
+ public:
+  explicit ExitTimer(absl::Duration limit);
+  ~ExitTimer();
+  ExitTimer(const ExitTimer&) = delete;
+  ExitTimer& operator=(const ExitTimer&) = delete;
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool is_over_ = false;
+  std::thread thread_;
+};
+
 // Belongs to the main thread; is_ready() and is_stalled() may be asked from any.
 class Lifecycle {
  public:
@@ -35,7 +55,7 @@ class Lifecycle {
   // Waits for a signal, and watches the engine meanwhile; readiness follows what it sees. Also returns, with 0, once
   // `stop` is set.
   int RunUntilSignal(const std::atomic<bool>& stop);
-  // Drains. Returns once no call is open or the drain time is over; then the engine is gone.
+  // Returns once no call is open or the drain time is over; new requests are refused from then on.
   void Drain();
 
   bool is_ready() const { return is_ready_.load(); }
@@ -43,6 +63,8 @@ class Lifecycle {
 
  private:
   void Watch();
+  // Whether requests are in flight and no step has ended for the stall timeout, as far as calls of this can tell.
+  bool SeesStall(absl::Time now);
   void SetReady(bool ready);
   // Waits for a signal for `patience`. A second one ends the process.
   int AwaitSignal(absl::Duration patience);
@@ -54,6 +76,8 @@ class Lifecycle {
   std::atomic<bool> is_ready_{false};
   std::atomic<bool> is_stalled_{false};
   absl::Time last_progress_observed_ = absl::InfinitePast();
+  int64_t last_steps_ = -1;
+  absl::Time last_step_observed_ = absl::InfinitePast();
   int num_signals_ = 0;
 };
 

@@ -28,6 +28,8 @@ namespace {
 constexpr size_t kMaxWaitingTexts = 256;
 // For calls that have been answered to reach their clients; a health watcher keeps the server waiting so long.
 constexpr absl::Duration kShutdownPatience = absl::Milliseconds(500);
+// For the step that runs when the drain time is over.
+constexpr absl::Duration kMaxStopTime = absl::Seconds(10);
 
 int Fail(int exit_code, const absl::Status& status) {
   spdlog::error("{}", std::string(status.message()));
@@ -70,7 +72,7 @@ class Server {
 
   int Run() {
     if (const absl::Status status = Listen(); !status.ok()) {
-      return Fail(kExitPortTaken, status);
+      return Fail(status.code() == absl::StatusCode::kUnavailable ? kExitPortTaken : kExitUsage, status);
     }
     Lifecycle lifecycle({.drain_delay = config_.drain_delay,
                          .drain_timeout = config_.drain_timeout,
@@ -88,6 +90,9 @@ class Server {
     }
     loader.join();
     if (!load_failed_) lifecycle.Drain();
+    const ExitTimer exit_timer(kMaxStopTime);
+    metrics_.ClearSources();
+    host_.Stop();
     grpc_->Shutdown(kShutdownPatience);
     lifecycle_.store(nullptr);
     http_.reset();

@@ -1,5 +1,7 @@
 #include "server/token_stream.h"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -16,6 +18,13 @@ namespace {
 constexpr absl::Duration kDeadlineTolerance = absl::Milliseconds(20);
 
 size_t Bytes(const TokenDelta& delta) { return delta.text.size() + delta.token_ids.size() * sizeof(int32_t); }
+
+// What clients are not told must be found here.
+void LogEnd(const std::string& request_id, const FinishSummary& summary) {
+  const bool is_ours = summary.status.code() == absl::StatusCode::kInternal;
+  spdlog::log(is_ours ? spdlog::level::err : spdlog::level::debug, "request {}: {} after {} generated tokens",
+              request_id, summary.status.ToString(), summary.usage.generated_tokens);
+}
 
 absl::Status SlowReader(size_t waiting_bytes, const TokenStreamOptions& options) {
   ErrorSpec spec{.code = absl::StatusCode::kResourceExhausted, .reason = reason::kSlowReader};
@@ -92,6 +101,7 @@ void TokenStream::OnTokens(TokenDelta delta) {
 void TokenStream::OnFinish(FinishSummary summary) {
   const std::lock_guard lock(mutex_);
   timings_ = summary.timings;
+  LogEnd(facts_.request_id, summary);
   if (!final_status_.has_value()) {
     final_status_ = FinishError(summary, facts_.request_id);
     if (summary.status.ok()) finished_ = std::move(summary);

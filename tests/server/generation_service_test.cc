@@ -150,6 +150,39 @@ TEST(GenerationServiceTest, ADeadlineEndsTheWorkAndCountsAsOne) {
   EXPECT_EQ(server.host().Snapshot().finished_deadline, 1);
 }
 
+TEST(GenerationServiceTest, TheUnaryCallEndsAtItsDeadlineToo) {
+  InProcessServer server("sim:step_ms=5");
+  v1::GenerateTextRequest request;
+  ASSERT_TRUE(request.ParseFromString(IdsRequest({1, 2, 3}, 4000).SerializeAsString()));
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(100));
+  v1::GenerateTextResponse response;
+  EXPECT_EQ(server.generation->GenerateText(&context, request, &response).error_code(),
+            grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_TRUE(Eventually([&] { return server.IsAtRest() && server.host().num_open_calls() == 0; }));
+  EXPECT_EQ(server.host().Snapshot().finished_deadline, 1);
+}
+
+TEST(GenerationServiceTest, AClientThatNeverReadsLosesItsRequestAndKeepsTheConnection) {
+  InProcessServer server(InProcessServer::Config("sim:max_len=40000,blocks=2600"), /*load=*/true,
+                         {.max_outbox_bytes = 4096, .slow_reader_timeout = absl::Milliseconds(50)});
+  // A client with the smallest window, so that flow control takes hold soon.
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 65535);
+  auto stub = v1::GenerationService::NewStub(grpc::CreateCustomChannel(HostPort("127.0.0.1", server.grpc().port()),
+                                                                       grpc::InsecureChannelCredentials(), arguments));
+  grpc::ClientContext context;
+  auto reader = stub->Generate(&context, IdsRequest({1, 2, 3}, 39000));
+  ASSERT_TRUE(Eventually([&] { return server.host().Snapshot().finished_cancelled == 1; }));
+  EXPECT_TRUE(server.IsAtRest());
+  EXPECT_TRUE(Generate(server, IdsRequest({1}, 5)).status.ok());
+  const StreamResult result = ReadAll(*reader);
+  EXPECT_EQ(result.status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(ReasonOf(result.status), "SLOW_READER");
+  EXPECT_FALSE(result.finished.has_value());
+}
+
 TEST(GenerationServiceTest, AFullQueueIsRefusedWithATimeToRetry) {
   ServerConfig config = InProcessServer::Config("sim:step_ms=20");
   config.max_num_seqs = 1;

@@ -4,10 +4,12 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include <cstdio>
+#include <atomic>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
+#include <limits>
 #include <map>
 #include <memory>
 #include <numeric>
@@ -15,6 +17,7 @@
 #include <set>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "engine/base/clock.h"
@@ -329,6 +332,36 @@ TEST_F(MetricsTest, PagesWorkBeforeTheModelAndAfterTheEngine) {
   EXPECT_EQ(page.at("cadre_ready"), 1.0);
   EXPECT_EQ(page.at("cadre_draining"), 1.0);
   EXPECT_EQ(page.at("cadre_stream_outbox_bytes"), 200.0);
+}
+
+TEST_F(MetricsTest, CountingGoesOnWhilePagesAreRendered) {
+  constexpr int kEvents = 2000;
+  Serve(2, 4, 2, ExpertMatrixPlacement::kAuto);
+  std::atomic<bool> done = false;
+  std::thread scraper([&] {
+    double received = 0.0;
+    while (!done) {
+      const std::map<std::string, double> page = Parse(metrics_->RenderDefaultPage());
+      EXPECT_GE(page.at("cadre_requests_received_total"), Sum(page, "cadre_requests_rejected_total"));
+      EXPECT_GE(page.at("cadre_requests_received_total"), received);
+      received = page.at("cadre_requests_received_total");
+    }
+  });
+  for (int i = 0; i < kEvents; ++i) {
+    metrics_->OnReceived();
+    metrics_->OnRejected(RejectReason::kQueueFull);
+    metrics_->OnStep({.duration = absl::Milliseconds(1), .num_sequences = 1, .decode_tokens = 1});
+    metrics_->AddOutboxBytes(1);
+    stats_->Record(MakeStep(2, 4, 2, 3, 1));
+  }
+  metrics_->ClearSources();
+  done = true;
+  scraper.join();
+  const std::map<std::string, double> page = Parse(metrics_->RenderDefaultPage());
+  EXPECT_EQ(page.at("cadre_requests_received_total"), kEvents);
+  EXPECT_EQ(page.at("cadre_step_tokens_count"), kEvents);
+  EXPECT_EQ(page.at("cadre_stream_outbox_bytes"), kEvents);
+  EXPECT_EQ(Sum(page, "cadre_expert_assignments_total"), kEvents * 3.0 * 2 * 2);
 }
 
 TEST_F(MetricsTest, AStalledEngineIsTold) {

@@ -1,12 +1,11 @@
 // Statistics, models, health, ports and draining, through a real channel.
 #include <gmock/gmock.h>
-#include <grpcpp/impl/codegen/client_unary_call.h>
-#include <grpcpp/support/byte_buffer.h>
 #include <gtest/gtest.h>
 
 #include <numeric>
 #include <thread>
 
+#include "grpc/health/v1/health.grpc.pb.h"
 #include "tests/server/in_process_server.h"
 
 namespace cadre {
@@ -14,21 +13,18 @@ namespace {
 
 using ::testing::HasSubstr;
 
-// grpc.health.v1.Health/Check by hand: a string field in, an enum field out. 1 SERVING, 2 NOT_SERVING, -1 an error.
-int HealthOf(InProcessServer& server, const std::string& name) {
-  std::string bytes;
-  if (!name.empty()) bytes = std::string("\x0a") + static_cast<char>(name.size()) + name;
-  const grpc::Slice slice(bytes);
-  const grpc::ByteBuffer request(&slice, 1);
-  grpc::ByteBuffer response;
+constexpr auto kServing = grpc::health::v1::HealthCheckResponse::SERVING;
+constexpr auto kNotServing = grpc::health::v1::HealthCheckResponse::NOT_SERVING;
+constexpr auto kUnknown = grpc::health::v1::HealthCheckResponse::SERVICE_UNKNOWN;
+
+grpc::health::v1::HealthCheckResponse::ServingStatus HealthOf(InProcessServer& server, const std::string& name) {
+  auto stub = grpc::health::v1::Health::NewStub(server.channel());
+  grpc::health::v1::HealthCheckRequest request;
+  request.set_service(name);
+  grpc::health::v1::HealthCheckResponse response;
   grpc::ClientContext context;
-  const grpc::internal::RpcMethod check("/grpc.health.v1.Health/Check", grpc::internal::RpcMethod::NORMAL_RPC);
-  const grpc::Status status = grpc::internal::BlockingUnaryCall<grpc::ByteBuffer, grpc::ByteBuffer>(
-      server.channel().get(), check, &context, request, &response);
-  if (!status.ok()) return -1;
-  grpc::Slice answer;
-  if (!response.DumpToSingleSlice(&answer).ok() || answer.size() != 2) return 0;
-  return answer.begin()[1];
+  const grpc::Status status = stub->Check(&context, request, &response);
+  return status.ok() ? response.status() : grpc::health::v1::HealthCheckResponse::SERVICE_UNKNOWN;
 }
 
 int64_t Sum(const google::protobuf::RepeatedField<int64_t>& values) {
@@ -167,11 +163,11 @@ TEST(HealthTest, FollowsReadinessFromTheFirstMoment) {
   InProcessServer server(InProcessServer::Config("sim"), /*load=*/false);
   const std::vector<std::string> names = {"", "readiness", "cadre.v1.GenerationService", "cadre.v1.ExpertService",
                                           "cadre.v1.ModelService"};
-  for (const std::string& name : names) EXPECT_EQ(HealthOf(server, name), 2) << name;
-  EXPECT_EQ(HealthOf(server, "liveness"), 1);
-  EXPECT_EQ(HealthOf(server, "nobody"), -1);
+  for (const std::string& name : names) EXPECT_EQ(HealthOf(server, name), kNotServing) << name;
+  EXPECT_EQ(HealthOf(server, "liveness"), kServing);
+  EXPECT_EQ(HealthOf(server, "nobody"), kUnknown);
   server.Load();
-  for (const std::string& name : names) EXPECT_EQ(HealthOf(server, name), 1) << name;
+  for (const std::string& name : names) EXPECT_EQ(HealthOf(server, name), kServing) << name;
 
   Lifecycle lifecycle = server.MakeLifecycle({.drain_timeout = absl::ZeroDuration()});
   std::atomic<bool> stop{false};
@@ -182,8 +178,25 @@ TEST(HealthTest, FollowsReadinessFromTheFirstMoment) {
   lifecycle.RunUntilSignal(stop);
   stopper.join();
   lifecycle.Drain();
-  for (const std::string& name : names) EXPECT_EQ(HealthOf(server, name), 2) << name;
-  EXPECT_EQ(HealthOf(server, "liveness"), 1);
+  for (const std::string& name : names) EXPECT_EQ(HealthOf(server, name), kNotServing) << name;
+  EXPECT_EQ(HealthOf(server, "liveness"), kServing);
+}
+
+TEST(HealthTest, AStuckEngineIsNeitherReadyNorLive) {
+  InProcessServer server("sim:step_ms=1500");
+  Lifecycle lifecycle = server.MakeLifecycle({.stall_timeout = absl::Milliseconds(200)});
+  std::atomic<bool> stop{false};
+  std::thread watch([&] { lifecycle.RunUntilSignal(stop); });
+  ASSERT_TRUE(Eventually([&] { return lifecycle.is_ready(); }));
+  std::thread client([&] { EXPECT_TRUE(Generate(server, IdsRequest({1}, 1)).status.ok()); });
+  EXPECT_TRUE(Eventually(
+      [&] { return HealthOf(server, "readiness") == kNotServing && HealthOf(server, "liveness") == kNotServing; }));
+  EXPECT_TRUE(lifecycle.is_stalled());
+  client.join();
+  EXPECT_TRUE(Eventually(
+      [&] { return HealthOf(server, "readiness") == kServing && HealthOf(server, "liveness") == kServing; }));
+  stop = true;
+  watch.join();
 }
 
 TEST(DrainTest, AcceptedRequestsFinishAndNewOnesAreSentElsewhere) {
@@ -216,6 +229,7 @@ TEST(DrainTest, WhatStillRunsAfterTheTimeoutEndsWithUnavailable) {
   ASSERT_TRUE(reader->Read(&event));
   Lifecycle lifecycle = server.MakeLifecycle({.drain_timeout = absl::Milliseconds(100)});
   lifecycle.Drain();
+  server.host().Stop();
   while (reader->Read(&event)) {
   }
   const grpc::Status status = reader->Finish();
@@ -225,6 +239,12 @@ TEST(DrainTest, WhatStillRunsAfterTheTimeoutEndsWithUnavailable) {
 
 TEST(DrainTest, WatchersDoNotHoldTheEndUp) {
   auto server = std::make_unique<InProcessServer>("sim");
+  grpc::ClientContext health_context;
+  grpc::health::v1::HealthCheckRequest health_request;
+  auto health = grpc::health::v1::Health::NewStub(server->channel());
+  auto health_reader = health->Watch(&health_context, health_request);
+  grpc::health::v1::HealthCheckResponse health_message;
+  ASSERT_TRUE(health_reader->Read(&health_message));
   grpc::ClientContext context;
   v1::WatchExpertStatsRequest request;
   request.mutable_interval()->set_seconds(3600);
@@ -236,6 +256,9 @@ TEST(DrainTest, WatchersDoNotHoldTheEndUp) {
   EXPECT_LT(absl::Now() - start, absl::Seconds(2));
   EXPECT_FALSE(reader->Read(&message));
   EXPECT_FALSE(reader->Finish().ok());
+  while (health_reader->Read(&health_message)) {
+  }
+  EXPECT_FALSE(health_reader->Finish().ok());
 }
 
 TEST(PortTest, ATakenPortIsRefusedWithItsReason) {
