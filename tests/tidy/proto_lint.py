@@ -35,8 +35,9 @@ def load(proto_root):
     """The files below `proto_root` as protoc describes them, comments included."""
     names = sorted(str(p.relative_to(proto_root)) for p in proto_root.rglob("*.proto"))
     with tempfile.NamedTemporaryFile() as out:
-        subprocess.run(["protoc", f"-I{proto_root}", f"--descriptor_set_out={out.name}", "--include_source_info", *names],
-                       check=True)
+        subprocess.run(
+            ["protoc", f"-I{proto_root}", f"--descriptor_set_out={out.name}", "--include_source_info", *names],
+            check=True)
         return descriptor_pb2.FileDescriptorSet.FromString(pathlib.Path(out.name).read_bytes()).file
 
 
