@@ -116,6 +116,11 @@ std::string DescribePosition(std::string_view text, std::size_t position) {
 }  // namespace
 
 absl::StatusOr<json> ParseJson(std::string_view text, std::string_view what, int max_depth) {
+  // The library takes a zero byte for the end of the text and would not look at what follows.
+  if (const std::size_t zero = text.find('\0'); zero != std::string_view::npos) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(std::string(what), ": invalid JSON at ", DescribePosition(text, zero + 1)));
+  }
   DocumentBuilder builder(max_depth);
   if (json::sax_parse(text.begin(), text.end(), &builder, json::input_format_t::json, /*strict=*/true)) {
     return builder.TakeDocument();

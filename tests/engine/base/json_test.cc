@@ -35,6 +35,7 @@ TEST(JsonTest, AcceptsAnyValueAtTheRoot) {
 
 TEST(JsonTest, SyntaxErrorsNameTheFileAndThePosition) {
   EXPECT_EQ(ErrorOf("{\n  \"a\": ?\n}"), "file.json: invalid JSON at line 2, byte 8");
+  EXPECT_EQ(ErrorOf(std::string_view("{}\0{}", 5)), "file.json: invalid JSON at line 1, byte 3");
   for (const std::string_view text : {"", "{", "[1,]", "{\"a\":1,}", "{'a':1}", "nul", "1 2", "01", "\"\\ud800\"",
                                       "NaN", "1e999", "\"\x80\"", "\"a\nb\"", "{1:2}", "]"}) {
     EXPECT_NE(ErrorOf(text).find("file.json: invalid JSON at line "), std::string::npos) << text;
