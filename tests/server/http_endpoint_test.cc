@@ -259,7 +259,9 @@ TEST_F(HttpEndpointTest, SlowReadersEndAndDelayNobody) {
 }
 
 TEST_F(HttpEndpointTest, AnswersThatNobodyReadsAreBounded) {
-  Start();
+  HttpEndpointOptions options;
+  options.write_timeout = absl::Seconds(60);
+  Start(options);
   std::vector<Client> slow;
   for (int i = 0; i < 8; ++i) {  // 128 MiB, of which 64 MiB are allowed
     slow.push_back(Connect());
@@ -267,8 +269,8 @@ TEST_F(HttpEndpointTest, AnswersThatNobodyReadsAreBounded) {
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
   EXPECT_THAT(Ask(Get("/metrics")), HasSubstr("up 1"));
-  EXPECT_LT(slow.front().ReadAnswer().size(), size_t{16 << 20});
-  EXPECT_GT(slow.back().ReadAnswer().size(), size_t{16 << 20});
+  EXPECT_LT(slow.front().ReadAnswer(absl::Seconds(60)).size(), size_t{16 << 20});
+  EXPECT_GT(slow.back().ReadAnswer(absl::Seconds(60)).size(), size_t{16 << 20});
 }
 
 TEST_F(HttpEndpointTest, EndsWithConnectionsOpen) {

@@ -9,7 +9,6 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <limits>
 #include <map>
 #include <memory>
 #include <numeric>
@@ -21,7 +20,6 @@
 #include <vector>
 
 #include "engine/base/clock.h"
-#include "server/metric_page.h"
 
 namespace cadre {
 namespace {
@@ -396,21 +394,6 @@ TEST_F(MetricsTest, TheProcessIsDescribed) {
   const double age = absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch()) - page.at("process_start_time_seconds");
   EXPECT_GT(age, -2.0);
   EXPECT_LT(age, 600.0);
-}
-
-TEST(MetricPageTest, LabelValuesAreEscapedAndNumbersAreExact) {
-  MetricPage page;
-  page.Begin(metric::kModelInfo);
-  page.Sample({{"model", "a\"b\\c\nd"}}, int64_t{9007199254740993});
-  page.Sample({{"model", "x"}}, 0.1);
-  page.Sample({{"model", "y"}}, std::numeric_limits<double>::infinity());
-  page.Sample({{"model", "z"}}, std::numeric_limits<double>::quiet_NaN());
-  EXPECT_EQ(std::move(page).Take(), std::string("# HELP cadre_model_info ") + metric::kModelInfo.help +
-                                        "\n# TYPE cadre_model_info gauge\n"
-                                        "cadre_model_info{model=\"a\\\"b\\\\c\\nd\"} 9007199254740993\n"
-                                        "cadre_model_info{model=\"x\"} 0.1\n"
-                                        "cadre_model_info{model=\"y\"} +Inf\n"
-                                        "cadre_model_info{model=\"z\"} NaN\n");
 }
 
 // docs/metrics.md names every metric that is exported, and none that is not.
