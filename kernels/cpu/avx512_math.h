@@ -52,6 +52,31 @@ inline __m128 SumLanes(__m512 a, __m512 b, __m512 c, __m512 d) {
   return _mm512_castps512_ps128(_mm512_permutexvar_ps(every_fourth, sums));
 }
 
+// rows[i] lane j becomes rows[j] lane i.
+inline void Transpose(__m512* rows) {
+  __m512 t[16];
+  for (int i = 0; i < 16; i += 4) {
+    const __m512 a = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
+    const __m512 b = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
+    const __m512 c = _mm512_unpacklo_ps(rows[i + 2], rows[i + 3]);
+    const __m512 d = _mm512_unpackhi_ps(rows[i + 2], rows[i + 3]);
+    t[i] = _mm512_shuffle_ps(a, c, 0x44);
+    t[i + 1] = _mm512_shuffle_ps(a, c, 0xEE);
+    t[i + 2] = _mm512_shuffle_ps(b, d, 0x44);
+    t[i + 3] = _mm512_shuffle_ps(b, d, 0xEE);
+  }
+  for (int i = 0; i < 4; ++i) {
+    const __m512 a = _mm512_shuffle_f32x4(t[i], t[i + 4], 0x88);
+    const __m512 b = _mm512_shuffle_f32x4(t[i], t[i + 4], 0xDD);
+    const __m512 c = _mm512_shuffle_f32x4(t[i + 8], t[i + 12], 0x88);
+    const __m512 d = _mm512_shuffle_f32x4(t[i + 8], t[i + 12], 0xDD);
+    rows[i] = _mm512_shuffle_f32x4(a, c, 0x88);
+    rows[i + 4] = _mm512_shuffle_f32x4(b, d, 0x88);
+    rows[i + 8] = _mm512_shuffle_f32x4(a, c, 0xDD);
+    rows[i + 12] = _mm512_shuffle_f32x4(b, d, 0xDD);
+  }
+}
+
 }  // namespace
 }  // namespace cadre
 

@@ -2,6 +2,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 namespace cadre {
@@ -36,9 +38,39 @@ bool HasAvx512Bf16() {
   return HasBit(a, 5);
 }
 
+// AMX with bfloat16, and the operating system's permission to use its 8 KiB of state, which must be asked for once in a
+// process before the first tile instruction.
+bool HasAmxBf16() {
+  if (!HasAvx512Bf16()) return false;
+  constexpr uint64_t kTileState = uint64_t{3} << 17;
+  if ((EnabledState() & kTileState) != kTileState) return false;
+  uint32_t a = 0;
+  uint32_t b = 0;
+  uint32_t c = 0;
+  uint32_t d = 0;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || !HasBit(d, 22) || !HasBit(d, 24)) return false;
+  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr long kTileData = 18;
+  static const bool is_permitted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return is_permitted;
+}
+
+const CpuKernels* Avx512Kernels() { return HasAvx512Bf16() ? &kAvx512Kernels : nullptr; }
+
+const CpuKernels* AmxKernels() {
+  static const CpuKernels kernels = [] {
+    CpuKernels amx = kAvx512Kernels;
+    amx.name = "amx-bf16";
+    amx.bf16 = kAmxBf16Matmul;
+    return amx;
+  }();
+  return HasAmxBf16() ? &kernels : nullptr;
+}
+
 #else
 
-bool HasAvx512Bf16() { return false; }
+const CpuKernels* Avx512Kernels() { return nullptr; }
+const CpuKernels* AmxKernels() { return nullptr; }
 
 #endif
 
@@ -61,12 +93,9 @@ const CpuKernels* FindCpuKernels(CpuIsa isa) {
     case CpuIsa::kPortable:
       return &kPortableKernels;
     case CpuIsa::kAvx512Bf16:
-#if defined(__x86_64__)
-      if (HasAvx512Bf16()) return &kAvx512Kernels;
-#endif
-      return nullptr;
+      return Avx512Kernels();
     case CpuIsa::kAmxBf16:
-      return nullptr;
+      return AmxKernels();
   }
   return nullptr;
 }

@@ -93,6 +93,8 @@ int64_t AttentionScratchAvx512(int64_t head_dim, int64_t num_heads, int64_t max_
 void AttentionAvx512(const AttentionTask& task, float* scratch);
 
 extern const CpuKernels kAvx512Kernels;
+// Replaces kAvx512Kernels.bf16 where the machine has AMX.
+extern const MatmulKernels kAmxBf16Matmul;
 #endif
 
 }  // namespace cadre

@@ -2,6 +2,7 @@
 #ifndef CADRE_TESTS_KERNELS_OP_TEST_H_
 #define CADRE_TESTS_KERNELS_OP_TEST_H_
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -15,6 +16,7 @@
 #include "kernels/cpu/cpu_device.h"
 #include "kernels/device.h"
 #include "kernels/ops.h"
+#include "tests/kernels/emulated_amx.h"
 
 namespace cadre {
 
@@ -42,7 +44,25 @@ struct Tensor {
   double operator()(int64_t i) const { return values[static_cast<size_t>(i)]; }
 };
 
+inline bool IsSupported(CpuIsa isa) {
+  const std::vector<CpuIsa> isas = SupportedCpuIsas();
+  return std::find(isas.begin(), isas.end(), isa) != isas.end();
+}
+
+// Those of this machine, and AMX under emulation where only its tiles are missing.
+inline std::vector<CpuIsa> TestIsas() {
+  std::vector<CpuIsa> isas = SupportedCpuIsas();
+#if defined(__x86_64__)
+  if (isas.back() == CpuIsa::kAvx512Bf16) isas.push_back(CpuIsa::kAmxBf16);
+#endif
+  return isas;
+}
+
+// A device for one of TestIsas().
 inline std::unique_ptr<Device> MakeDevice(CpuIsa isa, int num_threads) {
+#if defined(__x86_64__)
+  if (isa == CpuIsa::kAmxBf16 && !IsSupported(isa)) return MakeEmulatedAmxDevice(num_threads);
+#endif
   absl::StatusOr<std::unique_ptr<Device>> device = CreateCpuDevice({.num_threads = num_threads, .isa = isa});
   EXPECT_TRUE(device.ok()) << device.status().ToString();
   return *std::move(device);
@@ -131,7 +151,7 @@ class Tensors {
   std::mt19937 random_;
 };
 
-// Runs over every instruction set of this machine, with two threads.
+// Runs over all of TestIsas(), with two threads.
 class OpTest : public ::testing::TestWithParam<CpuIsa> {
  protected:
   OpTest() : device_(MakeDevice(GetParam(), 2)), tensors_(*device_, 17) {
@@ -141,11 +161,11 @@ class OpTest : public ::testing::TestWithParam<CpuIsa> {
   Ops& ops() { return device_->ops(); }
   Tensors& tensors() { return tensors_; }
 
-  // Terms that an output of a product adds up one after another, for error bounds: the accumulators are as many as
-  // lanes (16), or one.
+  // Roundings that one term of a product can meet, for error bounds: with 16 lanes, the terms of a lane; with AMX, the
+  // steps of 32 inputs and the 16 pairs within a step.
   static double ChainLength(int64_t k) {
-    const double chain = GetParam() == CpuIsa::kAmxBf16 ? static_cast<double>(k) : static_cast<double>(k) / 16.0;
-    return chain + 8.0;
+    const double terms = static_cast<double>(k);
+    return GetParam() == CpuIsa::kAmxBf16 ? std::max(terms / 16.0, terms / 32.0 + 16.0) + 8.0 : terms / 16.0 + 8.0;
   }
 
  private:
@@ -160,7 +180,7 @@ inline std::string IsaTestName(const ::testing::TestParamInfo<CpuIsa>& info) {
 }
 
 #define CADRE_INSTANTIATE_OP_TEST(suite) \
-  INSTANTIATE_TEST_SUITE_P(AllIsas, suite, ::testing::ValuesIn(SupportedCpuIsas()), IsaTestName)
+  INSTANTIATE_TEST_SUITE_P(AllIsas, suite, ::testing::ValuesIn(TestIsas()), IsaTestName)
 
 inline constexpr DType kWeightTypes[] = {DType::kF32, DType::kBF16, DType::kF16};
 
