@@ -6,7 +6,8 @@
 //   qwen3_moe   softmax, kSum iff norm_topk_prob (file: true)  q/k norm per head, H*d != D          -
 //   mixtral     softmax, kSum always                           sliding window if given              -
 //
-// olmoe and qwen3_moe have biases on q, k, v and o iff `attention_bias`; qwen3_moe has a window iff `use_sliding_window`.
+// olmoe and qwen3_moe have biases on q, k, v and o iff `attention_bias`; qwen3_moe has a window iff
+// `use_sliding_window`.
 #ifndef CADRE_ENGINE_MODEL_MODEL_CONFIG_H_
 #define CADRE_ENGINE_MODEL_MODEL_CONFIG_H_
 
@@ -34,8 +35,8 @@ inline constexpr int64_t kMaxFfnSize = int64_t{1} << 20;
 inline constexpr int64_t kMaxVocabSize = int64_t{1} << 24;
 inline constexpr int64_t kMaxPositionEmbeddings = int64_t{1} << 27;
 inline constexpr int64_t kMaxExpertsPerLayer = 4096;
-inline constexpr int64_t kMaxExperts = int64_t{1} << 18;      // num_layers * num_experts
-inline constexpr int64_t kMaxParameters = int64_t{1} << 44;   // of the whole model
+inline constexpr int64_t kMaxExperts = int64_t{1} << 18;     // num_layers * num_experts
+inline constexpr int64_t kMaxParameters = int64_t{1} << 44;  // of the whole model
 
 enum class ModelFamily { kOlmoe, kQwen2Moe, kQwen3Moe, kMixtral };
 std::string_view ModelFamilyName(ModelFamily family);  // the `model_type` of config.json
@@ -78,8 +79,8 @@ struct ModelConfig {
 };
 
 // Values of generation_config.json: what a request gets for fields that it leaves unset. A file that says `do_sample`
-// false is greedy whatever else it says, as in transformers. A file that does not say gets the values in it, as in vLLM:
-// transformers would be greedy then, but a server is asked for text more often than for the most likely text.
+// false is greedy whatever else it says, as in transformers. A file that does not say gets the values in it, as in
+// vLLM: transformers would be greedy then, but a server is asked for text more often than for the most likely text.
 // Fields that requests do not have (repetition_penalty, num_beams, ...) are not read.
 struct GenerationDefaults {
   std::vector<int32_t> eos_token_ids;  // from generation_config.json, else config.json
@@ -97,8 +98,8 @@ absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json);
 absl::StatusOr<GenerationDefaults> ParseGenerationDefaults(std::string_view generation_json,
                                                            std::string_view config_json);
 
-// The same for model_dir/config.json (required: NOT_FOUND) and model_dir/generation_config.json (optional). A file above
-// kMaxConfigBytes is refused unread.
+// The same for model_dir/config.json (required: NOT_FOUND) and model_dir/generation_config.json (optional). A file
+// above kMaxConfigBytes is refused unread.
 absl::StatusOr<ModelConfig> LoadModelConfig(const std::filesystem::path& model_dir);
 absl::StatusOr<GenerationDefaults> LoadGenerationDefaults(const std::filesystem::path& model_dir);
 
