@@ -1,4 +1,6 @@
 // Linear against double precision, over dtypes and the awkward sizes of every blocking factor.
+#include <sys/mman.h>
+
 #include <cmath>
 #include <cstdint>
 
@@ -80,6 +82,42 @@ TEST_P(LinearTest, ReadsOnlyItsOwnWeights) {
     ops().Linear(out.view, x.view, w.view, ConstView(), false);
     for (const int64_t i : {0, 2, 3, 5}) EXPECT_TRUE(std::isfinite(out.view.data<float>()[i])) << DTypeName(dtype);
     for (const int64_t i : {1, 4}) EXPECT_FALSE(std::isfinite(out.view.data<float>()[i])) << DTypeName(dtype);
+  }
+}
+
+// Memory that ends where the next page may not be touched.
+class GuardedMemory {
+ public:
+  explicit GuardedMemory(size_t size_bytes) : size_(size_bytes) {
+    mapped_ = (size_ + kPage - 1) / kPage * kPage + kPage;
+    base_ = static_cast<std::byte*>(mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    EXPECT_NE(static_cast<void*>(base_), MAP_FAILED);
+    EXPECT_EQ(mprotect(base_ + mapped_ - kPage, kPage, PROT_NONE), 0);
+  }
+  ~GuardedMemory() { munmap(base_, mapped_); }
+
+  std::byte* data() const { return base_ + mapped_ - kPage - size_; }
+
+ private:
+  static constexpr size_t kPage = 4096;
+  size_t size_;
+  size_t mapped_;
+  std::byte* base_;
+};
+
+TEST_P(LinearTest, ReadsNothingBehindTheWeights) {
+  for (const DType dtype : kWeightTypes) {
+    for (const int64_t n : {1, 3, 16, 19, 33}) {
+      for (const int64_t k : {5, 21, 32, 50}) {
+        const GuardedMemory memory(static_cast<size_t>(n * k) * DTypeBytes(dtype));
+        for (const int64_t t : {1, 7}) {
+          const Tensor x = tensors().Random(DType::kF32, {t, k});
+          const Tensor out = tensors().Random(DType::kF32, {t, n});
+          ops().Linear(out.view, x.view, View(memory.data(), dtype, {n, k}), ConstView(), false);
+          for (int64_t i = 0; i < t * n; ++i) ASSERT_EQ(out.view.data<float>()[i], 0.0f);
+        }
+      }
+    }
   }
 }
 
