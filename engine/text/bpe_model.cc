@@ -16,7 +16,9 @@ namespace {
 
 constexpr int kNoSymbol = -1;
 constexpr std::int32_t kNoSlot = -1;
+constexpr std::int32_t kNoId = -1;
 constexpr int kNumBytes = 256;
+constexpr char32_t kNumTabledCodePoints = 0x800;
 
 absl::Status CheckType(const JsonFields& fields) {
   CADRE_ASSIGN_OR_RETURN(const std::optional<std::string_view> type, fields.OptionalString("type"));
@@ -75,6 +77,11 @@ absl::StatusOr<BpeModel> BpeModel::Parse(const nlohmann::json& json, const std::
   CADRE_RETURN_IF_ERROR(model.ParseVocab(*vocab, where));
   CADRE_ASSIGN_OR_RETURN(const nlohmann::json* merges, fields.Require("merges"));
   CADRE_RETURN_IF_ERROR(model.ParseMerges(*merges, where));
+  for (char32_t c = 0; c < kNumTabledCodePoints; ++c) {
+    std::string character;
+    AppendCodePoint(c, &character);
+    model.id_of_code_point_.push_back(model.TokenToId(character).value_or(kNoId));
+  }
   for (int byte = 0; byte < kNumBytes; ++byte) {
     model.fallback_ids_.push_back(model.TokenToId(absl::StrFormat("<0x%02X>", byte)));
   }
@@ -164,6 +171,12 @@ std::optional<std::string_view> BpeModel::IdToToken(std::int32_t id) const {
   return tokens_[static_cast<std::size_t>(slot)];
 }
 
+std::optional<std::int32_t> BpeModel::CharacterToId(char32_t code_point, std::string_view character) const {
+  if (code_point >= kNumTabledCodePoints) return TokenToId(character);
+  const std::int32_t id = id_of_code_point_[code_point];
+  return id == kNoId ? std::nullopt : std::optional<std::int32_t>(id);
+}
+
 bool BpeModel::AppendFallbackBytes(std::string_view character, std::vector<Symbol>* symbols) const {
   const std::size_t size_before = symbols->size();
   for (const char byte : character) {
@@ -184,16 +197,18 @@ absl::Status BpeModel::AppendSymbols(std::string_view piece, std::vector<Symbol>
   std::string decorated;
   for (std::size_t position = 0; position < piece.size();) {
     const std::size_t begin = position;
-    NextCodePoint(piece, &position);
+    const char32_t code_point = NextCodePoint(piece, &position);
     std::string_view character = piece.substr(begin, position - begin);
     const bool has_prefix = begin > 0 && !continuing_subword_prefix_.empty();
     const bool has_suffix = position == piece.size() && !end_of_word_suffix_.empty();
-    if (has_prefix || has_suffix) {
+    const bool is_decorated = has_prefix || has_suffix;
+    if (is_decorated) {
       decorated = absl::StrCat(has_prefix ? continuing_subword_prefix_ : "", ToAbsl(character),
                                has_suffix ? end_of_word_suffix_ : "");
       character = decorated;
     }
-    if (const std::optional<std::int32_t> id = TokenToId(character); id.has_value()) {
+    const std::optional<std::int32_t> id = is_decorated ? TokenToId(character) : CharacterToId(code_point, character);
+    if (id.has_value()) {
       if (waiting_unk.has_value()) push(*std::exchange(waiting_unk, std::nullopt));
       push(*id);
       continue;

@@ -52,12 +52,16 @@ class BpeModel {
   absl::Status ParseMerges(const nlohmann::json& merges, const std::string& where);
   absl::Status AddMerge(std::string_view left, std::string_view right, std::uint32_t rank, const std::string& where);
   absl::Status AppendSymbols(std::string_view piece, std::vector<Symbol>* symbols) const;
+  std::optional<std::int32_t> CharacterToId(char32_t code_point, std::string_view character) const;
   bool AppendFallbackBytes(std::string_view character, std::vector<Symbol>* symbols) const;
   void MergeSymbols(std::vector<Symbol>* symbols) const;
 
   absl::flat_hash_map<std::string, std::int32_t> vocab_;
   std::vector<std::string> tokens_;       // by slot, the order in which the file lists them
   std::vector<std::int32_t> slot_of_id_;  // -1 where the ids have a gap
+  // Ids of the tokens that are one character, for the first code points: the byte alphabet and most alphabets of
+  // letters.
+  std::vector<std::int32_t> id_of_code_point_;
   absl::flat_hash_map<Pair, Merge> merges_;
   std::optional<std::string> unk_token_;
   std::string continuing_subword_prefix_;
