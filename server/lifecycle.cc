@@ -4,9 +4,8 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
-#include <cstring>
-
 #include "server/exit_codes.h"
+#include "server/logging.h"
 
 namespace cadre {
 namespace {
@@ -15,7 +14,7 @@ constexpr absl::Duration kTick = absl::Milliseconds(100);
 constexpr absl::Duration kProgressInterval = absl::Seconds(1);
 
 [[noreturn]] void EndAtOnce(int exit_code, const char* why) {
-  [[maybe_unused]] const ssize_t ignored = write(STDERR_FILENO, why, std::strlen(why));
+  WriteToStderr(why, absl::ZeroDuration());
   _exit(exit_code);
 }
 

@@ -26,7 +26,7 @@ namespace {
 constexpr size_t kQueueLines = 8192;
 // A write of at most this size to a pipe that is ready does not block (POSIX: PIPE_BUF).
 constexpr size_t kAtomicWriteBytes = 4096;
-constexpr int kPatienceMs = 100;
+constexpr absl::Duration kPatience = absl::Milliseconds(100);
 
 // Unlike spdlog's own, never blocks on a pipe that nobody empties.
 class StderrSink final : public spdlog::sinks::base_sink<std::mutex> {
@@ -40,16 +40,8 @@ class StderrSink final : public spdlog::sinks::base_sink<std::mutex> {
   void flush_() override {}
 
  private:
-  bool Write(std::string_view text) {
-    while (!text.empty()) {
-      pollfd ready = {.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
-      if (poll(&ready, 1, kPatienceMs) != 1 || (ready.revents & POLLOUT) == 0) return false;
-      const ssize_t written = write(STDERR_FILENO, text.data(), std::min(text.size(), kAtomicWriteBytes));
-      if (written <= 0) return false;
-      text.remove_prefix(static_cast<size_t>(written));
-    }
-    return true;
-  }
+  // Waits for a reader that is slow, but only once for one that is gone.
+  bool Write(std::string_view text) { return WriteToStderr(text, num_dropped_ > 0 ? absl::ZeroDuration() : kPatience); }
 
   int64_t num_dropped_ = 0;
 };
@@ -77,6 +69,18 @@ void LogProtobufMessage(google::protobuf::LogLevel, const char*, int, const std:
 }
 
 }  // namespace
+
+bool WriteToStderr(std::string_view text, absl::Duration patience) {
+  const int patience_ms = static_cast<int>(absl::ToInt64Milliseconds(patience));
+  while (!text.empty()) {
+    pollfd ready = {.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
+    if (poll(&ready, 1, patience_ms) != 1 || (ready.revents & POLLOUT) == 0) return false;
+    const ssize_t written = write(STDERR_FILENO, text.data(), std::min(text.size(), kAtomicWriteBytes));
+    if (written <= 0) return false;
+    text.remove_prefix(static_cast<size_t>(written));
+  }
+  return true;
+}
 
 std::unique_ptr<spdlog::formatter> MakeJsonFormatter() { return std::make_unique<JsonFormatter>(); }
 

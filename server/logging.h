@@ -7,6 +7,9 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
+
+#include "absl/time/time.h"
 
 namespace cadre {
 
@@ -21,6 +24,9 @@ void StartLogging(const LogOptions& options);
 
 // Writes what is queued, waiting at most a moment for a stderr that is not read.
 void StopLogging();
+
+// Writes past the log. False when stderr took not all of it: nobody reads it, and `patience` passed.
+bool WriteToStderr(std::string_view text, absl::Duration patience);
 
 // {"time":"2026-01-31T12:00:00.123Z","level":"info","message":"..."} and a new line.
 std::unique_ptr<spdlog::formatter> MakeJsonFormatter();
