@@ -22,9 +22,11 @@
 #define CADRE_ASSIGN_OR_RETURN(lhs, expr) \
   CADRE_ASSIGN_OR_RETURN_IMPL_(CADRE_MACRO_CONCAT_(cadre_status_or_, __LINE__), lhs, expr)
 
+// NOLINTBEGIN(bugprone-macro-parentheses): `lhs` may be a declaration.
 #define CADRE_ASSIGN_OR_RETURN_IMPL_(status_or, lhs, expr)   \
   auto status_or = (expr);                                   \
   if (!status_or.ok()) return std::move(status_or).status(); \
   lhs = *std::move(status_or)
+// NOLINTEND(bugprone-macro-parentheses)
 
 #endif  // CADRE_ENGINE_BASE_STATUS_MACROS_H_
