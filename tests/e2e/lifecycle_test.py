@@ -23,7 +23,8 @@ def long_request(tokens=400):
 
 
 def run_server(*flags, timeout=20):
-    return subprocess.run([str(BIN / "cadre-server"), *map(str, flags)], capture_output=True, text=True, timeout=timeout)
+    command = [str(BIN / "cadre-server"), *map(str, flags)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout)
 
 
 class LifecycleTest(unittest.TestCase):
@@ -139,8 +140,8 @@ class LifecycleTest(unittest.TestCase):
 
     def test_flags_come_from_the_environment_and_logs_can_be_json(self):
         with Server(env={"CADRE_SERVED_MODEL_NAME": "toy", "CADRE_LOG_FORMAT": "json"}) as server:
-            self.assertEqual(Completion(server.generation.Generate(request("a", max_tokens=1), timeout=10)).started.model,
-                             "toy")
+            answer = Completion(server.generation.Generate(request("a", max_tokens=1), timeout=10))
+            self.assertEqual(answer.started.model, "toy")
             server.stop()
             lines = [line for line in server.log_text().splitlines() if line.strip()]
             self.assertTrue(lines)

@@ -4,8 +4,8 @@
   make_tokenizers.py              trains the small tokenizers under tests/golden/tokenizers/ and records what they do
   make_tokenizers.py --cases DIR  records what the tokenizer in DIR (tokenizer.json) does, in DIR/cases.jsonl
 
-tests/golden/tokenizers/README.md describes the files. Training gives the same files every time, except for word_prefix and
-word_suffix: with these options the trainer breaks ties by chance, and every outcome serves as well.
+tests/golden/tokenizers/README.md describes the files. Training gives the same files every time, except for word_prefix
+and word_suffix: with these options the trainer breaks ties by chance, and every outcome serves as well.
 """
 
 import json

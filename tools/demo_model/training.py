@@ -83,7 +83,7 @@ def make_optimizer(model):
 
 
 def train(model, tokenizer, minutes, seed, peak):
-    """Trains in place for so many minutes of wall clock, from the learning rate `peak` down; returns the number of tokens seen."""
+    """Trains in place for so many minutes of wall clock, from the learning rate `peak` down; returns tokens seen."""
     source = RowSource(tokenizer, seed)
     optimizer = make_optimizer(model)
     model.train()
