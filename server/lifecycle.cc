@@ -86,6 +86,7 @@ void Lifecycle::Watch() {
   const bool is_stalled = SeesStall(now);
   if (is_stalled != is_stalled_.exchange(is_stalled)) {
     health_->SetLive(!is_stalled);
+    if (metrics_ != nullptr) metrics_->SetStalled(is_stalled);
     if (is_stalled) {
       spdlog::error("the engine has finished no step for {}: not ready", absl::FormatDuration(options_.stall_timeout));
     } else {

@@ -65,9 +65,7 @@ class Server {
         device_(std::move(device)),
         metrics_({.version = ServerVersion(),
                   .revision = ServerRevision(),
-                  .expert_matrix = MatrixPlacement(config.metrics_experts),
-                  .stall_timeout = config.stall_timeout},
-                 clock_),
+                  .expert_matrix = MatrixPlacement(config.metrics_experts)}),
         host_(config.served_model_name, clock_, &metrics_) {}
 
   int Run() {

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <mutex>
 #include <optional>
 #include <span>
@@ -74,25 +75,15 @@ int64_t CountSampleLines(std::string_view page) {
 
 }  // namespace
 
-bool EngineStalled(const EngineSnapshot& snapshot, absl::Time now, absl::Duration timeout) {
-  if (snapshot.running_requests + snapshot.waiting_requests == 0) return false;
-  // A request that arrives at an engine long idle finds an old last step: only its own wait counts then.
-  const bool waits_long = snapshot.waiting_requests > 0 && snapshot.oldest_wait >= timeout;
-  const bool runs = snapshot.running_requests > 0 && snapshot.last_step_end != absl::InfinitePast();
-  return (waits_long || runs) && now - snapshot.last_step_end >= timeout;
-}
-
 struct Metrics::State {
-  State(MetricsOptions metrics_options, std::shared_ptr<const Clock> engine_clock)
-      : options(std::move(metrics_options)), clock(std::move(engine_clock)) {}
+  explicit State(MetricsOptions metrics_options) : options(std::move(metrics_options)) {}
 
-  void WriteServer(MetricPage& page, const EngineSnapshot& engine) const;
+  void WriteServer(MetricPage& page) const;
   EngineSnapshot TakeEngineSnapshot() const { return sources.engine ? sources.engine() : last_engine; }
   ExpertSnapshot TakeExpertSnapshot() const { return sources.experts ? sources.experts() : last_experts; }
   bool MatrixOnDefaultPage(const ServedModel& served) const;
 
   const MetricsOptions options;
-  const std::shared_ptr<const Clock> clock;
 
   // Have their own synchronization. A request is counted as rejected after it was counted as received, and pages are
   // collected in the order of registration: rejected before received keeps received >= rejected + admitted.
@@ -122,6 +113,7 @@ struct Metrics::State {
 
   std::atomic<bool> ready{false};
   std::atomic<bool> draining{false};
+  std::atomic<bool> stalled{false};
   std::atomic<double> load_progress{0.0};
   std::atomic<double> load_seconds{0.0};
   std::atomic<int64_t> outbox_bytes{0};
@@ -136,13 +128,13 @@ struct Metrics::State {
   ExpertSnapshot last_experts;
 };
 
-Metrics::Metrics(MetricsOptions options, std::shared_ptr<const Clock> clock)
-    : state_(std::make_unique<State>(std::move(options), std::move(clock))) {}
+Metrics::Metrics(MetricsOptions options) : state_(std::make_unique<State>(std::move(options))) {}
 Metrics::~Metrics() = default;
 
 void Metrics::SetLoadProgress(double ratio) { state_->load_progress = ratio; }
 void Metrics::SetReady(bool ready) { state_->ready = ready; }
 void Metrics::SetDraining(bool draining) { state_->draining = draining; }
+void Metrics::SetStalled(bool stalled) { state_->stalled = stalled; }
 void Metrics::SetLoadDuration(absl::Duration since_process_start) {
   state_->load_seconds = absl::ToDoubleSeconds(since_process_start);
 }
@@ -215,12 +207,12 @@ bool Metrics::State::MatrixOnDefaultPage(const ServedModel& served) const {
   return false;
 }
 
-void Metrics::State::WriteServer(MetricPage& page, const EngineSnapshot& engine) const {
+void Metrics::State::WriteServer(MetricPage& page) const {
   page.Begin(metric::kBuildInfo);
   page.Sample({{"version", options.version}, {"revision", options.revision}}, 1);
   page.Single(metric::kReady, ready ? 1 : 0);
   page.Single(metric::kDraining, draining ? 1 : 0);
-  page.Single(metric::kEngineStalled, EngineStalled(engine, clock->Now(), options.stall_timeout) ? 1 : 0);
+  page.Single(metric::kEngineStalled, stalled ? 1 : 0);
   page.Single(metric::kLoadProgress, load_progress.load());
   page.Single(metric::kLoadDuration, load_seconds.load());
   page.Single(metric::kOutboxBytes, outbox_bytes.load());
@@ -234,13 +226,13 @@ void Metrics::State::WriteServer(MetricPage& page, const EngineSnapshot& engine)
 }
 
 std::string Metrics::RenderDefaultPage() {
-  const absl::Time start = absl::Now();
+  const auto start = std::chrono::steady_clock::now();
   const std::lock_guard lock(state_->mutex);
   const EngineSnapshot engine = state_->TakeEngineSnapshot();
   const ExpertSnapshot experts = state_->TakeExpertSnapshot();
 
   MetricPage page;
-  state_->WriteServer(page, engine);
+  state_->WriteServer(page);
   WriteEngine(engine, page);
   WriteRoutingTotals(experts, page);
   page.Append(prometheus::TextSerializer().Serialize(state_->registry.Collect()));
@@ -253,7 +245,7 @@ std::string Metrics::RenderDefaultPage() {
     if (lines_with_layers <= kMaxDefaultSampleLines) WriteLayers(experts, model.moe_layers, page);
     if (state_->MatrixOnDefaultPage(model)) WriteExpertMatrix(experts, model.moe_layers, page);
   }
-  state_->render_seconds = absl::ToDoubleSeconds(absl::Now() - start);
+  state_->render_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return std::move(page).Take();
 }
 

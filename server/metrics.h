@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "absl/time/time.h"
-#include "engine/base/clock.h"
 #include "engine/engine.h"
 #include "engine/experts/expert_stats.h"
 
@@ -44,8 +43,6 @@ struct MetricsOptions {
   std::string version;   // of this build
   std::string revision;  // source revision of this build
   ExpertMatrixPlacement expert_matrix = ExpertMatrixPlacement::kAuto;
-  // Requests in flight and no step finished for so long: the engine counts as stalled.
-  absl::Duration stall_timeout = absl::Seconds(60);
 };
 
 // What is being served. Known once the model is loaded; constant from then on.
@@ -77,15 +74,11 @@ struct MetricsSources {
   std::function<ExpertSnapshot()> experts;  // totals since the start: counters only grow
 };
 
-// True when requests are in flight, at least one of them for `timeout`, and no step has ended for `timeout`.
-bool EngineStalled(const EngineSnapshot& snapshot, absl::Time now, absl::Duration timeout);
-
 // Thread rules: every method may be called from any thread. The On... methods never wait for a page to be rendered:
 // they add to atomics or take a histogram's own lock for some nanoseconds.
 class Metrics final : public EngineObserver {
  public:
-  // `clock` is the engine's clock.
-  Metrics(MetricsOptions options, std::shared_ptr<const Clock> clock);
+  explicit Metrics(MetricsOptions options);
   ~Metrics() override;
 
   // Life cycle of the server.
@@ -94,6 +87,7 @@ class Metrics final : public EngineObserver {
   void ClearSources();                                       // before the engine ends: pages go on with its last values
   void SetReady(bool ready);                                 // new requests are accepted
   void SetDraining(bool draining);
+  void SetStalled(bool stalled);  // requests are in flight, and no step has ended for the watchdog's time
   void SetLoadDuration(absl::Duration since_process_start);
 
   // Life of a request, told by the service. Each received request is rejected or admitted (Engine::Submit said OK; the

@@ -105,7 +105,7 @@ class InProcessServer {
  private:
   const ServerConfig config_;
   const std::shared_ptr<const Clock> clock_ = std::make_shared<MonotonicClock>();
-  Metrics metrics_{{.version = "test", .revision = "test"}, clock_};
+  Metrics metrics_{{.version = "test", .revision = "test"}};
   ModelHost host_{config_.served_model_name, clock_, &metrics_};
   WorkQueue work_queue_{64};
   std::unique_ptr<GrpcServer> grpc_;

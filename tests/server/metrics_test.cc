@@ -19,7 +19,8 @@
 #include <thread>
 #include <vector>
 
-#include "engine/base/clock.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 
 namespace cadre {
 namespace {
@@ -107,13 +108,12 @@ class MetricsTest : public ::testing::Test {
     options.version = "1.2.3";
     options.revision = "abc";
     options.expert_matrix = placement;
-    metrics_ = std::make_unique<Metrics>(options, clock_);
+    metrics_ = std::make_unique<Metrics>(options);
     stats_ = std::make_unique<ExpertStats>(layers, experts, top_k, 4096);
     metrics_->SetModel(MakeModel(layers, experts, top_k),
                        {[this] { return engine_; }, [this] { return stats_->Snapshot(); }});
   }
 
-  std::shared_ptr<FakeClock> clock_ = std::make_shared<FakeClock>(absl::FromUnixSeconds(1000));
   EngineSnapshot engine_;
   std::unique_ptr<ExpertStats> stats_;
   std::unique_ptr<Metrics> metrics_;
@@ -308,7 +308,7 @@ TEST_F(MetricsTest, TheFlagDecidesWhereTheMatrixStands) {
 }
 
 TEST_F(MetricsTest, PagesWorkBeforeTheModelAndAfterTheEngine) {
-  Metrics metrics({}, clock_);
+  Metrics metrics({});
   metrics.SetLoadProgress(0.5);
   std::map<std::string, double> page = Parse(metrics.RenderDefaultPage());
   EXPECT_EQ(page.at("cadre_ready"), 0.0);
@@ -321,6 +321,7 @@ TEST_F(MetricsTest, PagesWorkBeforeTheModelAndAfterTheEngine) {
   engine_.admitted_requests = 5;
   metrics_->SetReady(true);
   metrics_->SetDraining(true);
+  metrics_->SetStalled(true);
   metrics_->AddOutboxBytes(300);
   metrics_->AddOutboxBytes(-100);
   metrics_->ClearSources();
@@ -329,6 +330,7 @@ TEST_F(MetricsTest, PagesWorkBeforeTheModelAndAfterTheEngine) {
   EXPECT_EQ(page.at("cadre_requests_admitted_total"), 5.0);
   EXPECT_EQ(page.at("cadre_ready"), 1.0);
   EXPECT_EQ(page.at("cadre_draining"), 1.0);
+  EXPECT_EQ(page.at("cadre_engine_stalled"), 1.0);
   EXPECT_EQ(page.at("cadre_stream_outbox_bytes"), 200.0);
 }
 
@@ -360,27 +362,6 @@ TEST_F(MetricsTest, CountingGoesOnWhilePagesAreRendered) {
   EXPECT_EQ(page.at("cadre_step_tokens_count"), kEvents);
   EXPECT_EQ(page.at("cadre_stream_outbox_bytes"), kEvents);
   EXPECT_EQ(Sum(page, "cadre_expert_assignments_total"), kEvents * 3.0 * 2 * 2);
-}
-
-TEST_F(MetricsTest, AStalledEngineIsTold) {
-  const absl::Time now = clock_->Now();
-  const absl::Duration timeout = absl::Seconds(60);
-  EngineSnapshot engine;
-  engine.last_step_end = absl::InfinitePast();
-  EXPECT_FALSE(EngineStalled(engine, now, timeout));
-  engine.waiting_requests = 1;  // just arrived, nothing ever ran
-  EXPECT_FALSE(EngineStalled(engine, now, timeout));
-  engine.oldest_wait = absl::Seconds(60);
-  EXPECT_TRUE(EngineStalled(engine, now, timeout));
-  engine.last_step_end = now - absl::Seconds(1);  // waits long, but steps go on
-  EXPECT_FALSE(EngineStalled(engine, now, timeout));
-  engine.oldest_wait = absl::ZeroDuration();  // arrives after an idle hour
-  engine.last_step_end = now - absl::Hours(1);
-  EXPECT_FALSE(EngineStalled(engine, now, timeout));
-  engine.waiting_requests = 0;
-  EXPECT_FALSE(EngineStalled(engine, now, timeout));
-  engine.running_requests = 1;
-  EXPECT_TRUE(EngineStalled(engine, now, timeout));
 }
 
 TEST_F(MetricsTest, TheProcessIsDescribed) {

@@ -192,6 +192,7 @@ TEST(HealthTest, AStuckEngineIsNeitherReadyNorLive) {
   EXPECT_TRUE(Eventually(
       [&] { return HealthOf(server, "readiness") == kNotServing && HealthOf(server, "liveness") == kNotServing; }));
   EXPECT_TRUE(lifecycle.is_stalled());
+  EXPECT_NE(server.metrics().RenderDefaultPage().find("\ncadre_engine_stalled 1\n"), std::string::npos);
   client.join();
   EXPECT_TRUE(Eventually(
       [&] { return HealthOf(server, "readiness") == kServing && HealthOf(server, "liveness") == kServing; }));

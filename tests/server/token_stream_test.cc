@@ -64,7 +64,7 @@ class TokenStreamTest : public ::testing::Test {
   bool cancelled() const { return stream_->cancel_flag()->cancelled(); }
 
   std::shared_ptr<ManualClock> clock_ = std::make_shared<ManualClock>();
-  Metrics metrics_{{.version = "", .revision = ""}, clock_};
+  Metrics metrics_{{.version = "", .revision = ""}};
   ModelHost host_{"m", clock_, nullptr};
   FakeWriter writer_;
   std::shared_ptr<TokenStream> stream_ = std::make_shared<TokenStream>(
