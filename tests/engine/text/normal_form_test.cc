@@ -34,6 +34,12 @@ TEST(NormalFormTest, LowercaseLooksAtOneCharacter) {
   EXPECT_EQ(ToLowercase("\u1C89"), "\u1C8A");
 }
 
+TEST(NormalFormTest, MarksOfOneClassKeepTheirOrder) {
+  std::string above;
+  for (int i = 0; i < 100; ++i) above += i % 3 == 0 ? "\u0302" : "\u0300";
+  EXPECT_EQ(Normalize("x" + above + "\u0323", NormalForm::kNfd), "x\u0323" + above);
+}
+
 TEST(NormalFormTest, ALongRunOfMarksInTheWrongOrderTakesNoLongerThanOthers) {
   std::string marks = "a";
   for (int i = 0; i < 200'000; ++i) marks += i % 2 == 0 ? "\u0301" : "\u0327";
