@@ -42,9 +42,14 @@ absl::Status TranslateSampling(const v1::SamplingParams& wire, const GenerationD
   params->min_p = wire.has_min_p() ? wire.min_p() : defaults.min_p;
   params->seed = wire.has_seed() ? wire.seed() : RandomBits();
 
-  CADRE_RETURN_IF_ERROR(CheckRange("sampling.temperature", params->temperature, 0, kMaxTemperature));
-  CADRE_RETURN_IF_ERROR(CheckRange("sampling.top_p", params->top_p, 0, 1, /*excludes_low=*/true));
-  CADRE_RETURN_IF_ERROR(CheckRange("sampling.min_p", params->min_p, 0, 1));
+  // The model's defaults were checked when it was loaded.
+  if (wire.has_temperature()) {
+    CADRE_RETURN_IF_ERROR(CheckRange("sampling.temperature", wire.temperature(), 0, kMaxTemperature));
+  }
+  if (wire.has_top_p()) {
+    CADRE_RETURN_IF_ERROR(CheckRange("sampling.top_p", wire.top_p(), 0, 1, /*excludes_low=*/true));
+  }
+  if (wire.has_min_p()) CADRE_RETURN_IF_ERROR(CheckRange("sampling.min_p", wire.min_p(), 0, 1));
   if (params->top_k < -1) {
     return InvalidField("sampling.top_k", absl::StrCat(params->top_k, " is less than 0 (0 or -1: keep all tokens)"));
   }

@@ -1,11 +1,14 @@
 #include <gmock/gmock.h>
+#include <grpcpp/support/byte_buffer.h>
 #include <gtest/gtest.h>
 
 #include <chrono>
 #include <thread>
 
 #include "engine/model/simulated_runner.h"
+#include "server/admission.h"
 #include "server/simulated_tokenizer.h"
+#include "server/wire.h"
 #include "tests/server/in_process_server.h"
 
 namespace cadre {
@@ -205,6 +208,31 @@ TEST(GenerationServiceTest, AFullQueueIsRefusedWithATimeToRetry) {
   EXPECT_EQ(context.GetServerTrailingMetadata().count("grpc-retry-pushback-ms"), 1u);
   for (auto& open : contexts) open->TryCancel();
   for (auto& reader : readers) reader->Finish();
+}
+
+// Remembers how a call ended.
+class EndWriter final : public ResponseWriter {
+ public:
+  void SetRequestId(const std::string&) override {}
+  void SendInitialMetadata() override {}
+  bool Write(const v1::GenerateResponse&) override { return true; }
+  void Finish(const absl::Status& s, const std::optional<RequestTimings>&) override { status = s; }
+
+  absl::Status status;
+};
+
+TEST(GenerationServiceTest, ADeadlineThatPassedOnArrivalCostsNoWork) {
+  InProcessServer server("sim");
+  EndWriter writer;
+  WorkQueue work_queue(1);
+  const ServiceContext context = {&server.host(), &server.metrics(), &work_queue, {}};
+  auto stream = std::make_shared<TokenStream>(&writer, &server.host(), &server.metrics(), TokenStreamOptions{},
+                                              server.host().clock().Now() - absl::Milliseconds(1));
+  // Not even looked at: the prompt is one that tokenizing would refuse.
+  AdmitRequest(context, stream, SerializeMessage(TextRequest("", 1)), "");
+  EXPECT_EQ(writer.status.code(), absl::StatusCode::kDeadlineExceeded);
+  stream->Detach();
+  EXPECT_EQ(server.host().Snapshot().admitted_requests, 0);
 }
 
 TEST(GenerationServiceTest, AModelThatIsLoadingSaysSo) {

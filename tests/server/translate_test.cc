@@ -61,6 +61,13 @@ TEST_F(TranslateTest, UnsetFieldsTakeTheModelsDefaults) {
   EXPECT_TRUE(request.wants_text);
 }
 
+TEST_F(TranslateTest, AClientIsNotBlamedForADefaultOfTheModel) {
+  card_.defaults.temperature = 50.0f;
+  EXPECT_EQ(Translate()->sampling.temperature, 50.0f);
+  request_.mutable_sampling()->set_temperature(50.0f);
+  ExpectRefused("sampling.temperature", "[0, 10]");
+}
+
 TEST_F(TranslateTest, SetFieldsArriveAsTheyAre) {
   v1::SamplingParams* sampling = request_.mutable_sampling();
   sampling->set_temperature(1.5f);
