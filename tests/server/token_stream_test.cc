@@ -174,6 +174,7 @@ TEST_F(TokenStreamTest, ASlowReaderIsToleratedForAWhileOnly) {
   EXPECT_TRUE(cancelled());
   EXPECT_FALSE(writer_.status.has_value());  // the write in flight comes first
   WriteDone();
+  ASSERT_TRUE(writer_.status.has_value());
   EXPECT_EQ(writer_.status->code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(ErrorReason(*writer_.status), "SLOW_READER");
   EXPECT_EQ(writer_.log, std::vector<std::string>{"started"});
