@@ -222,6 +222,16 @@ TEST(DrainTest, AcceptedRequestsFinishAndNewOnesAreSentElsewhere) {
   EXPECT_LT(absl::Now() - start, absl::Seconds(10));
 }
 
+TEST(DrainTest, RequestsAreAcceptedUntilBalancersHaveNoticed) {
+  InProcessServer server("sim");
+  Lifecycle lifecycle = server.MakeLifecycle({.drain_delay = absl::Milliseconds(500)});
+  std::thread drain([&] { lifecycle.Drain(); });
+  ASSERT_TRUE(Eventually([&] { return HealthOf(server, "readiness") == kNotServing; }));
+  EXPECT_TRUE(Generate(server, IdsRequest({1}, 3)).status.ok());
+  drain.join();
+  EXPECT_EQ(ReasonOf(Generate(server, IdsRequest({1}, 3)).status), "DRAINING");
+}
+
 TEST(DrainTest, WhatStillRunsAfterTheTimeoutEndsWithUnavailable) {
   InProcessServer server("sim:step_ms=10");
   grpc::ClientContext context;
