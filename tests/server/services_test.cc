@@ -225,8 +225,14 @@ TEST(DrainTest, AcceptedRequestsFinishAndNewOnesAreSentElsewhere) {
 TEST(DrainTest, RequestsAreAcceptedUntilBalancersHaveNoticed) {
   InProcessServer server("sim");
   Lifecycle lifecycle = server.MakeLifecycle({.drain_delay = absl::Milliseconds(500)});
-  std::thread drain([&] { lifecycle.Drain(); });
-  ASSERT_TRUE(Eventually([&] { return HealthOf(server, "readiness") == kNotServing; }));
+  std::atomic<bool> stop{false};
+  std::thread drain([&] {
+    lifecycle.RunUntilSignal(stop);
+    lifecycle.Drain();
+  });
+  EXPECT_TRUE(Eventually([&] { return lifecycle.is_ready(); }));
+  stop = true;
+  EXPECT_TRUE(Eventually([&] { return HealthOf(server, "readiness") == kNotServing; }));
   EXPECT_TRUE(Generate(server, IdsRequest({1}, 3)).status.ok());
   drain.join();
   EXPECT_EQ(ReasonOf(Generate(server, IdsRequest({1}, 3)).status), "DRAINING");
