@@ -40,6 +40,7 @@ format:
 tidy:
 	tools/install_dependencies.sh test
 	cmake --preset release -DCADRE_TESTS=ON
+	cmake --build --preset release -j $(JOBS) --target cadre_proto
 	tools/lint.sh tidy
 
 bench:

@@ -13,7 +13,7 @@ build_packages=(
   libssl-dev libc-ares-dev libre2-dev
 )
 test_packages=(
-  libgtest-dev libgmock-dev libbenchmark-dev clang-format clang-tidy
+  git libgtest-dev libgmock-dev libbenchmark-dev clang-format clang-tidy
   python3 python3-grpcio python3-protobuf prometheus
 )
 

@@ -54,6 +54,11 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def clean_environment():
+    """The environment without settings of the server or the client."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("CADRE_")}
+
+
 def health_status(channel, service="readiness", timeout=2):
     """grpc.health.v1 Check, spoken by hand: one string field in, one enum field out."""
     name = service.encode()
@@ -87,13 +92,17 @@ class Server:
         self.process = subprocess.Popen(
             [str(BIN / "cadre-server"), "--model", str(model), "--port", str(self.port), "--metrics-port",
              str(self.metrics_port), *map(str, flags)], stdout=self.log, stderr=subprocess.STDOUT,
-            env={**os.environ, **(env or {})})
+            env={**clean_environment(), **(env or {})})
         self.channel = grpc.insecure_channel(self.address)
         self.generation = generation_grpc.GenerationServiceStub(self.channel)
         self.experts = experts_grpc.ExpertServiceStub(self.channel)
         self.models = models_grpc.ModelServiceStub(self.channel)
         if wait:
-            self.wait_until_ready()
+            try:
+                self.wait_until_ready()
+            except RuntimeError:
+                self.stop()
+                raise
 
     def __enter__(self):
         return self

@@ -43,7 +43,9 @@ BANNED_PATTERNS = {
 
 
 def tracked_files():
-    output = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True).stdout
+    # Trust the tree whoever owns it: in containers the owner is often somebody else.
+    command = ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z"]
+    output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout
     return [pathlib.PurePosixPath(name) for name in output.decode().split("\0") if name and (ROOT / name).is_file()]
 
 
