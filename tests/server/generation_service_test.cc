@@ -191,13 +191,11 @@ TEST(GenerationServiceTest, AFullQueueIsRefusedWithATimeToRetry) {
   config.max_num_seqs = 1;
   config.max_queue_requests = 1;
   InProcessServer server(config);
-  std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
-  std::vector<std::unique_ptr<grpc::ClientReader<v1::GenerateResponse>>> readers;
-  for (int i = 0; i < 6; ++i) {
-    contexts.push_back(std::make_unique<grpc::ClientContext>());
-    readers.push_back(server.generation->Generate(contexts.back().get(), IdsRequest({1}, 4000)));
-  }
-  grpc::ClientContext context;
+  grpc::ClientContext running_context, waiting_context, context;
+  auto running = server.generation->Generate(&running_context, IdsRequest({1}, 4000));
+  v1::GenerateResponse event;
+  ASSERT_TRUE(running->Read(&event));
+  auto waiting = server.generation->Generate(&waiting_context, IdsRequest({1}, 4000));
   ASSERT_TRUE(Eventually([&] { return server.host().Snapshot().waiting_requests == 1; }));
   const grpc::Status status = server.generation->Generate(&context, IdsRequest({1}, 1))->Finish();
   EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
@@ -206,8 +204,10 @@ TEST(GenerationServiceTest, AFullQueueIsRefusedWithATimeToRetry) {
   ASSERT_TRUE(retry.has_value());
   EXPECT_GT(retry->retry_delay().seconds() + retry->retry_delay().nanos(), 0);
   EXPECT_EQ(context.GetServerTrailingMetadata().count("grpc-retry-pushback-ms"), 1u);
-  for (auto& open : contexts) open->TryCancel();
-  for (auto& reader : readers) reader->Finish();
+  running_context.TryCancel();
+  waiting_context.TryCancel();
+  running->Finish();
+  waiting->Finish();
 }
 
 // Remembers how a call ended.
