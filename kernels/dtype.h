@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
+#include <type_traits>
 
 namespace cadre {
 
@@ -54,6 +55,8 @@ struct Float16 {
   uint16_t bits;
 };
 
+constexpr float ToFloat(float x) { return x; }
+constexpr float ToFloat(double x) { return static_cast<float>(x); }
 constexpr float ToFloat(BFloat16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
 
 // Rounds to nearest, ties to even; NaN stays a (quiet) NaN.
@@ -89,6 +92,19 @@ constexpr Float16 ToFloat16(float x) {
   }
   const uint32_t rounded = magnitude + 0xFFFu + ((magnitude >> 13) & 1u);
   return {static_cast<uint16_t>(sign | ((rounded - (112u << 23)) >> 13))};
+}
+
+// `x` rounded to T: float, BFloat16 or Float16.
+template <typename T>
+constexpr T FromFloat(float x) {
+  static_assert(std::is_same_v<T, float> || std::is_same_v<T, BFloat16> || std::is_same_v<T, Float16>);
+  if constexpr (std::is_same_v<T, BFloat16>) {
+    return ToBFloat16(x);
+  } else if constexpr (std::is_same_v<T, Float16>) {
+    return ToFloat16(x);
+  } else {
+    return x;
+  }
 }
 
 template <typename T>

@@ -1,24 +1,9 @@
 #include "engine/model/element_conversion.h"
 
-#include "kernels/check.h"
+#include "engine/base/check.h"
 
 namespace cadre {
 namespace {
-
-constexpr float ToFloat(float x) { return x; }
-constexpr float ToFloat(double x) { return static_cast<float>(x); }
-using cadre::ToFloat;
-
-template <typename To>
-constexpr To FromFloat(float x) {
-  if constexpr (DTypeOf<To>::value == DType::kBF16) {
-    return ToBFloat16(x);
-  } else if constexpr (DTypeOf<To>::value == DType::kF16) {
-    return ToFloat16(x);
-  } else {
-    return x;
-  }
-}
 
 template <typename From, typename To>
 void Convert(const From* in, To* out, size_t count) {

@@ -8,7 +8,7 @@
 namespace cadre {
 
 // Floating-point types that a checkpoint may store.
-constexpr bool IsFloat(DType dtype) {
+constexpr bool IsStoredFloat(DType dtype) {
   return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16 || dtype == DType::kF64;
 }
 

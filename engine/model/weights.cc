@@ -41,7 +41,7 @@ absl::StatusOr<Placement> Resolve(const CheckpointFiles& files, const WeightSlot
     return absl::InvalidArgumentError(absl::StrCat(files.Describe(*tensor), ": has shape ", ShapeToString(info.shape),
                                                    ", config.json asks for ", ShapeToString(slot.stored_shape)));
   }
-  if (!info.dtype.has_value() || !IsFloat(*info.dtype)) {
+  if (!info.dtype.has_value() || !IsStoredFloat(*info.dtype)) {
     return absl::UnimplementedError(absl::StrCat(files.Describe(*tensor), ": has dtype ", ToAbsl(info.dtype_name),
                                                  ", supported are F32, BF16, F16 and F64"));
   }
@@ -83,7 +83,8 @@ DType CommonMatrixDType(const std::vector<Placement>& placements) {
 }
 
 absl::Status CheckOptions(const WeightsOptions& options) {
-  if (!options.dtype.has_value() || (IsFloat(*options.dtype) && *options.dtype != DType::kF64)) return absl::OkStatus();
+  if (!options.dtype.has_value()) return absl::OkStatus();
+  if (IsStoredFloat(*options.dtype) && *options.dtype != DType::kF64) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("weights cannot be held as ", ToAbsl(DTypeName(*options.dtype)),
                                                  ", only as float32, bfloat16 or float16"));
 }

@@ -3,26 +3,12 @@
 #define CADRE_KERNELS_CPU_CONVERT_H_
 
 #include <cstdint>
-#include <type_traits>
 
 #include "kernels/check.h"
 #include "kernels/dtype.h"
 #include "kernels/view.h"
 
 namespace cadre {
-
-constexpr float ToFloat(float x) { return x; }
-
-template <typename T>
-constexpr T FromFloat(float x) {
-  if constexpr (std::is_same_v<T, BFloat16>) {
-    return ToBFloat16(x);
-  } else if constexpr (std::is_same_v<T, Float16>) {
-    return ToFloat16(x);
-  } else {
-    return x;
-  }
-}
 
 constexpr bool IsFloat(DType dtype) { return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16; }
 
