@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <condition_variable>
 #include <cstdint>
 #include <mutex>
 #include <string_view>
@@ -17,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/time.h"
+#include "engine/base/check.h"
 #include "engine/base/strings.h"
 #include "nlohmann/json.hpp"
 
@@ -27,9 +29,18 @@ constexpr size_t kQueueLines = 8192;
 // A write of at most this size to a pipe that is ready does not block (POSIX: PIPE_BUF).
 constexpr size_t kAtomicWriteBytes = 4096;
 constexpr absl::Duration kPatience = absl::Milliseconds(100);
+// For the whole queue, at the end.
+constexpr absl::Duration kFlushPatience = absl::Seconds(2);
 
 // Unlike spdlog's own, never blocks on a pipe that nobody empties.
 class StderrSink final : public spdlog::sinks::base_sink<std::mutex> {
+ public:
+  // Waits until everything logged before a flush is written.
+  void AwaitFlush(absl::Duration patience) {
+    std::unique_lock lock(flush_mutex_);
+    flushed_.wait_for(lock, absl::ToChronoNanoseconds(patience), [this] { return is_flushed_; });
+  }
+
  protected:
   void sink_it_(const spdlog::details::log_msg& message) override {
     spdlog::memory_buf_t line;
@@ -37,14 +48,31 @@ class StderrSink final : public spdlog::sinks::base_sink<std::mutex> {
     if (num_dropped_ > 0 && Write(absl::StrCat("(", num_dropped_, " log lines were dropped)\n"))) num_dropped_ = 0;
     if (!Write(std::string_view(line.data(), line.size()))) ++num_dropped_;
   }
-  void flush_() override {}
+  void flush_() override {
+    {
+      const std::lock_guard lock(flush_mutex_);
+      is_flushed_ = true;
+    }
+    flushed_.notify_all();
+  }
 
  private:
   // Waits for a reader that is slow, but only once for one that is gone.
   bool Write(std::string_view text) { return WriteToStderr(text, num_dropped_ > 0 ? absl::ZeroDuration() : kPatience); }
 
   int64_t num_dropped_ = 0;
+  std::mutex flush_mutex_;
+  std::condition_variable flushed_;
+  bool is_flushed_ = false;
 };
+
+// What a thread that logs may touch at any moment, the process's last one included: never destroyed.
+struct Log {
+  std::shared_ptr<StderrSink> sink;
+  std::shared_ptr<spdlog::details::thread_pool> writer;
+  std::shared_ptr<spdlog::logger> logger;
+};
+Log* log = nullptr;
 
 class JsonFormatter final : public spdlog::formatter {
  public:
@@ -85,10 +113,13 @@ bool WriteToStderr(std::string_view text, absl::Duration patience) {
 std::unique_ptr<spdlog::formatter> MakeJsonFormatter() { return std::make_unique<JsonFormatter>(); }
 
 void StartLogging(const LogOptions& options) {
-  spdlog::init_thread_pool(kQueueLines, 1);
-  auto sink = std::make_shared<StderrSink>();
-  auto logger = std::make_shared<spdlog::async_logger>("", std::move(sink), spdlog::thread_pool(),
-                                                       spdlog::async_overflow_policy::overrun_oldest);
+  CADRE_CHECK(log == nullptr);
+  log = new Log{.sink = std::make_shared<StderrSink>(),
+                .writer = std::make_shared<spdlog::details::thread_pool>(kQueueLines, 1),
+                .logger = nullptr};
+  auto logger =
+      std::make_shared<spdlog::async_logger>("", log->sink, log->writer, spdlog::async_overflow_policy::overrun_oldest);
+  log->logger = logger;
   if (options.json) {
     logger->set_formatter(MakeJsonFormatter());
   } else {
@@ -101,10 +132,9 @@ void StartLogging(const LogOptions& options) {
 }
 
 void StopLogging() {
-  // gRPC's threads may outlive the logger.
-  gpr_set_log_function([](gpr_log_func_args*) {});
-  google::protobuf::SetLogHandler(nullptr);
-  spdlog::shutdown();
+  log->logger->set_level(spdlog::level::off);
+  log->logger->flush();
+  log->sink->AwaitFlush(kFlushPatience);
 }
 
 }  // namespace cadre

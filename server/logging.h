@@ -22,7 +22,8 @@ struct LogOptions {
 // clients can cause as many of them as they like (GRPC_VERBOSITY still chooses which). Once, before the first log line.
 void StartLogging(const LogOptions& options);
 
-// Writes what is queued, waiting at most a moment for a stderr that is not read.
+// Writes what is queued, waiting at most a moment for a stderr that is not read. Once, last; lines logged from then on,
+// by threads of libraries that go on, are dropped.
 void StopLogging();
 
 // Writes past the log. False when stderr took not all of it: nobody reads it, and `patience` passed.
