@@ -82,7 +82,9 @@ Engine::Engine(EngineOptions options, std::unique_ptr<ModelRunner> runner, const
                std::shared_ptr<const Clock> clock, EngineObserver* observer)
     : state_(std::make_unique<State>(std::move(options), std::move(runner), tokenizer, std::move(clock), observer)) {}
 
-Engine::~Engine() {
+Engine::~Engine() { Stop(); }
+
+void Engine::Stop() {
   state_->queue.Close();
   state_->stopping.store(true, std::memory_order_release);
   state_->queue.Wake();

@@ -83,11 +83,14 @@ class Engine {
   // `tokenizer` and `observer` may be null (no text output; nobody counts) and must outlive the engine.
   Engine(EngineOptions options, std::unique_ptr<ModelRunner> runner, const Tokenizer* tokenizer,
          std::shared_ptr<const Clock> clock, EngineObserver* observer);
-  // Stops at once: requests still in flight end with UNAVAILABLE.
+  // As Stop.
   ~Engine();
 
   // Starts the engine thread. Without it, a test drives the loop by Step().
   void Start();
+  // Stops at once: requests still in flight end with UNAVAILABLE, and the snapshots are final once this returns.
+  // Idempotent; one thread at a time.
+  void Stop();
 
   // Hands a request over. Never blocks. On success the sink will hear OnFinish exactly once; otherwise it is never
   // called. RESOURCE_EXHAUSTED: the queue is full. UNAVAILABLE: draining. INVALID_ARGUMENT: prompt + max_tokens can

@@ -172,16 +172,14 @@ bool ModelHost::IsIdle() const {
 
 void ModelHost::Stop() {
   state_.store(State::kStopped);
-  std::unique_ptr<Engine> engine;
-  {
-    const std::unique_lock lock(mutex_);
-    if (engine_ != nullptr) {
-      last_snapshot_ = engine_->Snapshot();
-      last_experts_ = engine_->expert_stats().Snapshot();
-      last_lifetime_experts_ = engine_->expert_stats().LifetimeSnapshot();
-    }
-    engine = std::move(engine_);
-  }
+  // Only this thread replaces it, so it may be read without the lock.
+  if (engine_ == nullptr) return;
+  engine_->Stop();
+  const std::unique_lock lock(mutex_);
+  last_snapshot_ = engine_->Snapshot();
+  last_experts_ = engine_->expert_stats().Snapshot();
+  last_lifetime_experts_ = engine_->expert_stats().LifetimeSnapshot();
+  engine_.reset();
 }
 
 }  // namespace cadre

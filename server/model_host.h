@@ -111,8 +111,8 @@ class ModelHost {
   std::atomic<double> finished_per_second_{0.0};
   std::atomic<int32_t> num_open_calls_{0};
 
-  // Shared by calls into the engine, exclusive for replacing it. Never held while an engine is destroyed: its thread
-  // may be calling a sink that waits for somebody who waits for this lock.
+  // Shared by calls into the engine, exclusive for replacing it. Never held while an engine stops: its thread may
+  // be calling a sink that waits for somebody who waits for this lock.
   mutable std::shared_mutex mutex_;
   std::shared_ptr<const ServedText> text_;
   std::unique_ptr<Device> device_;
