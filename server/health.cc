@@ -13,13 +13,11 @@ constexpr const char* kReadinessNames[] = {
 
 Health::Health(grpc::HealthCheckServiceInterface* service) : service_(service) {
   SetReady(false);
-  SetLive(true);
+  service_->SetServingStatus("liveness", true);
 }
 
 void Health::SetReady(bool ready) {
   for (const char* name : kReadinessNames) service_->SetServingStatus(name, ready);
 }
-
-void Health::SetLive(bool live) { service_->SetServingStatus("liveness", live); }
 
 }  // namespace cadre

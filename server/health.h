@@ -1,5 +1,5 @@
 // What grpc.health.v1 answers. Names: "" and "readiness" and each service of cadre.v1 tell whether requests are
-// accepted; "liveness" is SERVING unless the engine is stuck: then a restart is all that helps.
+// accepted; "liveness" is SERVING as long as there is an answer: a long step or a drain is no reason for a restart.
 #ifndef CADRE_SERVER_HEALTH_H_
 #define CADRE_SERVER_HEALTH_H_
 
@@ -16,7 +16,6 @@ class Health {
   explicit Health(grpc::HealthCheckServiceInterface* service);
 
   void SetReady(bool ready);
-  void SetLive(bool live);
 
  private:
   grpc::HealthCheckServiceInterface* const service_;

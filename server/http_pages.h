@@ -2,7 +2,7 @@
 //
 //   /metrics           everything but what grows with the model, see server/metrics.h
 //   /metrics/experts   every layer and every expert
-//   /healthz           200 while the process can still do its work, else 503: restart it
+//   /healthz           200 as long as the process answers
 //   /readyz            200 while new requests are accepted, else 503: send requests elsewhere
 #ifndef CADRE_SERVER_HTTP_PAGES_H_
 #define CADRE_SERVER_HTTP_PAGES_H_
@@ -16,9 +16,8 @@
 
 namespace cadre {
 
-// `metrics` and what the functions refer to must outlive the endpoint. The functions are called on its thread.
-std::map<std::string, HttpHandler> MakeHttpPages(Metrics* metrics, std::function<bool()> is_live,
-                                                 std::function<bool()> is_ready);
+// `metrics` and what `is_ready` refers to must outlive the endpoint. It is called on the endpoint's thread.
+std::map<std::string, HttpHandler> MakeHttpPages(Metrics* metrics, std::function<bool()> is_ready);
 
 }  // namespace cadre
 

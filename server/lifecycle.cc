@@ -11,6 +11,8 @@ namespace cadre {
 namespace {
 
 constexpr absl::Duration kTick = absl::Milliseconds(100);
+// Each end of the server takes up to one of these longer.
+constexpr absl::Duration kExitTick = absl::Milliseconds(10);
 constexpr absl::Duration kProgressInterval = absl::Seconds(1);
 
 [[noreturn]] void EndAtOnce(int exit_code, const char* why) {
@@ -26,6 +28,17 @@ sigset_t EndingSignals() {
   return set;
 }
 
+// 0 when none came for `patience`.
+int NextSignal(absl::Duration patience) {
+  const sigset_t set = EndingSignals();
+  const timespec timeout = absl::ToTimespec(std::max(patience, absl::ZeroDuration()));
+  return std::max(sigtimedwait(&set, nullptr, &timeout), 0);
+}
+
+[[noreturn]] void EndBySignal(int signal_number) {
+  EndAtOnce(kExitSignalBase + signal_number, "cadre-server: ended at once by a second signal\n");
+}
+
 }  // namespace
 
 void BlockSignals() {
@@ -36,17 +49,15 @@ void BlockSignals() {
 
 ExitTimer::ExitTimer(absl::Duration limit)
     : thread_([this, limit] {
-        std::unique_lock lock(mutex_);
-        if (changed_.wait_for(lock, absl::ToChronoNanoseconds(limit), [this] { return is_over_; })) return;
-        EndAtOnce(kExitInternal, "cadre-server: the engine does not end; ended without it\n");
+        const absl::Time end = absl::Now() + limit;
+        while (!is_over_.load()) {
+          if (const int signal_number = NextSignal(kExitTick); signal_number != 0) EndBySignal(signal_number);
+          if (absl::Now() >= end) EndAtOnce(kExitInternal, "cadre-server: did not end in time; ended anyway\n");
+        }
       }) {}
 
 ExitTimer::~ExitTimer() {
-  {
-    const std::lock_guard lock(mutex_);
-    is_over_ = true;
-  }
-  changed_.notify_one();
+  is_over_.store(true);
   thread_.join();
 }
 
@@ -85,7 +96,6 @@ void Lifecycle::Watch() {
   }
   const bool is_stalled = SeesStall(now);
   if (is_stalled != is_stalled_.exchange(is_stalled)) {
-    health_->SetLive(!is_stalled);
     if (metrics_ != nullptr) metrics_->SetStalled(is_stalled);
     if (is_stalled) {
       spdlog::error("the engine has finished no step for {}: not ready", absl::FormatDuration(options_.stall_timeout));
@@ -112,13 +122,8 @@ void Lifecycle::SetReady(bool ready) {
 }
 
 int Lifecycle::AwaitSignal(absl::Duration patience) {
-  const sigset_t set = EndingSignals();
-  const timespec timeout = absl::ToTimespec(std::max(patience, absl::ZeroDuration()));
-  const int signal_number = sigtimedwait(&set, nullptr, &timeout);
-  if (signal_number <= 0) return 0;
-  if (++num_signals_ > 1) {
-    EndAtOnce(kExitSignalBase + signal_number, "cadre-server: ended at once by a second signal\n");
-  }
+  const int signal_number = NextSignal(patience);
+  if (signal_number != 0 && ++num_signals_ > 1) EndBySignal(signal_number);
   return signal_number;
 }
 

@@ -8,9 +8,7 @@
 #define CADRE_SERVER_LIFECYCLE_H_
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
-#include <mutex>
 #include <thread>
 
 #include "absl/time/time.h"
@@ -31,7 +29,7 @@ struct LifecycleOptions {
 };
 
 // Ends the process with an error when this is not destroyed in time: an engine that is stuck in a step cannot be
-// joined, and a server that was told to end must end.
+// joined, and a server that was told to end must end. A signal that comes meanwhile ends it at once.
 class ExitTimer {
  public:
   explicit ExitTimer(absl::Duration limit);
@@ -40,9 +38,7 @@ class ExitTimer {
   ExitTimer& operator=(const ExitTimer&) = delete;
 
  private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  bool is_over_ = false;
+  std::atomic<bool> is_over_{false};
   std::thread thread_;
 };
 

@@ -33,7 +33,6 @@ constexpr absl::Duration kMaxStopTime = absl::Seconds(10);
 
 int Fail(int exit_code, const absl::Status& status) {
   spdlog::error("{}", std::string(status.message()));
-  StopLogging();
   return exit_code;
 }
 
@@ -89,16 +88,16 @@ class Server {
     loader.join();
     if (!load_failed_) lifecycle.Drain();
     const ExitTimer exit_timer(kMaxStopTime);
-    metrics_.ClearSources();
     host_.Stop();
+    metrics_.ClearSources();
     grpc_->Shutdown(kShutdownPatience);
+    work_queue_.Stop();
     lifecycle_.store(nullptr);
     http_.reset();
     if (load_failed_) {
       return Fail(IsSimulated(config_) ? kExitUsage : LoadErrorExitCode(load_status_), load_status_);
     }
     spdlog::info("ended in order");
-    StopLogging();
     return kExitOk;
   }
 
@@ -118,17 +117,11 @@ class Server {
     auto grpc_server = GrpcServer::Start(options, context);
     if (!grpc_server.ok()) return grpc_server.status();
     grpc_ = *std::move(grpc_server);
-    auto http = HttpEndpoint::Start({.host = config_.host, .port = config_.metrics_port},
-                                    MakeHttpPages(
-                                        &metrics_,
-                                        [this] {
-                                          const Lifecycle* lifecycle = lifecycle_.load();
-                                          return lifecycle == nullptr || !lifecycle->is_stalled();
-                                        },
-                                        [this] {
-                                          const Lifecycle* lifecycle = lifecycle_.load();
-                                          return lifecycle != nullptr && lifecycle->is_ready();
-                                        }));
+    auto http =
+        HttpEndpoint::Start({.host = config_.host, .port = config_.metrics_port}, MakeHttpPages(&metrics_, [this] {
+                              const Lifecycle* lifecycle = lifecycle_.load();
+                              return lifecycle != nullptr && lifecycle->is_ready();
+                            }));
     if (!http.ok()) return http.status();
     http_ = *std::move(http);
     return absl::OkStatus();
@@ -178,6 +171,16 @@ class Server {
   std::atomic<bool> load_failed_{false};
 };
 
+int RunServer(const ServerConfig& config) {
+  std::unique_ptr<Device> device;
+  if (!IsSimulated(config)) {
+    auto picked = PickDevice(config);
+    if (!picked.ok()) return Fail(kExitUsage, picked.status());
+    device = *std::move(picked);
+  }
+  return Server(config, std::move(device)).Run();
+}
+
 int Main(int argc, char** argv) {
   BlockSignals();
   const ParsedConfig parsed = ParseConfig(argc, argv);
@@ -193,14 +196,9 @@ int Main(int argc, char** argv) {
   StartLogging({.level = config.log_level, .json = config.log_json});
   for (const std::string& warning : parsed.warnings) spdlog::warn("{}", warning);
   spdlog::info("cadre-server {} ({})", ServerVersion(), ServerRevision());
-
-  std::unique_ptr<Device> device;
-  if (!IsSimulated(config)) {
-    auto picked = PickDevice(config);
-    if (!picked.ok()) return Fail(kExitUsage, picked.status());
-    device = *std::move(picked);
-  }
-  return Server(config, std::move(device)).Run();
+  const int exit_code = RunServer(config);
+  StopLogging();
+  return exit_code;
 }
 
 }  // namespace

@@ -6,23 +6,30 @@ namespace cadre {
 
 WorkQueue::WorkQueue(size_t max_tasks) : max_tasks_(max_tasks), thread_([this] { Run(); }) {}
 
-WorkQueue::~WorkQueue() {
+WorkQueue::~WorkQueue() { Stop(); }
+
+void WorkQueue::Stop() {
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
   }
   changed_.notify_one();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 bool WorkQueue::Post(std::function<void()> task) {
   {
     const std::lock_guard lock(mutex_);
-    if (tasks_.size() >= max_tasks_) return false;
+    if (stopping_ || tasks_.size() >= max_tasks_) return false;
     tasks_.push_back(std::move(task));
   }
   changed_.notify_one();
   return true;
+}
+
+size_t WorkQueue::num_waiting() const {
+  const std::lock_guard lock(mutex_);
+  return tasks_.size();
 }
 
 void WorkQueue::Run() {

@@ -14,19 +14,25 @@ namespace cadre {
 class WorkQueue {
  public:
   explicit WorkQueue(size_t max_tasks);
-  // Runs what is queued, then joins.
+  // As Stop.
   ~WorkQueue();
   WorkQueue(const WorkQueue&) = delete;
   WorkQueue& operator=(const WorkQueue&) = delete;
 
-  // False when max_tasks tasks wait already; the task is not run then. Any thread; never waits for a task.
+  // Runs what is queued, then joins. Idempotent; one thread at a time, and none of the tasks.
+  void Stop();
+
+  // False when max_tasks tasks wait already, or after Stop; the task is not run then. Any thread; never waits for a
+  // task.
   bool Post(std::function<void()> task);
+  // Tasks that no one runs yet.
+  size_t num_waiting() const;
 
  private:
   void Run();
 
   const size_t max_tasks_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<std::function<void()>> tasks_;
   bool stopping_ = false;
