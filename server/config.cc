@@ -24,6 +24,8 @@ namespace {
 constexpr char kEnvPrefix[] = "CADRE_";
 constexpr int kMaxTypingMistakes = 3;
 constexpr size_t kMaxModelNameBytes = 256;
+// gRPC counts it in int milliseconds, which end after 24.8 days.
+constexpr absl::Duration kMaxConnectionAge = absl::Hours(24 * 24);
 
 constexpr char kDescription[] =
     "cadre-server: serves one Mixture-of-Experts language model over gRPC.\n"
@@ -110,7 +112,7 @@ void AddNetworkOptions(CLI::App& app, Typed* typed) {
       ->check(CLI::Range(16, 1 << 20));
   app.add_option("--max-connection-age", typed->max_connection_age,
                  "Then a connection is asked to reconnect, maybe elsewhere; 0: never")
-      ->check(DurationIn(absl::ZeroDuration(), absl::Hours(24 * 365)));
+      ->check(DurationIn(absl::ZeroDuration(), kMaxConnectionAge));
   app.add_option("--slow-reader-timeout", typed->slow_reader_timeout,
                  "A client that lets more than 64 KiB wait for so long has its request ended")
       ->check(DurationIn(absl::Milliseconds(100), absl::Hours(1)));
@@ -172,6 +174,38 @@ void CheckEnvironment(const std::vector<std::string>& known, std::vector<std::st
     unsetenv(name.c_str());
     warnings->push_back(absl::StrCat(name, " is ignored: it comes from a Kubernetes service link, not from you"));
   }
+}
+
+bool IsOnCommandLine(const CLI::Option& option, int argc, const char* const* argv) {
+  for (const std::string& name : option.get_lnames()) {
+    const std::string flag = "--" + name;
+    for (int i = 1; i < argc; ++i) {
+      if (argv[i] == flag || absl::StartsWith(argv[i], flag + "=")) return true;
+    }
+  }
+  return false;
+}
+
+// "--name=value" for every variable of the environment that no flag overrides. The library itself would read the
+// environment after the config file, and let the file win.
+std::vector<std::string> FlagsOfEnvironment(const CLI::App& app, int argc, const char* const* argv) {
+  std::vector<std::string> flags;
+  for (const CLI::Option* option : app.get_options()) {
+    if (option->get_envname().empty() || IsOnCommandLine(*option, argc, argv)) continue;
+    const char* value = getenv(option->get_envname().c_str());
+    if (value == nullptr || *value == '\0') continue;
+    flags.push_back(absl::StrCat("--", option->get_lnames().front(), "=", value));
+  }
+  return flags;
+}
+
+// Says of an error about a flag of the environment where the flag came from.
+std::string DescribeError(const std::string& error, const std::vector<std::string>& flags_of_environment) {
+  for (const std::string& argument : flags_of_environment) {
+    const std::string flag = argument.substr(0, argument.find('='));
+    if (absl::StartsWith(error, flag + ":")) return absl::StrCat(error, " (set by ", EnvName(flag), ")");
+  }
+  return error;
 }
 
 std::string DescribeExtras(const CLI::App& app) {
@@ -250,8 +284,11 @@ ParsedConfig ParseConfig(int argc, const char* const* argv) {
 
   ParsedConfig parsed;
   CheckEnvironment(env_names, &parsed.warnings);
+  const std::vector<std::string> env_flags = FlagsOfEnvironment(app, argc, argv);
+  std::vector<const char*> arguments(argv, argv + argc);
+  for (const std::string& flag : env_flags) arguments.push_back(flag.c_str());
   try {
-    app.parse(argc, const_cast<char**>(argv));
+    app.parse(static_cast<int>(arguments.size()), const_cast<char**>(arguments.data()));
     if (typed.config.model.empty()) {
       parsed.exit_code = kExitUsage;
       parsed.output = "--model is required: the folder of a checkpoint, or sim for a simulated one (--help lists all)";
@@ -274,7 +311,7 @@ ParsedConfig ParseConfig(int argc, const char* const* argv) {
     parsed.output = DescribeExtras(app);
   } catch (const CLI::Error& error) {
     parsed.exit_code = kExitUsage;
-    parsed.output = error.what();
+    parsed.output = DescribeError(error.what(), env_flags);
   }
   return parsed;
 }
