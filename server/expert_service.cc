@@ -1,5 +1,6 @@
 #include <grpcpp/alarm.h>
 #include <grpcpp/server_context.h>
+#include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/server_callback.h>
 
 #include <mutex>
@@ -14,6 +15,8 @@
 #include "server/request_limits.h"
 #include "server/services.h"
 #include "server/translate_stats.h"
+#include "server/unary_call.h"
+#include "server/wire.h"
 
 namespace cadre {
 namespace {
@@ -47,9 +50,9 @@ absl::StatusOr<absl::Duration> WatchInterval(const v1::WatchExpertStatsRequest& 
 
 // WatchExpertStats: write, wait, write. Exactly one of a write, an alarm and the end is under way at any time. Deletes
 // itself when gRPC is done with it.
-class StatsCall final : public grpc::ServerWriteReactor<v1::WatchExpertStatsResponse> {
+class StatsCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
  public:
-  StatsCall(const ServiceContext& services, const v1::WatchExpertStatsRequest& request) : host_(*services.host) {
+  StatsCall(const ServiceContext& services, const grpc::ByteBuffer& request) : host_(*services.host) {
     if (const absl::Status status = Prepare(request); !status.ok()) {
       Finish(ToGrpcStatus(status));
       return;
@@ -83,7 +86,9 @@ class StatsCall final : public grpc::ServerWriteReactor<v1::WatchExpertStatsResp
   }
 
  private:
-  absl::Status Prepare(const v1::WatchExpertStatsRequest& request) {
+  absl::Status Prepare(const grpc::ByteBuffer& bytes) {
+    v1::WatchExpertStatsRequest request;
+    CADRE_RETURN_IF_ERROR(ParseMessage(bytes, &request));
     CADRE_ASSIGN_OR_RETURN(model_, Check(host_, request));
     CADRE_ASSIGN_OR_RETURN(selection_, Select(request, model_->card));
     CADRE_ASSIGN_OR_RETURN(interval_, WatchInterval(request));
@@ -104,13 +109,15 @@ class StatsCall final : public grpc::ServerWriteReactor<v1::WatchExpertStatsResp
   void WriteStats() {
     ExpertSnapshot snapshot = host_.Experts();
     if (is_delta_) {
-      std::vector<LayerCounters> total = snapshot.total;
-      snapshot.total = Difference(snapshot.total, last_total_);
+      // A reset by somebody else is none of this stream's business.
+      std::vector<LayerCounters> total = host_.LifetimeExperts().total;
+      snapshot.total = Difference(total, last_total_);
       last_total_ = std::move(total);
     }
-    response_.Clear();
-    FillExpertStats(snapshot, selection_, model_->card, absl::Now(), response_.mutable_stats());
-    StartWrite(&response_);
+    v1::WatchExpertStatsResponse response;
+    FillExpertStats(snapshot, selection_, model_->card, absl::Now(), response.mutable_stats());
+    message_ = SerializeMessage(response);
+    StartWrite(&message_);
   }
 
   // Constant after construction.
@@ -126,58 +133,61 @@ class StatsCall final : public grpc::ServerWriteReactor<v1::WatchExpertStatsResp
   bool is_cancelled_ = false;
   absl::Time next_;
   std::vector<LayerCounters> last_total_;
-  v1::WatchExpertStatsResponse response_;  // in flight
+  grpc::ByteBuffer message_;  // in flight
 };
 
-class ExpertService final : public v1::ExpertService::CallbackService {
+using Service = v1::ExpertService;
+using RawReads = Service::WithRawCallbackMethod_GetExpertStats<
+    Service::WithRawCallbackMethod_WatchExpertStats<Service::WithRawCallbackMethod_GetPlacement<Service::Service>>>;
+using RawWrites = Service::WithRawCallbackMethod_ResetStats<
+    Service::WithRawCallbackMethod_SetCapacityPolicy<Service::WithRawCallbackMethod_PinExperts<RawReads>>>;
+using RawService =
+    Service::WithRawCallbackMethod_ExportProfile<Service::WithRawCallbackMethod_ImportProfile<RawWrites>>;
+
+class ExpertService final : public RawService {
  public:
   explicit ExpertService(const ServiceContext& services) : services_(services) {}
 
-  grpc::ServerUnaryReactor* GetExpertStats(grpc::CallbackServerContext* context,
-                                           const v1::GetExpertStatsRequest* request,
-                                           v1::GetExpertStatsResponse* response) override {
-    return Answer(context, GetStats(*request, response));
+  grpc::ServerUnaryReactor* GetExpertStats(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                           grpc::ByteBuffer* response) override {
+    return AnswerNow<v1::GetExpertStatsRequest, v1::GetExpertStatsResponse>(
+        context, *request, response, [this](const auto& in, auto* out) { return GetStats(in, out); });
   }
 
-  grpc::ServerWriteReactor<v1::WatchExpertStatsResponse>* WatchExpertStats(
-      grpc::CallbackServerContext*, const v1::WatchExpertStatsRequest* request) override {
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* WatchExpertStats(grpc::CallbackServerContext*,
+                                                               const grpc::ByteBuffer* request) override {
     return new StatsCall(services_, *request);
   }
 
-  grpc::ServerUnaryReactor* ResetStats(grpc::CallbackServerContext* context, const v1::ResetStatsRequest* request,
-                                       v1::ResetStatsResponse* response) override {
-    return Answer(context, Reset(*request, response));
+  grpc::ServerUnaryReactor* ResetStats(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                       grpc::ByteBuffer* response) override {
+    return AnswerNow<v1::ResetStatsRequest, v1::ResetStatsResponse>(
+        context, *request, response, [this](const auto& in, auto* out) { return Reset(in, out); });
   }
 
   // Those of later releases, refused by their names.
-  grpc::ServerUnaryReactor* GetPlacement(grpc::CallbackServerContext* context, const v1::GetPlacementRequest*,
-                                         v1::GetPlacementResponse*) override {
-    return Answer(context, UnsupportedMethod("ExpertService.GetPlacement"));
+  grpc::ServerUnaryReactor* GetPlacement(grpc::CallbackServerContext* context, const grpc::ByteBuffer*,
+                                         grpc::ByteBuffer*) override {
+    return AnswerStatus(context, UnsupportedMethod("ExpertService.GetPlacement"));
   }
-  grpc::ServerUnaryReactor* SetCapacityPolicy(grpc::CallbackServerContext* context, const v1::SetCapacityPolicyRequest*,
-                                              v1::SetCapacityPolicyResponse*) override {
-    return Answer(context, UnsupportedMethod("ExpertService.SetCapacityPolicy"));
+  grpc::ServerUnaryReactor* SetCapacityPolicy(grpc::CallbackServerContext* context, const grpc::ByteBuffer*,
+                                              grpc::ByteBuffer*) override {
+    return AnswerStatus(context, UnsupportedMethod("ExpertService.SetCapacityPolicy"));
   }
-  grpc::ServerUnaryReactor* PinExperts(grpc::CallbackServerContext* context, const v1::PinExpertsRequest*,
-                                       v1::PinExpertsResponse*) override {
-    return Answer(context, UnsupportedMethod("ExpertService.PinExperts"));
+  grpc::ServerUnaryReactor* PinExperts(grpc::CallbackServerContext* context, const grpc::ByteBuffer*,
+                                       grpc::ByteBuffer*) override {
+    return AnswerStatus(context, UnsupportedMethod("ExpertService.PinExperts"));
   }
-  grpc::ServerUnaryReactor* ExportProfile(grpc::CallbackServerContext* context, const v1::ExportProfileRequest*,
-                                          v1::ExportProfileResponse*) override {
-    return Answer(context, UnsupportedMethod("ExpertService.ExportProfile"));
+  grpc::ServerUnaryReactor* ExportProfile(grpc::CallbackServerContext* context, const grpc::ByteBuffer*,
+                                          grpc::ByteBuffer*) override {
+    return AnswerStatus(context, UnsupportedMethod("ExpertService.ExportProfile"));
   }
-  grpc::ServerUnaryReactor* ImportProfile(grpc::CallbackServerContext* context, const v1::ImportProfileRequest*,
-                                          v1::ImportProfileResponse*) override {
-    return Answer(context, UnsupportedMethod("ExpertService.ImportProfile"));
+  grpc::ServerUnaryReactor* ImportProfile(grpc::CallbackServerContext* context, const grpc::ByteBuffer*,
+                                          grpc::ByteBuffer*) override {
+    return AnswerStatus(context, UnsupportedMethod("ExpertService.ImportProfile"));
   }
 
  private:
-  static grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* context, const absl::Status& status) {
-    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-    reactor->Finish(ToGrpcStatus(status));
-    return reactor;
-  }
-
   absl::Status GetStats(const v1::GetExpertStatsRequest& request, v1::GetExpertStatsResponse* response) const {
     CADRE_ASSIGN_OR_RETURN(const auto model, Check(*services_.host, request));
     CADRE_ASSIGN_OR_RETURN(const StatsSelection selection, Select(request, model->card));

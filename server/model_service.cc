@@ -1,4 +1,5 @@
 #include <grpcpp/server_context.h>
+#include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/server_callback.h>
 
 #include <algorithm>
@@ -11,6 +12,7 @@
 #include "server/proto_time.h"
 #include "server/request_limits.h"
 #include "server/services.h"
+#include "server/unary_call.h"
 #include "server/version.h"
 
 namespace cadre {
@@ -86,39 +88,43 @@ void FillModel(const ServedText& model, v1::Model* wire) {
   for (std::string& field : SupportedGenerateFields()) wire->add_supported_fields(std::move(field));
 }
 
-class ModelService final : public v1::ModelService::CallbackService {
+using RawService = v1::ModelService::WithRawCallbackMethod_GetModel<
+    v1::ModelService::WithRawCallbackMethod_ListModels<v1::ModelService::Service>>;
+
+class ModelService final : public RawService {
  public:
   explicit ModelService(const ServiceContext& services) : host_(*services.host) {}
 
-  grpc::ServerUnaryReactor* GetModel(grpc::CallbackServerContext* context, const v1::GetModelRequest* request,
-                                     v1::GetModelResponse* response) override {
-    const absl::Status status = host_.CheckName(request->model());
-    if (status.ok()) {
-      Describe(response->mutable_model());
-      response->set_server_version(absl::StrCat(ServerVersion(), "+", ServerRevision()));
-    }
-    return Answer(context, status);
+  grpc::ServerUnaryReactor* GetModel(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                     grpc::ByteBuffer* response) override {
+    return AnswerNow<v1::GetModelRequest, v1::GetModelResponse>(
+        context, *request, response, [this](const auto& in, auto* out) { return Get(in, out); });
   }
 
-  grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context, const v1::ListModelsRequest* request,
-                                       v1::ListModelsResponse* response) override {
-    absl::Status status;
-    if (request->page_size() < 0) {
-      status = InvalidField("page_size", absl::StrCat(request->page_size(), " is less than 0"));
-    } else if (!request->page_token().empty()) {
-      status =
-          InvalidField("page_token", absl::StrCat(Excerpt(request->page_token()), " is not from a previous answer"));
-    } else {
-      Describe(response->add_models());
-    }
-    return Answer(context, status);
+  grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                       grpc::ByteBuffer* response) override {
+    return AnswerNow<v1::ListModelsRequest, v1::ListModelsResponse>(
+        context, *request, response, [this](const auto& in, auto* out) { return List(in, out); });
   }
 
  private:
-  static grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* context, const absl::Status& status) {
-    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-    reactor->Finish(ToGrpcStatus(status));
-    return reactor;
+  absl::Status Get(const v1::GetModelRequest& request, v1::GetModelResponse* response) const {
+    CADRE_RETURN_IF_ERROR(host_.CheckName(request.model()));
+    CADRE_RETURN_IF_ERROR(RefuseUnsupportedFields(request));
+    Describe(response->mutable_model());
+    response->set_server_version(absl::StrCat(ServerVersion(), "+", ServerRevision()));
+    return absl::OkStatus();
+  }
+
+  absl::Status List(const v1::ListModelsRequest& request, v1::ListModelsResponse* response) const {
+    if (request.page_size() < 0) {
+      return InvalidField("page_size", absl::StrCat(request.page_size(), " is less than 0"));
+    }
+    if (!request.page_token().empty()) {
+      return InvalidField("page_token", absl::StrCat(Excerpt(request.page_token()), " is not from a previous answer"));
+    }
+    Describe(response->add_models());
+    return absl::OkStatus();
   }
 
   // Works while the model is loading, too: then there is a name, a state and a progress.

@@ -100,7 +100,6 @@ std::vector<LayerCounters> Difference(const std::vector<LayerCounters>& now, con
   std::vector<LayerCounters> result = now;
   for (size_t i = 0; i < std::min(result.size(), before.size()); ++i) {
     LayerCounters& layer = result[i];
-    if (before[i].tokens > layer.tokens) continue;
     layer.tokens -= before[i].tokens;
     Subtract(before[i].processed, &layer.processed);
     Subtract(before[i].rerouted, &layer.rerouted);

@@ -28,8 +28,7 @@ absl::StatusOr<StatsSelection> SelectStats(v1::StatsScope scope, const google::p
 void FillExpertStats(const ExpertSnapshot& snapshot, const StatsSelection& selection, const ModelCard& card,
                      absl::Time now, v1::ExpertStats* stats);
 
-// `now` - `before`, counter by counter. A layer of `before` that counted more tokens than now was reset in between, and
-// counts as zero.
+// `now` - `before`, counter by counter; all of `now` when `before` is empty. Of counters that are never set back.
 std::vector<LayerCounters> Difference(const std::vector<LayerCounters>& now, const std::vector<LayerCounters>& before);
 
 }  // namespace cadre

@@ -1,4 +1,4 @@
-// Messages to and from bytes. The generation service reads its requests itself: the library answers a message that does
+// Messages to and from bytes. The services read their requests themselves: the library answers a message that does
 // not parse, which includes text that is not UTF-8, with UNIMPLEMENTED and no word about why.
 #ifndef CADRE_SERVER_WIRE_H_
 #define CADRE_SERVER_WIRE_H_
