@@ -22,7 +22,7 @@ constexpr size_t kMaxInlineBytes = 16 << 10;
 absl::Status DeadlinePassed() {
   return MakeError({.code = absl::StatusCode::kDeadlineExceeded,
                     .reason = reason::kDeadlineExceeded,
-                    .message = "the deadline had passed when the request arrived"});
+                    .message = "the deadline had passed before the request was read"});
 }
 
 // Everything up to Engine::Submit, in order of cost.
@@ -45,6 +45,30 @@ absl::Status CheckAndSubmit(const ServiceContext& context, const std::shared_ptr
   return context.host->Submit(std::move(request));
 }
 
+void Refuse(const ServiceContext& context, TokenStream& stream, const std::string& id, const absl::Status& status) {
+  spdlog::debug("request {} refused: {}", id, std::string(status.message()));
+  if (context.metrics != nullptr) context.metrics->OnRejected(ClassifyRejection(status));
+  stream.Reject(status);
+}
+
+// A request that nobody has read.
+void RefuseUnread(const ServiceContext& context, TokenStream& stream, std::string_view metadata_id,
+                  const absl::Status& status) {
+  const std::string id = *ChooseRequestId("", metadata_id);
+  stream.SetRequestId(id);
+  Refuse(context, stream, id, status);
+}
+
+// Whether a request that had to wait is still worth reading.
+absl::Status CheckStillWanted(const ServiceContext& context, const TokenStream& stream) {
+  if (stream.cancel_flag()->cancelled()) {
+    return MakeError(
+        {.code = absl::StatusCode::kCancelled, .reason = reason::kCancelled, .message = "cancelled by the client"});
+  }
+  if (stream.deadline() <= context.host->clock().Now()) return DeadlinePassed();
+  return context.host->Admit().status();
+}
+
 void Admit(const ServiceContext& context, const std::shared_ptr<TokenStream>& stream, const grpc::ByteBuffer& bytes,
            std::string_view metadata_id) {
   v1::GenerateRequest wire;
@@ -56,11 +80,9 @@ void Admit(const ServiceContext& context, const std::shared_ptr<TokenStream>& st
   if (status.ok()) status = CheckAndSubmit(context, stream, wire, *id);
   if (status.ok()) {
     stream->Queued();
-    return;
+  } else {
+    Refuse(context, *stream, *id, status);
   }
-  spdlog::debug("request {} refused: {}", *id, std::string(status.message()));
-  if (context.metrics != nullptr) context.metrics->OnRejected(ClassifyRejection(status));
-  stream->Reject(status);
 }
 
 }  // namespace
@@ -72,14 +94,19 @@ void AdmitRequest(const ServiceContext& context, std::shared_ptr<TokenStream> st
     Admit(context, stream, bytes, metadata_id);
     return;
   }
-  const bool is_posted = context.work_queue->Post(
-      [context, stream, bytes, metadata_id = std::move(metadata_id)] { Admit(context, stream, bytes, metadata_id); });
+  const bool is_posted = context.work_queue->Post([context, stream, bytes, metadata_id] {
+    if (const absl::Status status = CheckStillWanted(context, *stream); !status.ok()) {
+      RefuseUnread(context, *stream, metadata_id, status);
+    } else {
+      Admit(context, stream, bytes, metadata_id);
+    }
+  });
   if (is_posted) return;
-  if (context.metrics != nullptr) context.metrics->OnRejected(RejectReason::kQueueFull);
-  stream->Reject(MakeError({.code = absl::StatusCode::kResourceExhausted,
-                            .reason = reason::kQueueFull,
-                            .message = "too many long prompts wait to be tokenized",
-                            .retry_delay = context.host->RetryDelay()}));
+  RefuseUnread(context, *stream, metadata_id,
+               MakeError({.code = absl::StatusCode::kResourceExhausted,
+                          .reason = reason::kQueueFull,
+                          .message = "too many long prompts wait to be tokenized",
+                          .retry_delay = context.host->RetryDelay()}));
 }
 
 RejectReason ClassifyRejection(const absl::Status& status) {
@@ -94,6 +121,8 @@ RejectReason ClassifyRejection(const absl::Status& status) {
       return RejectReason::kNotServing;
     case absl::StatusCode::kDeadlineExceeded:
       return RejectReason::kDeadline;
+    case absl::StatusCode::kCancelled:
+      return RejectReason::kCancelled;
     default:
       return ErrorReason(status) == reason::kContextLengthExceeded ? RejectReason::kTooLarge : RejectReason::kInvalid;
   }

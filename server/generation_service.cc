@@ -1,7 +1,9 @@
+#include <grpcpp/alarm.h>
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/server_callback.h>
 
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -56,7 +58,8 @@ class CallMetadata {
 class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public ResponseWriter {
  public:
   StreamCall(const ServiceContext& services, grpc::CallbackServerContext* context, const grpc::ByteBuffer& request)
-      : metadata_(context),
+      : context_(*context),
+        metadata_(context),
         stream_(std::make_shared<TokenStream>(this, services.host, services.metrics, services.stream,
                                               EngineDeadline(*context, services.host->clock()))) {
     AdmitRequest(services, stream_, request, MetadataRequestId(*context));
@@ -73,6 +76,16 @@ class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, publ
     metadata_.AddTrailers(status, timings);
     ServerWriteReactor::Finish(ToGrpcStatus(status));
   }
+  void CutOffAfter(absl::Duration patience) override {
+    auto alarm = std::make_shared<grpc::Alarm>();
+    grpc::Alarm& pending = *alarm;
+    // The alarm lives until it has rung, which may be after this call.
+    pending.Set(absl::ToChronoTime(absl::Now() + patience), [alarm, stream = stream_](bool) mutable {
+      stream->CutOff();
+      alarm.reset();
+    });
+  }
+  void Cancel() override { context_.TryCancel(); }
 
   void OnWriteDone(bool ok) override { stream_->OnWriteDone(ok); }
   void OnCancel() override { stream_->OnCancel(); }
@@ -82,6 +95,7 @@ class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, publ
   }
 
  private:
+  grpc::CallbackServerContext& context_;
   CallMetadata metadata_;
   grpc::ByteBuffer message_;  // in flight
   const std::shared_ptr<TokenStream> stream_;
@@ -172,6 +186,12 @@ absl::Status Detokenize(const ServiceContext& services, const grpc::ByteBuffer& 
   return absl::OkStatus();
 }
 
+// Whether a call that had to wait is still worth its work.
+absl::Status CheckStillWanted(const ModelHost& host, const grpc::CallbackServerContext& context) {
+  if (context.IsCancelled()) return absl::CancelledError("cancelled by the client, or its deadline passed");
+  return host.state() == ModelHost::State::kStopped ? host.Admit().status() : absl::OkStatus();
+}
+
 // Answers a unary call with `method`, on the work queue: both methods take as long as their text is.
 template <typename Response>
 grpc::ServerUnaryReactor* AnswerLater(const ServiceContext& services, grpc::CallbackServerContext* context,
@@ -181,7 +201,8 @@ grpc::ServerUnaryReactor* AnswerLater(const ServiceContext& services, grpc::Call
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   const bool is_posted = services.work_queue->Post([=, &services] {
     Response message;
-    const absl::Status status = method(services, *request, &message);
+    absl::Status status = CheckStillWanted(*services.host, *context);
+    if (status.ok()) status = method(services, *request, &message);
     if (status.ok()) *response = SerializeMessage(message);
     reactor->Finish(ToGrpcStatus(status));
   });

@@ -95,7 +95,9 @@ void TokenStream::OnTokens(TokenDelta delta) {
     delta_.token_ids.insert(delta_.token_ids.end(), delta.token_ids.begin(), delta.token_ids.end());
   }
   Pump();
-  if (IsTooSlow(now)) Abandon(SlowReader(outbox_bytes_, options_));
+  if (!IsTooSlow(now)) return;
+  Abandon(SlowReader(outbox_bytes_, options_));
+  if (IsStuck()) writer_->CutOffAfter(options_.slow_reader_timeout);
 }
 
 void TokenStream::OnFinish(FinishSummary summary) {
@@ -105,6 +107,8 @@ void TokenStream::OnFinish(FinishSummary summary) {
   if (!final_status_.has_value()) {
     final_status_ = FinishError(summary, facts_.request_id);
     if (summary.status.ok()) finished_ = std::move(summary);
+    // From here on no token comes that would find the client too slow.
+    if (IsStuck()) writer_->CutOffAfter(options_.slow_reader_timeout);
   }
   Pump();
 }
@@ -137,6 +141,13 @@ void TokenStream::OnCancel() {
     Pump();
   }
   host_->Wake();
+}
+
+void TokenStream::CutOff() {
+  const std::lock_guard lock(mutex_);
+  if (!IsStuck()) return;
+  DropOutbox();
+  writer_->Cancel();
 }
 
 void TokenStream::Detach() {
@@ -196,6 +207,12 @@ void TokenStream::Abandon(absl::Status status) {
   cancel_->Cancel();
   // A summary that was dropped unsent was a success the client never heard of.
   if (!final_status_.has_value() || final_status_->ok()) final_status_ = std::move(status);
+}
+
+// Whether the call can only end if the client takes the write in flight, which it has not done for a while.
+bool TokenStream::IsStuck() const {
+  const bool is_abandoned = final_status_.has_value() && !final_status_->ok();
+  return writer_ != nullptr && write_in_flight_ && (is_abandoned || outbox_bytes_ > options_.max_outbox_bytes);
 }
 
 void TokenStream::MeterTokens(int64_t num_tokens, absl::Time now) {

@@ -23,7 +23,8 @@ namespace cadre {
 class Metrics;
 class ModelHost;
 
-// The call that a stream answers. Called under the stream's lock, so it must not call back.
+// The call that a stream answers. Called under the stream's lock, so it must not call back. One whose Write always
+// takes is never cut off.
 class ResponseWriter {
  public:
   virtual ~ResponseWriter() = default;
@@ -33,12 +34,17 @@ class ResponseWriter {
   virtual void SendInitialMetadata() = 0;
   // True: taken. False: in flight; nothing else is written until TokenStream::OnWriteDone.
   virtual bool Write(const v1::GenerateResponse& event) = 0;
+  // Asks for TokenStream::CutOff after `patience`. At most once, while a write is in flight.
+  virtual void CutOffAfter(absl::Duration patience) { static_cast<void>(patience); }
+  // Ends the call without a status of ours; the write in flight fails.
+  virtual void Cancel() {}
   // Exactly once, last. `timings` of a request that the engine ended.
   virtual void Finish(const absl::Status& status, const std::optional<RequestTimings>& timings) = 0;
 };
 
 struct TokenStreamOptions {
-  // Text and ids that may wait for the client; more than this for longer than the timeout ends the request.
+  // Text and ids that may wait for the client; more than this for longer than the timeout ends the request, and the
+  // call when the client then reads nothing for the timeout once more.
   size_t max_outbox_bytes = 64 << 10;
   absl::Duration slow_reader_timeout = absl::Seconds(10);
 };
@@ -71,6 +77,8 @@ class TokenStream final : public TokenSink {
   // From the call.
   void OnWriteDone(bool ok);
   void OnCancel();
+  // Time is over for a client that read too slowly: cancels the call if it still does not take what is in flight.
+  void CutOff();
   // Exactly once: the writer is about to go, and is not called any more once this returns.
   void Detach();
 
@@ -81,6 +89,7 @@ class TokenStream final : public TokenSink {
   bool IsTooSlow(absl::Time now);
   void DropOutbox();
   void Abandon(absl::Status status);
+  bool IsStuck() const;
   void MeterTokens(int64_t num_tokens, absl::Time now);
 
   // Constant after construction.
