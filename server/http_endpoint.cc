@@ -40,6 +40,7 @@ struct HttpEndpoint::State final : HttpConnection::Owner {
   ~State() override;
 
   absl::Status Listen();
+  absl::Status ListenAt(const tcp::endpoint& wanted);
   void Run();
 
   const HttpEndpointOptions& options() const override { return options_; }
@@ -74,11 +75,24 @@ HttpEndpoint::State::~State() {
 
 absl::Status HttpEndpoint::State::Listen() {
   error_code error;
-  const asio::ip::address address = asio::ip::make_address(options_.host, error);
-  if (error) {
-    return absl::InvalidArgumentError(absl::StrCat("metrics host \"", options_.host, "\" is not an IP address"));
+  tcp::resolver resolver(context_);
+  const auto addresses = resolver.resolve(options_.host, std::to_string(options_.port),
+                                          tcp::resolver::passive | tcp::resolver::numeric_service, error);
+  if (error || addresses.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat("--host for the metrics endpoint: \"", options_.host,
+                                                   "\" is no address, and no name of one: ", error.message()));
   }
-  const tcp::endpoint wanted(address, options_.port);
+  absl::Status status;
+  for (const auto& address : addresses) {
+    status = ListenAt(address.endpoint());
+    if (status.ok()) break;
+  }
+  return status;
+}
+
+absl::Status HttpEndpoint::State::ListenAt(const tcp::endpoint& wanted) {
+  error_code error;
+  if (acceptor_.is_open()) acceptor_.close(error);
   const auto failed = [&](const char* what) {
     return absl::UnavailableError(
         absl::StrCat("metrics endpoint cannot ", what, " ", AddressText(wanted), ": ", error.message()));
