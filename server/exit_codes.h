@@ -22,6 +22,8 @@ inline ExitCode LoadErrorExitCode(const absl::Status& status) {
   switch (status.code()) {
     case absl::StatusCode::kNotFound:
       return kExitNoModel;
+    case absl::StatusCode::kOutOfRange:  // an option asks for more than the model has
+      return kExitUsage;
     case absl::StatusCode::kResourceExhausted:
       return kExitNoMemory;
     case absl::StatusCode::kInternal:
