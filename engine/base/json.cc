@@ -8,14 +8,13 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "engine/base/strings.h"
 
 namespace cadre {
 namespace {
 
 using nlohmann::json;
 
-// Longest part of a duplicate key that is repeated in an error message, in bytes.
-constexpr std::size_t kMaxKeyInMessage = 64;
 
 // Receives the parser's events and builds the document, so that a limit stops the parse at once instead of after the
 // whole tree stands. The depth guard also protects the reader of the tree: nlohmann's own walks are recursive.
@@ -38,9 +37,7 @@ class DocumentBuilder : public nlohmann::json_sax<json> {
   bool key(string_t& name) override {
     auto [slot, is_new] = open_.back()->get_ref<json::object_t&>().try_emplace(std::move(name));
     if (!is_new) {
-      // A long key could be cut inside a character, so it is then left out.
-      return Fail(slot->first.size() <= kMaxKeyInMessage ? absl::StrCat("duplicate key \"", slot->first, "\"")
-                                                         : std::string("duplicate key"));
+      return Fail(absl::StrCat("duplicate key ", Quoted(slot->first)));
     }
     member_ = &slot->second;
     return true;

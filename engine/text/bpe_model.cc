@@ -24,8 +24,9 @@ absl::Status CheckType(const JsonFields& fields) {
   CADRE_ASSIGN_OR_RETURN(const std::optional<std::string_view> type, fields.OptionalString("type"));
   // Old files do not name the type; only BPE has merges.
   const bool is_bpe = type.has_value() ? *type == "BPE" : fields.Find("merges") != nullptr;
-  if (!is_bpe)
-    return fields.Unsupported(absl::StrCat("model type \"", ToAbsl(type.value_or("")), "\" is not supported"));
+  if (!is_bpe) {
+    return fields.Unsupported(absl::StrCat("model type ", Quoted(type.value_or("")), " is not supported (BPE is)"));
+  }
   return fields.RefuseOthers({"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix",
                               "fuse_unk", "byte_fallback", "ignore_merges", "vocab", "merges"});
 }
@@ -34,7 +35,7 @@ absl::Status CheckType(const JsonFields& fields) {
 absl::Status CheckDropout(const JsonFields& fields) {
   const nlohmann::json* dropout = fields.Find("dropout");
   if (dropout == nullptr || (dropout->is_number() && *dropout == 0)) return absl::OkStatus();
-  return fields.Unsupported("dropout is not supported");
+  return fields.Unsupported(absl::StrCat("dropout ", Quoted(dropout->dump()), " is not supported (0 is)"));
 }
 
 }  // namespace

@@ -52,7 +52,7 @@ absl::StatusOr<Step> ParseStep(const JsonFields& fields, std::string_view type) 
     CADRE_ASSIGN_OR_RETURN(const MetaspaceOptions options, ParseMetaspaceOptions(fields));
     return NewMetaspaceDecoder(options);
   }
-  return fields.Unsupported(absl::StrCat("decoder type \"", ToAbsl(type), "\" is not supported"));
+  return fields.Unsupported(absl::StrCat("decoder type ", Quoted(type), " is not supported"));
 }
 
 }  // namespace

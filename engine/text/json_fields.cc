@@ -10,20 +10,6 @@
 #include "engine/text/utf8.h"
 
 namespace cadre {
-namespace {
-
-// The longest name or value from a file that an error message repeats, in bytes.
-constexpr std::size_t kMaxQuotedBytes = 60;
-
-std::string InQuotes(std::string_view text) {
-  if (text.size() <= kMaxQuotedBytes) return absl::StrCat("\"", ToAbsl(text), "\"");
-  std::size_t end = kMaxQuotedBytes;
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
-  return absl::StrCat("\"", ToAbsl(text.substr(0, end)), "...\"");
-}
-
-}  // namespace
-
 absl::StatusOr<JsonFields> JsonFields::Open(const nlohmann::json& value, std::string where) {
   if (!value.is_object()) {
     return absl::InvalidArgumentError(absl::StrCat(where, " is ", value.type_name(), ", not an object"));
@@ -38,32 +24,32 @@ const nlohmann::json* JsonFields::Find(std::string_view name) const {
 
 absl::StatusOr<const nlohmann::json*> JsonFields::Require(std::string_view name) const {
   const nlohmann::json* member = Find(name);
-  if (member == nullptr) return Invalid(absl::StrCat("has no ", InQuotes(name)));
+  if (member == nullptr) return Invalid(absl::StrCat("has no ", Quoted(name)));
   return member;
 }
 
 absl::StatusOr<bool> JsonFields::Bool(std::string_view name) const {
   CADRE_ASSIGN_OR_RETURN(const nlohmann::json* member, Require(name));
-  if (!member->is_boolean()) return Invalid(absl::StrCat(InQuotes(name), " is not a boolean"));
+  if (!member->is_boolean()) return Invalid(absl::StrCat(Quoted(name), " is not a boolean"));
   return member->get<bool>();
 }
 
 absl::StatusOr<std::string_view> JsonFields::String(std::string_view name) const {
   CADRE_ASSIGN_OR_RETURN(const nlohmann::json* member, Require(name));
-  if (!member->is_string()) return Invalid(absl::StrCat(InQuotes(name), " is not a string"));
+  if (!member->is_string()) return Invalid(absl::StrCat(Quoted(name), " is not a string"));
   return std::string_view(member->get_ref<const std::string&>());
 }
 
 absl::StatusOr<std::string_view> JsonFields::Character(std::string_view name) const {
   CADRE_ASSIGN_OR_RETURN(const std::string_view text, String(name));
-  if (CountCodePoints(text) != 1) return Invalid(absl::StrCat(InQuotes(name), " is not one character"));
+  if (CountCodePoints(text) != 1) return Invalid(absl::StrCat(Quoted(name), " is not one character"));
   return text;
 }
 
 absl::StatusOr<int> JsonFields::Integer(std::string_view name, int max) const {
   CADRE_ASSIGN_OR_RETURN(const nlohmann::json* member, Require(name));
   if (!member->is_number_unsigned() || member->get<std::uint64_t>() > static_cast<std::uint64_t>(max)) {
-    return Invalid(absl::StrCat(InQuotes(name), " is not a whole number from 0 to ", max));
+    return Invalid(absl::StrCat(Quoted(name), " is not a whole number from 0 to ", max));
   }
   return member->get<int>();
 }
@@ -81,7 +67,7 @@ absl::StatusOr<std::optional<std::string_view>> JsonFields::OptionalString(std::
 absl::Status JsonFields::RefuseOthers(std::initializer_list<std::string_view> known) const {
   for (const auto& member : object_->items()) {
     if (std::find(known.begin(), known.end(), member.key()) == known.end()) {
-      return Unsupported(absl::StrCat("option ", InQuotes(member.key()), " is not supported"));
+      return Unsupported(absl::StrCat("option ", Quoted(member.key()), " is not supported"));
     }
   }
   return absl::OkStatus();
@@ -98,7 +84,7 @@ absl::Status JsonFields::Unsupported(std::string_view what) const {
 absl::Status ForEachComponent(const JsonFields& fields, std::string_view name,
                               const std::function<absl::Status(const nlohmann::json&, std::string)>& visit) {
   CADRE_ASSIGN_OR_RETURN(const nlohmann::json* components, fields.Require(name));
-  if (!components->is_array()) return fields.Invalid(absl::StrCat(InQuotes(name), " is not an array"));
+  if (!components->is_array()) return fields.Invalid(absl::StrCat(Quoted(name), " is not an array"));
   for (std::size_t i = 0; i < components->size(); ++i) {
     CADRE_RETURN_IF_ERROR(visit((*components)[i], absl::StrCat(fields.where(), ".", ToAbsl(name), "[", i, "]")));
   }

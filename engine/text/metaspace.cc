@@ -4,7 +4,9 @@
 #include <string_view>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
+#include "engine/base/strings.h"
 
 namespace cadre {
 
@@ -26,7 +28,8 @@ absl::StatusOr<MetaspaceOptions> ParseMetaspaceOptions(const JsonFields& fields)
   } else if (*scheme == "never") {
     options.prepend_scheme = PrependScheme::kNever;
   } else {
-    return fields.Unsupported("this prepend_scheme is not supported");
+    return fields.Unsupported(
+        absl::StrCat("prepend_scheme ", Quoted(*scheme), " is not supported (always, first, never are)"));
   }
   if (!add_prefix_space && options.prepend_scheme != PrependScheme::kNever) {
     return fields.Invalid("add_prefix_space is false, but prepend_scheme asks for a prefix");

@@ -135,7 +135,7 @@ absl::StatusOr<std::unique_ptr<const NormalizerStep>> ParseStep(const JsonFields
     CADRE_ASSIGN_OR_RETURN(const bool right, fields.Bool("strip_right"));
     return Step(std::make_unique<StripStep>(left, right));
   }
-  return fields.Unsupported(absl::StrCat("normalizer type \"", ToAbsl(type), "\" is not supported"));
+  return fields.Unsupported(absl::StrCat("normalizer type ", Quoted(type), " is not supported"));
 }
 
 }  // namespace

@@ -21,7 +21,10 @@ absl::StatusOr<std::vector<std::int32_t>> SpecialIds(const JsonFields& table, co
   CADRE_ASSIGN_OR_RETURN(const JsonFields token, JsonFields::Open(*json, absl::StrCat(table.where(), " entry")));
   CADRE_RETURN_IF_ERROR(token.RefuseOthers({"id", "ids", "tokens"}));
   CADRE_ASSIGN_OR_RETURN(const nlohmann::json* ids, token.Require("ids"));
-  if (!ids->is_array() || ids->size() > kMaxTemplateTokens) return token.Invalid("\"ids\" is not a short array");
+  if (!ids->is_array()) return token.Invalid(absl::StrCat("\"ids\" is ", ids->type_name(), ", not an array"));
+  if (ids->size() > kMaxTemplateTokens) {
+    return token.Invalid(absl::StrCat("\"ids\" has ", ids->size(), " entries, limit is ", kMaxTemplateTokens));
+  }
   std::vector<std::int32_t> result;
   for (const nlohmann::json& id : *ids) {
     if (!id.is_number_unsigned() || id.get<std::uint64_t>() >= static_cast<std::uint64_t>(kMaxTokenIds)) {
@@ -71,8 +74,9 @@ absl::Status PostProcessor::Add(const nlohmann::json& json, std::string where) {
   if (type == "ByteLevel") {
     return fields.RefuseOthers({"type", "add_prefix_space", "trim_offsets", "use_regex"});
   }
-  if (type != "TemplateProcessing")
-    return fields.Unsupported(absl::StrCat("post-processor type \"", ToAbsl(type), "\" is not supported"));
+  if (type != "TemplateProcessing") {
+    return fields.Unsupported(absl::StrCat("post-processor type ", Quoted(type), " is not supported"));
+  }
   CADRE_RETURN_IF_ERROR(fields.RefuseOthers({"type", "single", "pair", "special_tokens"}));
   // The reference hands the parts of the first template to the second one as if they were several texts.
   if (has_template()) return fields.Unsupported("a second TemplateProcessing");

@@ -109,7 +109,9 @@ class MetaspaceStep : public PreTokenizerStep {
 absl::StatusOr<SplitBehavior> ParseBehavior(const JsonFields& fields) {
   CADRE_ASSIGN_OR_RETURN(const std::string_view name, fields.String("behavior"));
   const std::optional<SplitBehavior> behavior = SplitBehaviorNamed(name);
-  if (!behavior.has_value()) return fields.Unsupported("this split behavior is not supported");
+  if (!behavior.has_value()) {
+    return fields.Unsupported(absl::StrCat("split behavior ", Quoted(name), " is not supported"));
+  }
   return *behavior;
 }
 
@@ -179,7 +181,7 @@ absl::StatusOr<Step> ParseStep(const JsonFields& fields, std::string_view type) 
   if (type == "Whitespace") return ParseWhitespace(fields);
   if (type == "WhitespaceSplit") return ParseWhitespaceSplit(fields);
   if (type == "Metaspace") return ParseMetaspace(fields);
-  return fields.Unsupported(absl::StrCat("pre-tokenizer type \"", ToAbsl(type), "\" is not supported"));
+  return fields.Unsupported(absl::StrCat("pre-tokenizer type ", Quoted(type), " is not supported"));
 }
 
 }  // namespace

@@ -18,8 +18,7 @@ bool IsHexDigit(char c) { return std::isxdigit(static_cast<unsigned char>(c)) !=
 bool IsDigit(char c) { return c >= '0' && c <= '9'; }
 
 absl::Status Unsupported(std::string_view construct) {
-  return absl::UnimplementedError(
-      absl::StrCat("the regex construct \"", std::string(construct), "\" is not supported"));
+  return absl::UnimplementedError(absl::StrCat("the regex construct ", Quoted(construct), " is not supported"));
 }
 
 // What an escape stands for: one character, or a class given by what stands between its brackets.

@@ -33,7 +33,9 @@ absl::StatusOr<TokenizerParts> ParseParts(const JsonFields& file) {
   CADRE_RETURN_IF_ERROR(file.RefuseOthers({"version", "truncation", "padding", "added_tokens", "normalizer",
                                            "pre_tokenizer", "post_processor", "decoder", "model"}));
   CADRE_ASSIGN_OR_RETURN(const std::optional<std::string_view> version, file.OptionalString("version"));
-  if (version.has_value() && *version != "1.0") return file.Unsupported("this version is not supported");
+  if (version.has_value() && *version != "1.0") {
+    return file.Unsupported(absl::StrCat("version ", Quoted(*version), " is not supported (1.0 is)"));
+  }
 
   CADRE_ASSIGN_OR_RETURN(Normalizer normalizer,
                          Normalizer::Parse(Component(file, "normalizer"), PlaceOf("normalizer")));

@@ -50,7 +50,9 @@ TEST(JsonTest, EveryTruncationIsAnError) {
 TEST(JsonTest, RefusesDuplicateKeys) {
   EXPECT_EQ(ErrorOf(R"({"a": {"b": 1, "b": 1}})"), "file.json: duplicate key \"b\"");
   const std::string long_key(1000, 'k');
-  EXPECT_EQ(ErrorOf("{\"" + long_key + "\": 1, \"" + long_key + "\": 2}"), "file.json: duplicate key");
+  EXPECT_EQ(ErrorOf("{\"" + long_key + "\": 1, \"" + long_key + "\": 2}"),
+            "file.json: duplicate key \"" + std::string(60, 'k') + "..." + std::string(60, 'k') + "\"");
+  EXPECT_EQ(ErrorOf(R"({"a\n\u001b": 1, "a\n\u001b": 2})"), "file.json: duplicate key \"a\\n\\x1b\"");
   EXPECT_TRUE(ParseJson(R"([{"a": 1}, {"a": 1}])", "file.json").ok());
 }
 
