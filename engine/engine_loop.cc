@@ -9,6 +9,7 @@
 #include "engine/base/check.h"
 #include "engine/base/status_macros.h"
 #include "engine/batch_builder.h"
+#include "engine/model/memory_plan.h"
 
 namespace cadre {
 namespace {
@@ -40,6 +41,8 @@ EngineLoop::EngineLoop(const EngineOptions& options, const LoopParts& parts)
                   .block_size = limits_.kv_block_size,
                   .max_model_len = limits_.max_model_len},
                  &pool_) {
+  static_assert(Sampler::kScratchBytesPerLogit == kSamplerBytesPerLogit, "the memory plan counts another sampler");
+  sampler_.Reserve(static_cast<size_t>(limits_.vocab_size));
   notice_.snapshot.last_step_end = absl::InfinitePast();
   CloseBooks();
 }

@@ -78,16 +78,15 @@ struct RoutingTally {
 
 // Upper bounds of every shape an engine will use, for scratch memory that is allocated once.
 struct OpsLimits {
-  int64_t max_tokens = 0;          // T
-  int64_t hidden_size = 0;         // D
-  int64_t max_linear_inputs = 0;   // largest K dimension of a Linear
-  int64_t max_linear_outputs = 0;  // largest N dimension of a Linear except the head's
-  int64_t num_heads = 0;           // H
-  int64_t head_dim = 0;            // d
-  int64_t max_positions = 0;       // longest sequence
-  int64_t num_experts = 0;         // E
-  int64_t top_k = 0;               // K
-  int64_t max_ffn_size = 0;        // largest F of any MLP, shared and dense ones included
+  int64_t max_tokens = 0;         // T
+  int64_t hidden_size = 0;        // D
+  int64_t max_linear_inputs = 0;  // largest K dimension of a Linear
+  int64_t num_heads = 0;          // H
+  int64_t head_dim = 0;           // d
+  int64_t max_positions = 0;      // longest sequence
+  int64_t num_experts = 0;        // E
+  int64_t top_k = 0;              // K
+  int64_t max_ffn_size = 0;       // largest F of any MLP, shared and dense ones included
 };
 
 class Ops {

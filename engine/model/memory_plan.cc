@@ -31,7 +31,7 @@ std::string FormatBytes(int64_t bytes) {
 
 absl::Status CheckRange(const char* flag, int32_t value, int32_t largest) {
   if (value >= 1 && value <= largest) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(flag, " is ", value, ", must be 1 to ", largest));
+  return absl::OutOfRangeError(absl::StrCat(flag, " is ", value, ", must be 1 to ", largest));
 }
 
 absl::Status CheckOptions(const RunnerOptions& options) {
@@ -40,30 +40,51 @@ absl::Status CheckOptions(const RunnerOptions& options) {
       CheckRange("--max-num-batched-tokens", options.max_num_batched_tokens, kLargestMaxNumBatchedTokens));
   CADRE_RETURN_IF_ERROR(CheckRange("--kv-block-size", options.kv_block_size, kLargestKvBlockSize));
   if (options.kv_cache_bytes.has_value() && *options.kv_cache_bytes <= 0) {
-    return absl::InvalidArgumentError(
+    return absl::OutOfRangeError(
         absl::StrCat("--kv-cache-gb asks for ", *options.kv_cache_bytes, " bytes, must be more than 0"));
   }
   const DType dtype = options.kv_dtype.value_or(DType::kBF16);
   if (dtype != DType::kF32 && dtype != DType::kBF16 && dtype != DType::kF16) {
-    return absl::InvalidArgumentError(
+    return absl::OutOfRangeError(
         absl::StrCat("--kv-dtype is ", std::string(DTypeName(dtype)), ", must be float32, bfloat16 or float16"));
   }
   return absl::OkStatus();
 }
 
+// Assignments of tokens to experts are numbered in int32.
+absl::Status CheckAssignments(const ModelConfig& config, const RunnerOptions& options) {
+  const int64_t assignments = options.max_num_batched_tokens * config.router.top_k;
+  if (assignments <= std::numeric_limits<int32_t>::max()) return absl::OkStatus();
+  return absl::OutOfRangeError(absl::StrCat("--max-num-batched-tokens is ", options.max_num_batched_tokens,
+                                            ", times num_experts_per_tok of the model, ", config.router.top_k,
+                                            ", it must be at most ", std::numeric_limits<int32_t>::max()));
+}
+
 absl::StatusOr<int32_t> ChooseMaxModelLen(const ModelConfig& config, const RunnerOptions& options) {
-  const int64_t largest = config.max_position_embeddings;
-  const int64_t wanted = options.max_model_len == 0 ? largest : options.max_model_len;
+  const int64_t trained = config.max_position_embeddings;
+  const int64_t scaled = config.rope.scaled_positions;
+  const int64_t largest = std::max(trained, scaled);
+  const int64_t wanted = options.max_model_len == 0 ? trained : options.max_model_len;
   if (wanted < 1 || wanted > largest) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--max-model-len is ", wanted, ", must be 1 to max_position_embeddings of the model, ", largest));
+    return absl::OutOfRangeError(
+        absl::StrCat("--max-model-len is ", wanted, ", must be 1 to ",
+                     scaled > trained ? "factor * original_max_position_embeddings" : "max_position_embeddings",
+                     " of the model, ", largest));
   }
   if (wanted > std::numeric_limits<int32_t>::max()) {
-    return absl::InvalidArgumentError(absl::StrCat("max_position_embeddings of the model is ", wanted,
-                                                   ", more than cadre can count (", std::numeric_limits<int32_t>::max(),
-                                                   "); set --max-model-len"));
+    return absl::OutOfRangeError(absl::StrCat("max_position_embeddings of the model is ", wanted,
+                                              ", more than cadre can count (", std::numeric_limits<int32_t>::max(),
+                                              "); set --max-model-len"));
   }
   return static_cast<int32_t>(wanted);
+}
+
+// Beside the runner's tensors a step needs memory of the host, which on a CPU is the same: the mirror of the step
+// arena, the logits of all sequences, and the sampler's scratch.
+int64_t HostBytes(const ModelConfig& config, const RunnerOptions& options, const StepLimits& limits) {
+  const int64_t logit_bytes = static_cast<int64_t>(sizeof(float)) * HeadRows(options);
+  return SaturatingAdd(StepArena::SizeBytes(config, limits),
+                       SaturatingMultiply(config.vocab_size, logit_bytes + kSamplerBytesPerLogit));
 }
 
 // Slots are numbered in int32.
@@ -107,9 +128,9 @@ absl::StatusOr<int64_t> CheckNumBlocks(const MemoryPlan& plan, const RunnerOptio
                                                      " more than is left: ", NeedsBeforeKv(plan)));
   }
   if (num_blocks > LargestNumBlocks(options)) {
-    return absl::InvalidArgumentError(absl::StrCat("--kv-cache-gb asks for ", num_blocks, " blocks of ",
-                                                   options.kv_block_size, " tokens, at most ",
-                                                   LargestNumBlocks(options), " can be numbered"));
+    return absl::OutOfRangeError(absl::StrCat("--kv-cache-gb asks for ", num_blocks, " blocks of ",
+                                              options.kv_block_size, " tokens, at most ", LargestNumBlocks(options),
+                                              " can be numbered"));
   }
   return num_blocks;
 }
@@ -118,11 +139,9 @@ absl::StatusOr<int64_t> CheckNumBlocks(const MemoryPlan& plan, const RunnerOptio
 
 OpsLimits MakeOpsLimits(const ModelConfig& config, const RunnerOptions& options, int32_t max_model_len) {
   const int64_t q_width = config.num_heads * config.head_dim;
-  const int64_t kv_width = config.num_kv_heads * config.head_dim;
   return {.max_tokens = options.max_num_batched_tokens,
           .hidden_size = config.hidden_size,
           .max_linear_inputs = std::max(config.hidden_size, q_width),
-          .max_linear_outputs = std::max({config.hidden_size, q_width, kv_width, config.num_experts}),
           .num_heads = config.num_heads,
           .head_dim = config.head_dim,
           .max_positions = max_model_len,
@@ -144,19 +163,23 @@ int64_t HeadRows(const RunnerOptions& options) {
 absl::StatusOr<MemoryPlan> PlanMemory(const ModelConfig& config, const CheckpointSummary& checkpoint,
                                       const RunnerOptions& options, const Device& device, const Ops& ops) {
   CADRE_RETURN_IF_ERROR(CheckOptions(options));
+  CADRE_RETURN_IF_ERROR(CheckAssignments(config, options));
   MemoryPlan plan;
   CADRE_ASSIGN_OR_RETURN(plan.max_model_len, ChooseMaxModelLen(config, options));
   plan.weight_dtype = checkpoint.dtype;
-  plan.kv_dtype = options.kv_dtype.value_or(checkpoint.dtype == DType::kF32 ? DType::kF32 : DType::kBF16);
+  plan.kv_dtype = options.kv_dtype.value_or(checkpoint.dtype);
   plan.kv_block_size = options.kv_block_size;
   plan.dense_weight_bytes = checkpoint.dense_bytes;
   plan.expert_weight_bytes = checkpoint.expert_bytes;
   const StepLimits step_limits = MakeStepLimits(options, plan.max_model_len);
   plan.workspace_bytes = Workspace::SizeBytes(config, step_limits.max_tokens, HeadRows(options));
   plan.workspace_bytes = SaturatingAdd(plan.workspace_bytes, StepArena::SizeBytes(config, step_limits));
+  plan.workspace_bytes = SaturatingAdd(plan.workspace_bytes, HostBytes(config, options, step_limits));
   plan.workspace_bytes = SaturatingAdd(
       plan.workspace_bytes, static_cast<int64_t>(ops.ScratchBytes(MakeOpsLimits(config, options, plan.max_model_len))));
-  plan.available_bytes = static_cast<int64_t>(device.AvailableBytes());
+  // A device that does not know says the largest size_t.
+  plan.available_bytes = static_cast<int64_t>(
+      std::min<size_t>(device.AvailableBytes(), static_cast<size_t>(std::numeric_limits<int64_t>::max())));
 
   const int64_t needed =
       SaturatingAdd(SaturatingAdd(plan.dense_weight_bytes, plan.expert_weight_bytes), plan.workspace_bytes);

@@ -15,6 +15,9 @@ OpsLimits MakeOpsLimits(const ModelConfig& config, const RunnerOptions& options,
 StepLimits MakeStepLimits(const RunnerOptions& options, int32_t max_model_len);
 // Rows whose logits are computed at once: a step wants at most one row of each sequence.
 int64_t HeadRows(const RunnerOptions& options);
+// What the engine's sampler keeps for each token of the vocabulary. engine_loop.cc checks that the sampler agrees, as
+// the model does not know it.
+inline constexpr int64_t kSamplerBytesPerLogit = 36;
 
 }  // namespace cadre
 

@@ -77,17 +77,6 @@ void RefuseUnsupportedOptions(ConfigReader& reader) {
   if (activation != "silu" && activation != "swish") refuse("hidden_act");
 }
 
-DType ReadStoredDType(ConfigReader& reader) {
-  const std::string_view key = reader.Has("dtype") ? "dtype" : "torch_dtype";
-  const std::string name = reader.String(key, DTypeName(DType::kBF16));
-  for (const DType dtype : {DType::kBF16, DType::kF32, DType::kF16, DType::kF64}) {
-    if (name == DTypeName(dtype)) return dtype;
-  }
-  reader.Fail(absl::StatusCode::kUnimplemented,
-              absl::StrCat(ToAbsl(key), " ", Quoted(name), " is not supported (bfloat16, float32, float16 are)"));
-  return DType::kBF16;
-}
-
 // The window that every layer has, or 0.
 int64_t ReadSlidingWindow(const FamilyTraits& traits, const nlohmann::json& document, ConfigReader& reader) {
   if (traits.family == ModelFamily::kOlmoe) return 0;
@@ -217,7 +206,6 @@ absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json) {
 
   ModelConfig config;
   config.family = traits.family;
-  config.stored_dtype = ReadStoredDType(reader);
   config.hidden_size = reader.Int({"hidden_size"}, 1, kMaxHiddenSize);
   config.num_layers = reader.Int({"num_hidden_layers"}, 1, kMaxLayers);
   config.vocab_size = reader.Int({"vocab_size"}, 1, kMaxVocabSize);

@@ -47,12 +47,12 @@ enum class QkNorm { kNone, kPerHead, kFullWidth };
 struct RopeConfig {
   std::vector<float> inverse_frequencies;  // [r/2]
   float amplitude = 1.0f;                  // factor on cos and sin (YaRN)
+  int64_t scaled_positions = 0;            // YaRN: factor * original_max_position_embeddings, which it reaches; else 0
 };
 
 struct ModelConfig {
   ModelFamily family = ModelFamily::kOlmoe;
-  DType stored_dtype = DType::kBF16;  // `torch_dtype`/`dtype`; the tensors' own dtype decides at load
-  int64_t hidden_size = 0;            // D
+  int64_t hidden_size = 0;  // D
   int64_t num_layers = 0;
   int64_t num_heads = 0;     // H
   int64_t num_kv_heads = 0;  // G

@@ -117,6 +117,8 @@ RopeConfig Yarn(ConfigReader& scaling, double theta, int64_t rotary_dim, double 
   if (low == high) high += 0.001;
 
   RopeConfig rope{.inverse_frequencies = Periods(theta, rotary_dim), .amplitude = YarnAmplitude(scaling, factor)};
+  rope.scaled_positions =
+      static_cast<int64_t>(std::min(factor * original_positions, static_cast<double>(kMaxPositionEmbeddings)));
   for (size_t i = 0; i < rope.inverse_frequencies.size(); ++i) {
     const float period = rope.inverse_frequencies[i];
     const float ramp =

@@ -18,8 +18,9 @@ namespace {
 class TransformerRunner final : public ModelRunner {
  public:
   TransformerRunner(const RunnerLimits& limits, Transformer transformer, KvCache cache, Workspace workspace,
-                    StepArena arena, Device* device)
+                    StepArena arena, int64_t max_logit_rows, Device* device)
       : limits_(limits),
+        max_logits_(static_cast<size_t>(max_logit_rows * limits.vocab_size)),
         transformer_(std::move(transformer)),
         cache_(std::move(cache)),
         workspace_(std::move(workspace)),
@@ -31,6 +32,7 @@ class TransformerRunner final : public ModelRunner {
   absl::Status Forward(const ForwardBatch& batch, ForwardResult* result) override {
     CheckBatch(batch, limits_);
     const auto num_tokens = static_cast<size_t>(batch.num_tokens());
+    result->logits.reserve(max_logits_);  // as planned, and never twice that by growing
     result->logits.resize(batch.logit_rows.size() * static_cast<size_t>(limits_.vocab_size));
     result->expert_ids.resize(batch.keep_expert_ids ? static_cast<size_t>(limits_.num_moe_layers) * num_tokens *
                                                           static_cast<size_t>(limits_.top_k)
@@ -49,6 +51,7 @@ class TransformerRunner final : public ModelRunner {
 
  private:
   const RunnerLimits limits_;
+  const size_t max_logits_;
   Transformer transformer_;
   KvCache cache_;
   Workspace workspace_;
@@ -82,7 +85,7 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> CreateTransformerRunner(const Model
                          Workspace::Create(config, step_limits.max_tokens, HeadRows(options), *device));
   CADRE_ASSIGN_OR_RETURN(StepArena arena, StepArena::Create(config, step_limits, *device));
   return std::make_unique<TransformerRunner>(MakeRunnerLimits(config, plan), std::move(transformer), std::move(cache),
-                                             std::move(workspace), std::move(arena), device);
+                                             std::move(workspace), std::move(arena), HeadRows(options), device);
 }
 
 }  // namespace cadre

@@ -15,11 +15,11 @@
 namespace cadre {
 
 struct RunnerOptions {
-  int32_t max_model_len = 0;              // 0: the model's own max_position_embeddings
+  int32_t max_model_len = 0;              // 0: the model's max_position_embeddings; YaRN may reach further
   int32_t max_num_seqs = 64;              // S of the largest step
   int32_t max_num_batched_tokens = 2048;  // T of the largest step
   int32_t kv_block_size = 16;
-  std::optional<DType> kv_dtype;  // absent: float32 with float32 weights, else bfloat16
+  std::optional<DType> kv_dtype;  // absent: the type of the weights
   // KV cache size in bytes; absent: what is left of the device up to what max_num_seqs sequences of max_model_len
   // could use.
   std::optional<int64_t> kv_cache_bytes;
@@ -41,7 +41,7 @@ struct MemoryPlan {
 };
 
 // RESOURCE_EXHAUSTED when the plan does not fit: says by how much, and which flag helps (--kv-cache-gb,
-// --max-model-len, --max-num-batched-tokens). INVALID_ARGUMENT for options out of range.
+// --max-model-len, --max-num-batched-tokens). OUT_OF_RANGE for options that are.
 absl::StatusOr<MemoryPlan> PlanMemory(const ModelConfig& config, const CheckpointSummary& checkpoint,
                                       const RunnerOptions& options, const Device& device, const Ops& ops);
 

@@ -50,6 +50,13 @@ bool Sampler::IsLarger(const Candidate& a, const Candidate& b) {
   return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
 }
 
+void Sampler::Reserve(size_t vocab_size) {
+  static_assert(kScratchBytesPerLogit == 2 * sizeof(Candidate) + sizeof(float));
+  candidates_.reserve(vocab_size);
+  selection_.reserve(vocab_size);
+  best_.reserve(vocab_size);
+}
+
 absl::StatusOr<int32_t> Sampler::Sample(std::span<const float> logits, const SampleOptions& options) {
   CADRE_CHECK(!logits.empty());
   CADRE_CHECK_GE(options.temperature, 0.0f);

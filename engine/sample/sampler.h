@@ -2,6 +2,7 @@
 #ifndef CADRE_ENGINE_SAMPLE_SAMPLER_H_
 #define CADRE_ENGINE_SAMPLE_SAMPLER_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -36,6 +37,11 @@ struct SampleOptions {
 // between calls; not thread-safe.
 class Sampler {
  public:
+  static constexpr size_t kScratchBytesPerLogit = 36;
+  // Takes the scratch of rows of up to `vocab_size` logits, kScratchBytesPerLogit for each, so that Sample allocates
+  // nothing.
+  void Reserve(size_t vocab_size);
+
   // `logits` is [V], V >= 1. INTERNAL with reason "nan" when any logit is NaN, or when all are -inf.
   absl::StatusOr<int32_t> Sample(std::span<const float> logits, const SampleOptions& options);
 

@@ -73,7 +73,6 @@ inline OpsLimits TestLimits() {
   return {.max_tokens = 320,
           .hidden_size = 520,
           .max_linear_inputs = 2048,
-          .max_linear_outputs = 520,
           .num_heads = 64,
           .head_dim = 256,
           .max_positions = 1024,

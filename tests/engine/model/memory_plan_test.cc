@@ -110,6 +110,8 @@ TEST(MemoryPlan, KvDtypeFollowsTheWeights) {
   options.max_model_len = 64;
   EXPECT_EQ(Plan(LargeConfig(), summary, options, 200 * kGiB)->kv_dtype, DType::kF32);
   summary.dtype = DType::kF16;
+  EXPECT_EQ(Plan(LargeConfig(), summary, options, 200 * kGiB)->kv_dtype, DType::kF16);
+  summary.dtype = DType::kBF16;
   EXPECT_EQ(Plan(LargeConfig(), summary, options, 200 * kGiB)->kv_dtype, DType::kBF16);
   options.kv_dtype = DType::kF16;
   EXPECT_EQ(Plan(LargeConfig(), summary, options, 200 * kGiB)->kv_dtype, DType::kF16);
@@ -152,30 +154,83 @@ TEST(MemoryPlan, ExplicitKvCacheSmallerThanABlock) {
 }
 
 TEST(MemoryPlan, OptionsOutOfRange) {
-  const auto expect_invalid = [](RunnerOptions options, const std::string& message) {
-    EXPECT_THAT(PlanError(options, 200 * kGiB, absl::StatusCode::kInvalidArgument), HasSubstr(message));
+  const auto expect_out_of_range = [](RunnerOptions options, const std::string& message) {
+    EXPECT_THAT(PlanError(options, 200 * kGiB, absl::StatusCode::kOutOfRange), HasSubstr(message));
   };
   RunnerOptions options;
   options.max_model_len = 32769;
-  expect_invalid(options, "--max-model-len is 32769, must be 1 to max_position_embeddings of the model, 32768");
+  expect_out_of_range(options, "--max-model-len is 32769, must be 1 to max_position_embeddings of the model, 32768");
   options = {};
   options.max_model_len = -1;
-  expect_invalid(options, "--max-model-len is -1");
+  expect_out_of_range(options, "--max-model-len is -1");
   options = {};
   options.max_num_seqs = 0;
-  expect_invalid(options, "--max-num-seqs is 0, must be 1 to");
+  expect_out_of_range(options, "--max-num-seqs is 0, must be 1 to");
   options = {};
   options.max_num_batched_tokens = std::numeric_limits<int32_t>::max();
-  expect_invalid(options, "--max-num-batched-tokens is 2147483647");
+  expect_out_of_range(options, "--max-num-batched-tokens is 2147483647");
   options = {};
   options.kv_block_size = -16;
-  expect_invalid(options, "--kv-block-size is -16");
+  expect_out_of_range(options, "--kv-block-size is -16");
   options = {};
   options.kv_cache_bytes = 0;
-  expect_invalid(options, "--kv-cache-gb asks for 0 bytes");
+  expect_out_of_range(options, "--kv-cache-gb asks for 0 bytes");
   options = {};
   options.kv_dtype = DType::kI32;
-  expect_invalid(options, "--kv-dtype is int32");
+  expect_out_of_range(options, "--kv-dtype is int32");
+}
+
+TEST(MemoryPlan, YarnReachesFurtherThanTheModelSays) {
+  ModelConfig config = LargeConfig();
+  config.rope.scaled_positions = 131072;
+  RunnerOptions options;
+  EXPECT_EQ(Plan(config, LargeSummary(), options, 200 * kGiB)->max_model_len, 32768);
+  options.max_model_len = 131072;
+  EXPECT_EQ(Plan(config, LargeSummary(), options, 200 * kGiB)->max_model_len, 131072);
+  options.max_model_len = 131073;
+  const auto plan = Plan(config, LargeSummary(), options, 200 * kGiB);
+  EXPECT_EQ(plan.status().code(), absl::StatusCode::kOutOfRange);
+  EXPECT_THAT(std::string(plan.status().message()),
+              HasSubstr("--max-model-len is 131073, must be 1 to factor * original_max_position_embeddings of the "
+                        "model, 131072"));
+}
+
+TEST(MemoryPlan, AssignmentsOfAStepAreNumberedInInt32) {
+  ModelConfig config = LargeConfig();
+  config.num_experts = 4096;
+  config.router.top_k = 2048;
+  RunnerOptions options;
+  options.max_num_batched_tokens = 1 << 20;
+  const auto plan = Plan(config, LargeSummary(), options, 200 * kGiB);
+  EXPECT_EQ(plan.status().code(), absl::StatusCode::kOutOfRange);
+  EXPECT_THAT(std::string(plan.status().message()),
+              AllOf(HasSubstr("--max-num-batched-tokens is 1048576"),
+                    HasSubstr("num_experts_per_tok of the model, 2048"), HasSubstr("at most 2147483647")));
+}
+
+// All bits of the largest size_t, taken as a signed number, are -1.
+TEST(MemoryPlan, ADeviceThatDoesNotKnowItsMemory) {
+  RunnerOptions options;
+  options.max_model_len = 64;
+  const auto plan = Plan(LargeConfig(), LargeSummary(), options, -1);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->available_bytes, std::numeric_limits<int64_t>::max());
+}
+
+TEST(MemoryPlan, WorkspaceCountsTheHost) {
+  const ModelConfig config = LargeConfig();
+  RunnerOptions options;
+  options.max_model_len = 64;
+  options.max_num_seqs = 5;
+  PaperDevice device(200 * kGiB);
+  const auto plan = PlanMemory(config, LargeSummary(), options, device, device.ops());
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  const int64_t activations = Workspace::SizeBytes(config, options.max_num_batched_tokens, /*head_rows=*/5);
+  const int64_t arena = StepArena::SizeBytes(config, MakeStepLimits(options, 64));
+  const auto scratch = static_cast<int64_t>(device.ops().ScratchBytes(MakeOpsLimits(config, options, 64)));
+  const int64_t logits = 5 * 32000 * 4;
+  const int64_t sampler = 32000 * kSamplerBytesPerLogit;
+  EXPECT_EQ(plan->workspace_bytes, activations + 2 * arena + scratch + logits + sampler);
 }
 
 // Sizes whose products do not fit into 64 bits must read "too large", not wrap around into "fits".

@@ -33,7 +33,6 @@ TEST(ModelConfigTest, ReadsOlmoe1B7B) {
     "router_aux_loss_coef": 0.01, "tie_word_embeddings": false, "torch_dtype": "bfloat16", "use_cache": true,
     "transformers_version": "4.43.0.dev0", "vocab_size": 50304})");
   EXPECT_EQ(config.family, ModelFamily::kOlmoe);
-  EXPECT_EQ(config.stored_dtype, DType::kBF16);
   EXPECT_EQ(config.hidden_size, 2048);
   EXPECT_EQ(config.num_layers, 16);
   EXPECT_EQ(config.num_heads, 16);
@@ -120,7 +119,6 @@ TEST(ModelConfigTest, ReadsTheSpellingsOfTransformers5) {
     "num_experts_per_tok": 2, "num_hidden_layers": 2, "num_key_value_heads": 2, "qkv_bias": true,
     "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}, "shared_expert_intermediate_size": 24,
     "sliding_window": 0, "use_sliding_window": false, "vocab_size": 64})");
-  EXPECT_EQ(qwen2.stored_dtype, DType::kF32);
   EXPECT_THAT(qwen2.is_moe_layer, ElementsAre(false, true));
   EXPECT_EQ(qwen2.dense_ffn_size, 48);
 
@@ -131,7 +129,6 @@ TEST(ModelConfigTest, ReadsTheSpellingsOfTransformers5) {
     "num_local_experts": 8, "rope_parameters": {"factor": 4.0, "original_max_position_embeddings": 32,
     "rope_theta": 1000000.0, "rope_type": "yarn", "type": "yarn"}, "sliding_window": null,
     "tie_word_embeddings": true, "vocab_size": 64})");
-  EXPECT_EQ(qwen3.stored_dtype, DType::kF16);
   EXPECT_EQ(qwen3.num_experts, 8);
   EXPECT_TRUE(qwen3.tie_word_embeddings);
   EXPECT_GT(qwen3.rope.amplitude, 1.1f);
@@ -293,7 +290,6 @@ TEST(ModelConfigErrorsTest, NameTheKeyTheValueAndTheLimit) {
       {kOlmoe, R"({"tie_word_embeddings": 0})", kInvalid, "tie_word_embeddings is 0, must be true or false"},
       {kOlmoe, R"({"clip_qkv": 0})", kInvalid, "clip_qkv is 0"},
       {kOlmoe, R"({"clip_qkv": -8.0})", kInvalid, "clip_qkv is -8.0"},
-      {kOlmoe, R"({"torch_dtype": 16})", kInvalid, "torch_dtype is 16, must be a string"},
       {kOlmoe, R"({"model_type": 3})", kInvalid, "model_type is 3, must be a string"},
       {kMixtral, R"({"sliding_window": -1})", kInvalid, "sliding_window is -1"},
       {kMixtral, R"({"sliding_window": "4096"})", kInvalid, "sliding_window is \"4096\""},
@@ -315,7 +311,6 @@ TEST(ModelConfigErrorsTest, NameTheKeyTheValueAndTheLimit) {
       {kOlmoe, R"({"hidden_act": "gelu"})", kUnimplemented, "hidden_act \"gelu\" is not supported"},
       {kOlmoe, R"({"quantization_config": {"quant_method": "fp8"}})", kUnimplemented,
        "quantization_config {\"quant_method\":\"fp8\"} is not supported"},
-      {kOlmoe, R"({"torch_dtype": "float8_e4m3fn"})", kUnimplemented, "torch_dtype \"float8_e4m3fn\" is not supported"},
       {kOlmoe, R"({"model_type": "llama"})", kUnimplemented, "model_type \"llama\""},
       {kOlmoe, R"({"model_type": null})", kUnimplemented, "model_type \"\" with architecture \"\""},
       {kOlmoe, R"({"architectures": ["OlmoeForSequenceClassification"]})", kUnimplemented, "SequenceClassification"},

@@ -146,6 +146,19 @@ INSTANTIATE_TEST_SUITE_P(
     }),
     [](const testing::TestParamInfo<RopeCase>& rope_case) { return rope_case.param.name; });
 
+TEST(RopeConfigPositionsTest, YarnReachesItsFactorTimesTheOriginalLength) {
+  const auto scaled_positions = [](const std::string& rope) {
+    return ParseModelConfig(ConfigWith(16, 4096, json::parse(rope)).dump())->rope.scaled_positions;
+  };
+  EXPECT_EQ(scaled_positions(R"({"rope_scaling": {"type": "yarn", "factor": 4.0,
+                                 "original_max_position_embeddings": 4096}})"),
+            16384);
+  EXPECT_EQ(scaled_positions(R"({"rope_scaling": {"type": "yarn", "factor": 2.5}})"), 10240);
+  EXPECT_EQ(scaled_positions(R"({"rope_scaling": {"type": "yarn", "factor": 1e6}})"), kMaxPositionEmbeddings);
+  EXPECT_EQ(scaled_positions(R"({"rope_scaling": {"type": "linear", "factor": 4.0}})"), 0);
+  EXPECT_EQ(scaled_positions("{}"), 0);
+}
+
 TEST(RopeConfigDefaultsTest, MixtralHasALargerTheta) {
   json config = MakeConfigJson({.family = ModelFamily::kMixtral});
   config.erase("rope_theta");
