@@ -57,9 +57,19 @@ TEST(ConfigTest, Flags) {
 
 TEST(ConfigTest, WrongValuesAreNamedWithTheirLimits) {
   const std::vector<std::vector<const char*>> wrong = {
-      {"--port=65536"},     {"--port=-1"},          {"--port=x"},           {"--max-num-seqs=0"},
-      {"--dtype=int4"},     {"--drain-timeout=3x"}, {"--drain-timeout=-1"}, {"--stall-timeout=48h"},
-      {"--log-level=loud"}, {"--kv-cache-gb=-1"},   {"--threads=1e9"},      {"--metrics-experts=all"},
+      {"--port=65536"},
+      {"--port=-1"},
+      {"--port=x"},
+      {"--max-num-seqs=0"},
+      {"--dtype=int4"},
+      {"--drain-timeout=3x"},
+      {"--drain-timeout=-1"},
+      {"--stall-timeout=48h"},
+      {"--log-level=loud"},
+      {"--kv-cache-gb=-1"},
+      {"--threads=1e9"},
+      {"--metrics-experts=all"},
+      {"--max-connection-age=600h"},
   };
   for (std::vector<const char*> flags : wrong) {
     const std::string flag(flags.front(), std::string(flags.front()).find('='));
@@ -118,6 +128,25 @@ TEST(ConfigTest, ConfigFile) {
   EXPECT_EQ(parsed.exit_code, 64);
   EXPECT_THAT(parsed.output, HasSubstr("max-num-seks"));
   EXPECT_EQ(Parse({"--config", "/nonexistent.toml"}).exit_code, 64);
+}
+
+TEST(ConfigTest, FlagsBeatTheEnvironmentAndThatTheFile) {
+  const TempDir dir;
+  const std::string path = (dir.path() / "cadre.toml").string();
+  std::ofstream(path) << "model = \"sim\"\nmax-num-seqs = 7\nport = 7\nmetrics-port = 7\nreflection = true\n";
+  const ScopedEnv config_file("CADRE_CONFIG", path.c_str());
+  const ScopedEnv port("CADRE_PORT", "8");
+  const ScopedEnv metrics_port("CADRE_METRICS_PORT", "8");
+  const ScopedEnv reflection("CADRE_REFLECTION", "false");
+  const ParsedConfig parsed = Parse({"--port", "9"});
+  ASSERT_TRUE(parsed.config.has_value()) << parsed.output;
+  EXPECT_EQ(parsed.config->port, 9);
+  EXPECT_EQ(parsed.config->metrics_port, 8);
+  EXPECT_EQ(parsed.config->max_num_seqs, 7);
+  EXPECT_FALSE(parsed.config->reflection);
+  EXPECT_TRUE(Parse({"--reflection"}).config->reflection);
+  const ScopedEnv wrong("CADRE_MAX_NUM_SEQS", "0");
+  EXPECT_THAT(Parse({}).output, HasSubstr("CADRE_MAX_NUM_SEQS"));
 }
 
 TEST(ConfigTest, HelpAndVersionEndWell) {

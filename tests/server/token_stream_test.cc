@@ -33,6 +33,8 @@ class FakeWriter final : public ResponseWriter {
     if (event.has_finished()) log.push_back("finished " + event.finished().text());
     return false;
   }
+  void CutOffAfter(absl::Duration) override { log.push_back("cut off later"); }
+  void Cancel() override { log.push_back("cancel"); }
   void Finish(const absl::Status& s, const std::optional<RequestTimings>&) override {
     EXPECT_FALSE(status.has_value()) << "finished twice";
     EXPECT_FALSE(in_flight) << "finished with a write in flight";
@@ -177,6 +179,25 @@ TEST_F(TokenStreamTest, ASlowReaderIsToleratedForAWhileOnly) {
   ASSERT_TRUE(writer_.status.has_value());
   EXPECT_EQ(writer_.status->code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(ErrorReason(*writer_.status), "SLOW_READER");
+  stream_->CutOff();  // too late
+  EXPECT_EQ(writer_.log, (std::vector<std::string>{"started", "cut off later"}));
+}
+
+TEST_F(TokenStreamTest, AReaderOfNothingIsCutOff) {
+  stream_->OnStarted();
+  Token(std::string(200, 'x'));
+  End();
+  stream_->CutOff();
+  EXPECT_EQ(writer_.log, (std::vector<std::string>{"started", "cut off later", "cancel"}));
+  WriteDone(/*ok=*/false);
+  EXPECT_TRUE(writer_.status.has_value());
+}
+
+TEST_F(TokenStreamTest, WhatFitsMayWaitForItsReader) {
+  stream_->OnStarted();
+  Token("x");
+  End();
+  stream_->CutOff();
   EXPECT_EQ(writer_.log, std::vector<std::string>{"started"});
 }
 
