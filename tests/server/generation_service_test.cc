@@ -166,15 +166,31 @@ TEST(GenerationServiceTest, TheUnaryCallEndsAtItsDeadlineToo) {
   EXPECT_EQ(server.host().Snapshot().finished_deadline, 1);
 }
 
-TEST(GenerationServiceTest, AClientThatNeverReadsLosesItsRequestAndKeepsTheConnection) {
-  InProcessServer server(InProcessServer::Config("sim:max_len=40000,blocks=2600"), /*load=*/true,
-                         {.max_outbox_bytes = 4096, .slow_reader_timeout = absl::Milliseconds(50)});
-  // A client with the smallest window, so that flow control takes hold soon.
+// A client with the smallest window, so that flow control takes hold soon.
+std::unique_ptr<v1::GenerationService::Stub> SmallWindowStub(InProcessServer& server) {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
   arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 65535);
-  auto stub = v1::GenerationService::NewStub(grpc::CreateCustomChannel(HostPort("127.0.0.1", server.grpc().port()),
-                                                                       grpc::InsecureChannelCredentials(), arguments));
+  return v1::GenerationService::NewStub(grpc::CreateCustomChannel(HostPort("127.0.0.1", server.grpc().port()),
+                                                                  grpc::InsecureChannelCredentials(), arguments));
+}
+
+TEST(GenerationServiceTest, AClientThatNeverReadsLosesItsCall) {
+  InProcessServer server(InProcessServer::Config("sim:max_len=40000,blocks=2600"), /*load=*/true,
+                         {.max_outbox_bytes = 4096, .slow_reader_timeout = absl::Milliseconds(50)});
+  const auto stub = SmallWindowStub(server);
+  grpc::ClientContext context;
+  auto reader = stub->Generate(&context, IdsRequest({1, 2, 3}, 39000));
+  ASSERT_TRUE(Eventually([&] { return server.host().Snapshot().finished_cancelled == 1; }));
+  EXPECT_TRUE(Eventually([&] { return server.host().num_open_calls() == 0; }));
+  context.TryCancel();
+  EXPECT_FALSE(ReadAll(*reader).status.ok());
+}
+
+TEST(GenerationServiceTest, AClientThatReadsTooLateIsToldWhyAndKeepsTheConnection) {
+  InProcessServer server(InProcessServer::Config("sim:max_len=40000,blocks=2600"), /*load=*/true,
+                         {.max_outbox_bytes = 4096, .slow_reader_timeout = absl::Seconds(1)});
+  const auto stub = SmallWindowStub(server);
   grpc::ClientContext context;
   auto reader = stub->Generate(&context, IdsRequest({1, 2, 3}, 39000));
   ASSERT_TRUE(Eventually([&] { return server.host().Snapshot().finished_cancelled == 1; }));

@@ -87,6 +87,7 @@ class InProcessServer {
 
   ModelHost& host() { return host_; }
   Metrics& metrics() { return metrics_; }
+  WorkQueue& work_queue() { return work_queue_; }
   GrpcServer& grpc() { return *grpc_; }
   const std::shared_ptr<grpc::Channel>& channel() { return channel_; }
   Lifecycle MakeLifecycle(LifecycleOptions options) { return {options, &host_, &grpc_->health(), &metrics_}; }
