@@ -147,7 +147,8 @@ class Server:
     def wait_until_idle(self, timeout=10):
         """Waits until no request is queued or running; returns the seconds it took."""
         start = time.monotonic()
-        while self.metric("cadre_requests_running") or self.metric("cadre_requests_waiting"):
+        # Each is a scrape of its own: a request may begin to run between two of them, so running is asked again.
+        while any(self.metric(f"cadre_requests_{state}") for state in ("running", "waiting", "running")):
             if time.monotonic() - start > timeout:
                 raise RuntimeError("requests are still in flight:\n" + self.metrics_text())
             time.sleep(0.01)
