@@ -82,7 +82,8 @@ class InvarianceTest : public ::testing::TestWithParam<CpuIsa> {
 TEST_P(InvarianceTest, Linear) {
   for (const DType dtype : kWeightTypes) {
     for (const int64_t k : {64, 77}) {
-      const int64_t n = 75;
+      // So many panels that one to five threads divide the work both ways: by panels alone, and by rows as well.
+      const int64_t n = 500;
       const Tensor x = tensors().Random(DType::kF32, {kRows, k});
       const Tensor w = tensors().Random(dtype, {n, k});
       const Tensor bias = tensors().Random(dtype, {n});
@@ -143,7 +144,8 @@ TEST_P(InvarianceTest, GatedMlp) {
   }
 }
 
-// Row i is position i / 3 of sequence i % 3, so that neighbors in a shuffled step share a sequence only by chance.
+// Each of three sequences has a third of the rows, at positions that rise and start over; in a shuffled step, neighbors
+// share a sequence only by chance.
 TEST_P(InvarianceTest, PagedAttention) {
   const int64_t heads = 6, kv_heads = 2, block_size = 16, max_blocks = 3, d = 40;
   std::vector<double> sequences, positions;

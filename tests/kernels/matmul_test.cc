@@ -56,11 +56,18 @@ TEST_P(LinearTest, AddsBiasAndAccumulates) {
   }
 }
 
+// Many panels: one task multiplies all chunks of rows with its panel, as in the prefill of a real model.
+TEST_P(LinearTest, MultipliesManyRowsWithManyPanels) {
+  for (const DType dtype : kWeightTypes) Check(dtype, 200, 520, 72, true, true);
+}
+
 TEST_P(LinearTest, AcceptsNoRows) {
   const Tensor w = tensors().Random(DType::kBF16, {8, 16});
-  const Tensor x = tensors().Zeros(DType::kF32, {0, 16});
-  const Tensor out = tensors().Zeros(DType::kF32, {0, 8});
-  ops().Linear(out.view, x.view, w.view, ConstView(), false);
+  const Tensor bias = tensors().Random(DType::kBF16, {8});
+  const Tensor x = tensors().Random(DType::kF32, {1, 16});
+  const Tensor out = tensors().Random(DType::kF32, {1, 8});
+  ops().Linear(out.view.Rows(0, 0), x.view.Rows(0, 0), w.view, bias.view, false);
+  for (int64_t i = 0; i < 8; ++i) EXPECT_EQ(out.view.data<float>()[i], static_cast<float>(out(i))) << i;
 }
 
 // Inf or NaN next to a row of weights must not leak into it through a vector that reaches beyond its end.
