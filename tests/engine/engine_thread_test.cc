@@ -165,7 +165,7 @@ TEST(EngineThreadTest, ACancelIsHeardWithinAStep) {
 }
 
 TEST(EngineThreadTest, DrainWaitsForWhatRunsAndStopDoesNot) {
-  RunningEngine running({}, absl::Milliseconds(2));
+  RunningEngine running({}, absl::Milliseconds(20));
   std::vector<Ticket> tickets;
   for (int32_t i = 0; i < 5; ++i) {
     tickets.push_back({.prompt = MakePrompt(3, i)});
@@ -174,9 +174,8 @@ TEST(EngineThreadTest, DrainWaitsForWhatRunsAndStopDoesNot) {
   running.engine->StartDrain();
   EXPECT_EQ(running.Submit(Ticket{.prompt = {1}}, 1).code(), absl::StatusCode::kUnavailable);
   EXPECT_FALSE(running.engine->AwaitIdle(running.clock->Now() + absl::Milliseconds(20)));
-  const absl::Time begin = running.clock->Now();
   running.engine.reset();
-  EXPECT_LT(running.clock->Now() - begin, absl::Milliseconds(150));
+  EXPECT_LT(running.observer.num_steps, 50);  // two or so on an idle machine; draining takes a hundred
   for (const Ticket& ticket : tickets) {
     EXPECT_EQ(ticket.sink->num_finished(), 1);
     EXPECT_EQ(ticket.sink->summary().status.code(), absl::StatusCode::kUnavailable);
