@@ -34,8 +34,8 @@ template <typename A, typename B>
 
 #define CADRE_CHECK_OP_(a, op, b)                                                                  \
   do {                                                                                             \
-    const auto& cadre_a_ = (a);                                                                    \
-    const auto& cadre_b_ = (b);                                                                    \
+    const auto cadre_a_ = (a);                                                                     \
+    const auto cadre_b_ = (b);                                                                     \
     if (!(cadre_a_ op cadre_b_)) [[unlikely]] {                                                    \
       ::cadre::internal::CheckOpFailed(__FILE__, __LINE__, #a " " #op " " #b, cadre_a_, cadre_b_); \
     }                                                                                              \

@@ -48,10 +48,12 @@ class BasicView {
   constexpr BasicView() = default;
   constexpr BasicView(Byte* data, DType dtype, Shape shape) : data_(data), dtype_(dtype), shape_(shape) {}
   // A mutable view may be read.
+  // clang-format off
   template <typename Other>
-  requires(std::is_const_v<Byte> && !std::is_const_v<Other>) constexpr BasicView(
-      const BasicView<Other>& other)  // NOLINT(google-explicit-constructor)
+    requires(std::is_const_v<Byte> && !std::is_const_v<Other>)
+  constexpr BasicView(const BasicView<Other>& other)  // NOLINT(google-explicit-constructor)
       : data_(other.raw()), dtype_(other.dtype()), shape_(other.shape()) {}
+  // clang-format on
 
   // An absent optional argument is an empty view.
   constexpr bool empty() const { return data_ == nullptr; }
