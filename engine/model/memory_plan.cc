@@ -46,7 +46,7 @@ absl::Status CheckOptions(const RunnerOptions& options) {
   const DType dtype = options.kv_dtype.value_or(DType::kBF16);
   if (dtype != DType::kF32 && dtype != DType::kBF16 && dtype != DType::kF16) {
     return absl::OutOfRangeError(
-        absl::StrCat("--kv-dtype is ", std::string(DTypeName(dtype)), ", must be float32, bfloat16 or float16"));
+        absl::StrCat("--kv-cache-dtype is ", std::string(DTypeName(dtype)), ", must be float32, bfloat16 or float16"));
   }
   return absl::OkStatus();
 }

@@ -177,7 +177,7 @@ TEST(MemoryPlan, OptionsOutOfRange) {
   expect_out_of_range(options, "--kv-cache-gb asks for 0 bytes");
   options = {};
   options.kv_dtype = DType::kI32;
-  expect_out_of_range(options, "--kv-dtype is int32");
+  expect_out_of_range(options, "--kv-cache-dtype is int32");
 }
 
 TEST(MemoryPlan, YarnReachesFurtherThanTheModelSays) {
