@@ -15,7 +15,6 @@ namespace {
 
 using nlohmann::json;
 
-
 // Receives the parser's events and builds the document, so that a limit stops the parse at once instead of after the
 // whole tree stands. The depth guard also protects the reader of the tree: nlohmann's own walks are recursive.
 class DocumentBuilder : public nlohmann::json_sax<json> {
