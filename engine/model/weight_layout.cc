@@ -15,6 +15,7 @@ constexpr char kHeadName[] = "lm_head.weight";
 
 std::vector<int64_t> ToVector(const Shape& shape) {
   std::vector<int64_t> dims;
+  dims.reserve(Shape::kMaxRank);
   for (int i = 0; i < shape.rank(); ++i) dims.push_back(shape[i]);
   return dims;
 }

@@ -107,8 +107,8 @@ struct Checkpoint::State {
   absl::Status ResolveAll() {
     Weights unused;  // only its places are visited
     CADRE_RETURN_IF_ERROR(Visit(&unused, [this](const WeightSlot& slot) -> absl::Status {
-      CADRE_ASSIGN_OR_RETURN(Placement placement, Resolve(files, slot));
-      placements.push_back(std::move(placement));
+      CADRE_ASSIGN_OR_RETURN(const Placement placement, Resolve(files, slot));
+      placements.push_back(placement);
       return absl::OkStatus();
     }));
     return CheckNothingIsLeft(files, config, placements);
