@@ -83,7 +83,7 @@ void AddModelOptions(CLI::App& app, Typed* typed) {
   app.add_option("--served-model-name", c.served_model_name, "What requests call it; the folder's name if not given");
   app.add_option("--dtype", typed->dtype, "Type of the weights in memory; auto: as stored")
       ->check(CLI::IsMember({"auto", "float32", "bfloat16", "float16"}));
-  app.add_option("--kv-cache-dtype", typed->kv_cache_dtype, "auto: float32 with float32 weights, else bfloat16")
+  app.add_option("--kv-cache-dtype", typed->kv_cache_dtype, "auto: the type of the weights")
       ->check(CLI::IsMember({"auto", "float32", "bfloat16", "float16"}));
   app.add_option("--max-model-len", c.max_model_len, "Tokens of prompt and output together; 0: the model's own")
       ->check(CLI::Range(0, 1 << 24));
