@@ -87,8 +87,8 @@ void Admit(const ServiceContext& context, const std::shared_ptr<TokenStream>& st
 
 }  // namespace
 
-void AdmitRequest(const ServiceContext& context, std::shared_ptr<TokenStream> stream, const grpc::ByteBuffer& bytes,
-                  std::string metadata_id) {
+void AdmitRequest(const ServiceContext& context, const std::shared_ptr<TokenStream>& stream,
+                  const grpc::ByteBuffer& bytes, const std::string& metadata_id) {
   if (context.metrics != nullptr) context.metrics->OnReceived();
   if (bytes.Length() <= kMaxInlineBytes) {
     Admit(context, stream, bytes, metadata_id);

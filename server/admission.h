@@ -18,8 +18,8 @@ namespace cadre {
 
 // Reads, checks, tokenizes and submits; then tells `stream` that it is queued, or rejects it. `metadata_id` is the
 // metadata's request id, or empty. Small requests are handled at once, large ones on the work queue.
-void AdmitRequest(const ServiceContext& context, std::shared_ptr<TokenStream> stream, const grpc::ByteBuffer& bytes,
-                  std::string metadata_id);
+void AdmitRequest(const ServiceContext& context, const std::shared_ptr<TokenStream>& stream,
+                  const grpc::ByteBuffer& bytes, const std::string& metadata_id);
 
 // What the metrics call an error of admission.
 RejectReason ClassifyRejection(const absl::Status& status);
