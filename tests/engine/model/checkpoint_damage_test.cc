@@ -17,6 +17,7 @@
 #include "tests/support/checkpoint_writer.h"
 #include "tests/support/fake_device.h"
 #include "tests/support/temp_dir.h"
+#include "tests/support/time_limit.h"
 
 namespace cadre {
 namespace {
@@ -41,7 +42,7 @@ absl::Status OpenStatus(const path& dir) {
 void ExpectRefused(const path& dir, absl::StatusCode code, const std::string& message) {
   const absl::Time start = absl::Now();
   const absl::Status status = OpenStatus(dir);
-  EXPECT_LT(absl::Now() - start, absl::Seconds(2));
+  EXPECT_LT(absl::Now() - start, absl::Seconds(kRefusalSeconds));
   EXPECT_EQ(status.code(), code) << status;
   EXPECT_THAT(std::string(status.message()), HasSubstr(message));
   EXPECT_LT(status.message().size(), 600u);

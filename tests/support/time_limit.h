@@ -1,0 +1,18 @@
+// How long hostile input may keep a parser busy: a bound on damage, far above what it takes, not a measurement.
+#ifndef CADRE_TESTS_SUPPORT_TIME_LIMIT_H_
+#define CADRE_TESTS_SUPPORT_TIME_LIMIT_H_
+
+namespace cadre {
+
+// Instrumented code is an order of magnitude slower.
+#ifdef CADRE_SANITIZED
+inline constexpr int kTimeFactor = 10;
+#else
+inline constexpr int kTimeFactor = 1;
+#endif
+
+inline constexpr int kRefusalSeconds = 2 * kTimeFactor;
+
+}  // namespace cadre
+
+#endif  // CADRE_TESTS_SUPPORT_TIME_LIMIT_H_
