@@ -86,8 +86,8 @@ absl::Status PostProcessor::Add(const nlohmann::json& json, std::string where) {
                          JsonFields::Open(*table_json, absl::StrCat(fields.where(), ".special_tokens")));
   std::vector<Piece> pieces;
   std::size_t num_special = 0;
-  CADRE_RETURN_IF_ERROR(
-      ForEachComponent(fields, "single", [&](const nlohmann::json& component, std::string place) -> absl::Status {
+  CADRE_RETURN_IF_ERROR(ForEachComponent(
+      fields, "single", [&](const nlohmann::json& component, const std::string& place) -> absl::Status {
         CADRE_ASSIGN_OR_RETURN(const auto parsed, ParsePiece(component, place));
         Piece piece{parsed.first, {}};
         if (!piece.is_text) {

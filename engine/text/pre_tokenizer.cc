@@ -24,7 +24,7 @@ using Step = std::unique_ptr<const PreTokenizerStep>;
 constexpr std::string_view kGpt2Pattern =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
-absl::Status AppendPieces(NormalizedText piece, const Regex& delimiter, SplitBehavior behavior, bool invert,
+absl::Status AppendPieces(const NormalizedText& piece, const Regex& delimiter, SplitBehavior behavior, bool invert,
                           std::vector<NormalizedText>* pieces) {
   CADRE_ASSIGN_OR_RETURN(const std::vector<TextSpan> matches, delimiter.FindAll(piece.text));
   for (const TextSpan& span : SplitAt(matches, piece.text.size(), behavior, invert)) {
@@ -40,7 +40,7 @@ class SplitStep : public PreTokenizerStep {
       : delimiter_(std::move(delimiter)), behavior_(behavior), invert_(invert) {}
 
   absl::Status Apply(NormalizedText piece, std::vector<NormalizedText>* pieces) const override {
-    return AppendPieces(std::move(piece), delimiter_, behavior_, invert_, pieces);
+    return AppendPieces(piece, delimiter_, behavior_, invert_, pieces);
   }
 
  private:
@@ -59,7 +59,7 @@ class ByteLevelStep : public PreTokenizerStep {
     const std::size_t first = pieces->size();
     if (pattern_.has_value()) {
       CADRE_RETURN_IF_ERROR(
-          AppendPieces(std::move(piece), *pattern_, SplitBehavior::kIsolated, /*invert=*/false, pieces));
+          AppendPieces(piece, *pattern_, SplitBehavior::kIsolated, /*invert=*/false, pieces));
     } else {
       pieces->push_back(std::move(piece));
     }
@@ -98,7 +98,7 @@ class MetaspaceStep : public PreTokenizerStep {
       pieces->push_back(std::move(piece));
       return absl::OkStatus();
     }
-    return AppendPieces(std::move(piece), replacement_, SplitBehavior::kMergedWithNext, /*invert=*/false, pieces);
+    return AppendPieces(piece, replacement_, SplitBehavior::kMergedWithNext, /*invert=*/false, pieces);
   }
 
  private:

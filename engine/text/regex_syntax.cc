@@ -168,7 +168,6 @@ class Translator {
       case 'f':
       case 'a':
       case 'e':
-        return Escape{false, false, std::string(sequence)};
       case 'A':
       case 'z':
         return Escape{false, false, std::string(sequence)};
