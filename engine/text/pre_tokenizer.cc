@@ -58,8 +58,7 @@ class ByteLevelStep : public PreTokenizerStep {
     if (add_prefix_space_ && piece.text.front() != ' ') piece.text.insert(piece.text.begin(), ' ');
     const std::size_t first = pieces->size();
     if (pattern_.has_value()) {
-      CADRE_RETURN_IF_ERROR(
-          AppendPieces(piece, *pattern_, SplitBehavior::kIsolated, /*invert=*/false, pieces));
+      CADRE_RETURN_IF_ERROR(AppendPieces(piece, *pattern_, SplitBehavior::kIsolated, /*invert=*/false, pieces));
     } else {
       pieces->push_back(std::move(piece));
     }
