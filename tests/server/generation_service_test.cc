@@ -208,9 +208,12 @@ TEST(GenerationServiceTest, AFullQueueIsRefusedWithATimeToRetry) {
   config.max_queue_requests = 1;
   InProcessServer server(config);
   grpc::ClientContext running_context, waiting_context, context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
   auto running = server.generation->Generate(&running_context, IdsRequest({1}, 4000));
   v1::GenerateResponse event;
   ASSERT_TRUE(running->Read(&event));
+  // The first event may be heard before the snapshot tells that the request no longer waits.
+  ASSERT_TRUE(Eventually([&] { return server.host().Snapshot().waiting_requests == 0; }));
   auto waiting = server.generation->Generate(&waiting_context, IdsRequest({1}, 4000));
   ASSERT_TRUE(Eventually([&] { return server.host().Snapshot().waiting_requests == 1; }));
   const grpc::Status status = server.generation->Generate(&context, IdsRequest({1}, 1))->Finish();
