@@ -39,7 +39,7 @@ absl::Status Response::Interruption(absl::Time now) const {
 
 void Response::Start(absl::Time now) {
   started_ = now;
-  sink_->OnStarted();
+  sink_->OnStarted({});
 }
 
 void Response::AddRouting(int64_t num_assignments) { routing_.processed += num_assignments; }

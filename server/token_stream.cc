@@ -74,7 +74,7 @@ void TokenStream::Reject(const absl::Status& status) {
   Pump();
 }
 
-void TokenStream::OnStarted() {
+void TokenStream::OnStarted(RequestStart /*start*/) {
   const std::lock_guard lock(mutex_);
   if (final_status_.has_value()) return;
   started_pending_ = true;

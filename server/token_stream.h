@@ -70,7 +70,7 @@ class TokenStream final : public TokenSink {
   void Reject(const absl::Status& status);
 
   // From the engine thread.
-  void OnStarted() override;
+  void OnStarted(RequestStart start) override;
   void OnTokens(TokenDelta delta) override;
   void OnFinish(FinishSummary summary) override;
 

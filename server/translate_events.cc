@@ -18,6 +18,10 @@ v1::FinishReason ToWire(FinishReason reason) {
       return v1::FINISH_REASON_STOP_STRING;
     case FinishReason::kLength:
       return v1::FINISH_REASON_LENGTH;
+    case FinishReason::kTimeLimit:
+      return v1::FINISH_REASON_TIME_LIMIT;
+    case FinishReason::kConstraintEnd:
+      return v1::FINISH_REASON_CONSTRAINT_END;
     case FinishReason::kNone:
       break;
   }

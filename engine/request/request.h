@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,8 @@
 #include "engine/request/token_sink.h"
 
 namespace cadre {
+
+class TokenConstraint;  // engine/structured/token_constraint.h
 
 // Set by any thread, once; read by the engine thread at the start of each step. Nothing else runs backwards.
 class CancelFlag {
@@ -30,7 +33,15 @@ struct Request {
   SamplingParams sampling;
   absl::Time arrival;  // by the engine's clock
   absl::Time deadline = absl::InfiniteFuture();
-  bool wants_text = true;  // false: deltas carry token ids only, and stop strings must be empty
+  bool wants_text = true;     // false: deltas carry token ids only, and stop strings must be empty
+  int32_t num_sequences = 1;  // n: independent continuations of the one prompt
+  absl::Duration time_limit = absl::InfiniteDuration();  // from arrival on; ends the request normally, kTimeLimit
+  std::optional<int32_t> prompt_logprobs;                // alternatives beside each prompt token; absent: not wanted
+  bool echo = false;                                     // the prompt's text and tokens stand before the output's
+  int32_t priority = 0;                                  // higher runs earlier, [-100, 100]
+  std::string tenant;                                    // the unit of fair sharing
+  std::string cache_salt;                                // with the tenant: whose cached prompt prefixes may be shared
+  std::shared_ptr<const TokenConstraint> constraint;     // the language of the output; null: none
   std::shared_ptr<TokenSink> sink;
   std::shared_ptr<CancelFlag> cancel;  // shared with whoever may cancel; never null
 };

@@ -78,7 +78,7 @@ class TokenStreamTest : public ::testing::Test {
 TEST_F(TokenStreamTest, EventsLeaveInOrderOneAtATime) {
   stream_->SetRequestId("r1");
   stream_->Queued();
-  stream_->OnStarted();
+  stream_->OnStarted({});
   Token("a");
   Token("b");
   WriteDone();
@@ -94,7 +94,7 @@ TEST_F(TokenStreamTest, EventsLeaveInOrderOneAtATime) {
 }
 
 TEST_F(TokenStreamTest, AnEngineThatIsFasterThanQueuedSendsNoMetadataTwice) {
-  stream_->OnStarted();
+  stream_->OnStarted({});
   stream_->Queued();
   EXPECT_EQ(writer_.log, std::vector<std::string>{"started"});
 }
@@ -106,7 +106,7 @@ TEST_F(TokenStreamTest, ARejectionIsTheOnlyAnswer) {
 }
 
 TEST_F(TokenStreamTest, AnErrorComesAfterTheTextThatWasMade) {
-  stream_->OnStarted();
+  stream_->OnStarted({});
   Token("a");
   End(absl::InternalError("secret detail of step 5"));
   WriteDone();
@@ -118,7 +118,7 @@ TEST_F(TokenStreamTest, AnErrorComesAfterTheTextThatWasMade) {
 }
 
 TEST_F(TokenStreamTest, ACancelEndsTheCallAtOnceWhenNothingIsInFlight) {
-  stream_->OnStarted();
+  stream_->OnStarted({});
   WriteDone();
   stream_->OnCancel();
   EXPECT_TRUE(cancelled());
@@ -129,7 +129,7 @@ TEST_F(TokenStreamTest, ACancelEndsTheCallAtOnceWhenNothingIsInFlight) {
 }
 
 TEST_F(TokenStreamTest, ACancelWaitsForTheWriteInFlightAndFinishesOnce) {
-  stream_->OnStarted();
+  stream_->OnStarted({});
   Token("a");
   stream_->OnCancel();
   EXPECT_TRUE(cancelled());
@@ -139,14 +139,14 @@ TEST_F(TokenStreamTest, ACancelWaitsForTheWriteInFlightAndFinishesOnce) {
 }
 
 TEST_F(TokenStreamTest, AFailedWriteCancelsTheRequest) {
-  stream_->OnStarted();
+  stream_->OnStarted({});
   WriteDone(false);
   EXPECT_TRUE(cancelled());
   EXPECT_EQ(writer_.status->code(), absl::StatusCode::kCancelled);
 }
 
 TEST_F(TokenStreamTest, TheEngineMayOutliveTheCall) {
-  stream_->OnStarted();
+  stream_->OnStarted({});
   stream_->OnCancel();
   WriteDone(false);
   stream_->Detach();
@@ -156,7 +156,7 @@ TEST_F(TokenStreamTest, TheEngineMayOutliveTheCall) {
 }
 
 TEST_F(TokenStreamTest, ACancelAtTheDeadlineLeavesTheVerdictToTheEngine) {
-  stream_->OnStarted();
+  stream_->OnStarted({});
   WriteDone();
   clock_->now += absl::Minutes(1) - absl::Milliseconds(5);  // gRPC's timer is a little early
   stream_->OnCancel();
@@ -165,7 +165,7 @@ TEST_F(TokenStreamTest, ACancelAtTheDeadlineLeavesTheVerdictToTheEngine) {
 }
 
 TEST_F(TokenStreamTest, ASlowReaderIsToleratedForAWhileOnly) {
-  stream_->OnStarted();
+  stream_->OnStarted({});
   Token(std::string(90, 'x'));
   Token(std::string(90, 'x'));  // over the limit from now on
   clock_->now += absl::Milliseconds(9999);
@@ -184,7 +184,7 @@ TEST_F(TokenStreamTest, ASlowReaderIsToleratedForAWhileOnly) {
 }
 
 TEST_F(TokenStreamTest, AReaderOfNothingIsCutOff) {
-  stream_->OnStarted();
+  stream_->OnStarted({});
   Token(std::string(200, 'x'));
   End();
   stream_->CutOff();
@@ -194,7 +194,7 @@ TEST_F(TokenStreamTest, AReaderOfNothingIsCutOff) {
 }
 
 TEST_F(TokenStreamTest, WhatFitsMayWaitForItsReader) {
-  stream_->OnStarted();
+  stream_->OnStarted({});
   Token("x");
   End();
   stream_->CutOff();
@@ -202,7 +202,7 @@ TEST_F(TokenStreamTest, WhatFitsMayWaitForItsReader) {
 }
 
 TEST_F(TokenStreamTest, AReaderThatCatchesUpIsNotSlow) {
-  stream_->OnStarted();
+  stream_->OnStarted({});
   Token(std::string(200, 'x'));
   clock_->now += absl::Seconds(9);
   WriteDone();  // takes the outbox
@@ -218,7 +218,7 @@ TEST_F(TokenStreamTest, OutboxBytesAreGivenBack) {
     const size_t at = page.find("\ncadre_stream_outbox_bytes ");
     return at == std::string::npos ? -1.0 : std::stod(page.substr(at + 27));
   };
-  stream_->OnStarted();
+  stream_->OnStarted({});
   Token("12345678");
   EXPECT_EQ(outbox_bytes(), 12);
   stream_->OnCancel();

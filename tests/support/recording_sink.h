@@ -16,7 +16,7 @@ namespace cadre {
 // Thread-safe. Violations of the promised order are remembered, not asserted, so that any test can look at them.
 class RecordingSink final : public TokenSink {
  public:
-  void OnStarted() override {
+  void OnStarted(RequestStart /*start*/) override {
     std::lock_guard lock(mutex_);
     if (num_started_++ > 0 || num_deltas_ > 0 || num_finished_ > 0) in_order_ = false;
   }

@@ -21,6 +21,7 @@ LAYERS = {
     "engine/base": ["engine/base", "kernels/check.h"],
     "engine/text": ["engine/text", "engine/base"],
     "engine/sample": ["engine/sample", "engine/base"],
+    "engine/structured": ["engine/structured", "engine/text", "engine/base"],
     "engine/request": ["engine/request", "engine/base"],
     "engine/schedule": ["engine/schedule", "engine/request", "engine/base"],
     "engine/experts": ["engine/experts", "engine/base", "kernels/api"],
