@@ -65,6 +65,7 @@ constexpr RequestFields kRequests[] = {
     {"WatchExpertStatsRequest", kWatchExpertStatsFields},
     {"ResetStatsRequest", kModelOnly},
     {"GetModelRequest", kModelOnly},
+    {"GetLoadRequest", kModelOnly},
 };
 
 // Values of unsupported fields that ask for nothing.

@@ -88,8 +88,30 @@ void FillModel(const ServedText& model, v1::Model* wire) {
   for (std::string& field : SupportedGenerateFields()) wire->add_supported_fields(std::move(field));
 }
 
-using RawService = v1::ModelService::WithRawCallbackMethod_GetModel<
-    v1::ModelService::WithRawCallbackMethod_ListModels<v1::ModelService::Service>>;
+void FillCounts(const EngineSnapshot& snapshot, v1::ModelLoad* wire) {
+  wire->set_running_requests(snapshot.running_requests);
+  wire->set_waiting_requests(snapshot.waiting_requests);
+  wire->set_waiting_tokens(snapshot.waiting_tokens);
+  *wire->mutable_oldest_wait() = ToProto(snapshot.oldest_wait);
+  wire->set_kv_blocks_free(snapshot.kv_blocks_free);
+  wire->set_kv_blocks_in_use(snapshot.kv_blocks_in_use);
+  wire->set_kv_blocks_cached(snapshot.kv_blocks_cached);
+  wire->set_kv_blocks_total(snapshot.kv_blocks_total);
+  wire->set_admitted_requests(snapshot.admitted_requests);
+  wire->set_finished_requests(snapshot.finished_ok);
+  wire->set_cancelled_requests(snapshot.finished_cancelled);
+  wire->set_deadline_exceeded_requests(snapshot.finished_deadline);
+  wire->set_failed_requests(snapshot.finished_failed);
+  wire->set_prompt_tokens(snapshot.prompt_tokens);
+  wire->set_generated_tokens(snapshot.generated_tokens);
+  wire->set_prefill_tokens(snapshot.prefill_tokens);
+  wire->set_decode_tokens(snapshot.decode_tokens);
+  wire->set_preemptions(snapshot.preemptions);
+  wire->set_steps(snapshot.steps);
+}
+
+using RawService = v1::ModelService::WithRawCallbackMethod_GetModel<v1::ModelService::WithRawCallbackMethod_ListModels<
+    v1::ModelService::WithRawCallbackMethod_GetLoad<v1::ModelService::Service>>>;
 
 class ModelService final : public RawService {
  public:
@@ -105,6 +127,12 @@ class ModelService final : public RawService {
                                        grpc::ByteBuffer* response) override {
     return AnswerNow<v1::ListModelsRequest, v1::ListModelsResponse>(
         context, *request, response, [this](const auto& in, auto* out) { return List(in, out); });
+  }
+
+  grpc::ServerUnaryReactor* GetLoad(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                    grpc::ByteBuffer* response) override {
+    return AnswerNow<v1::GetLoadRequest, v1::GetLoadResponse>(
+        context, *request, response, [this](const auto& in, auto* out) { return Load(in, out); });
   }
 
  private:
@@ -124,6 +152,20 @@ class ModelService final : public RawService {
       return InvalidField("page_token", absl::StrCat(Excerpt(request.page_token()), " is not from a previous answer"));
     }
     Describe(response->add_models());
+    return absl::OkStatus();
+  }
+
+  absl::Status Load(const v1::GetLoadRequest& request, v1::GetLoadResponse* response) const {
+    CADRE_RETURN_IF_ERROR(host_.CheckName(request.model()));
+    CADRE_RETURN_IF_ERROR(RefuseUnsupportedFields(request));
+    v1::ModelLoad* load = response->mutable_load();
+    load->set_state(ToWire(host_.state()));
+    FillCounts(host_.Snapshot(), load);
+    *load->mutable_time() = ToProto(host_.clock().Now());
+    if (const auto model = host_.Text(); model.ok()) {
+      load->set_max_running_requests((*model)->card.engine.max_num_seqs);
+      load->set_max_waiting_requests((*model)->card.engine.max_queue_requests);
+    }
     return absl::OkStatus();
   }
 

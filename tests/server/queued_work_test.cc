@@ -99,8 +99,9 @@ TEST(MalformedRequestTest, EveryServiceSaysWhatIsWrong) {
     EXPECT_TRUE(queue.Next(&tag, &ok) && ok);
     return status;
   };
-  for (const char* method : {"/cadre.v1.ExpertService/GetExpertStats", "/cadre.v1.ExpertService/ResetStats",
-                             "/cadre.v1.ModelService/GetModel", "/cadre.v1.ModelService/ListModels"}) {
+  for (const char* method :
+       {"/cadre.v1.ExpertService/GetExpertStats", "/cadre.v1.ExpertService/ResetStats",
+        "/cadre.v1.ModelService/GetModel", "/cadre.v1.ModelService/ListModels", "/cadre.v1.ModelService/GetLoad"}) {
     const grpc::Status status = call(method, "\xff");
     EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << method;
     EXPECT_EQ(ReasonOf(status), "MALFORMED_REQUEST") << method;

@@ -186,6 +186,72 @@ TEST(ModelServiceTest, TellsStateLimitsAndSupportedFields) {
   EXPECT_EQ(list.models_size(), 1);
 }
 
+v1::ModelLoad LoadOf(InProcessServer& server) {
+  grpc::ClientContext context;
+  v1::GetLoadResponse response;
+  EXPECT_TRUE(server.models->GetLoad(&context, v1::GetLoadRequest(), &response).ok());
+  return response.load();
+}
+
+TEST(ModelServiceTest, LoadCountsWhatRunsWaitsAndEnded) {
+  ServerConfig config = InProcessServer::Config("sim:step_ms=2,blocks=64,block_size=16");
+  config.max_num_seqs = 1;
+  config.max_queue_requests = 7;
+  InProcessServer server(config, /*load=*/false);
+  EXPECT_EQ(LoadOf(server).state(), v1::MODEL_STATE_LOADING);
+  EXPECT_EQ(LoadOf(server).kv_blocks_total(), 0);
+  server.Load();
+
+  // One runs for as long as the test wants, one waits behind it.
+  grpc::ClientContext running_context;
+  const auto running = server.generation->Generate(&running_context, IdsRequest({1, 2, 3}, 1000));
+  v1::GenerateResponse event;
+  ASSERT_TRUE(running->Read(&event) && running->Read(&event) && event.has_delta());
+  grpc::ClientContext waiting_context;
+  const auto waiting = server.generation->Generate(&waiting_context, IdsRequest({1, 2, 3, 4, 5}, 10));
+  ASSERT_TRUE(Eventually([&] { return LoadOf(server).waiting_requests() == 1; }));
+  const v1::ModelLoad busy = LoadOf(server);
+  EXPECT_EQ(busy.state(), v1::MODEL_STATE_READY);
+  EXPECT_EQ(busy.running_requests(), 1);
+  EXPECT_EQ(busy.waiting_tokens(), 5);
+  EXPECT_GT(busy.oldest_wait().seconds() * 1'000'000'000 + busy.oldest_wait().nanos(), 0);
+  EXPECT_EQ(busy.max_running_requests(), 1);
+  EXPECT_EQ(busy.max_waiting_requests(), 7);
+  EXPECT_EQ(busy.kv_blocks_total(), 64);
+  EXPECT_GT(busy.kv_blocks_in_use(), 0);
+  EXPECT_EQ(busy.kv_blocks_free() + busy.kv_blocks_in_use() + busy.kv_blocks_cached(), 64);
+  EXPECT_EQ(busy.prompt_tokens(), 3);
+  EXPECT_GE(busy.generated_tokens(), 1);
+
+  running_context.TryCancel();
+  while (running->Read(&event)) continue;
+  running->Finish();
+  const StreamResult second = ReadAll(*waiting);
+  ASSERT_TRUE(second.status.ok());
+  ASSERT_TRUE(Eventually([&] { return server.IsAtRest(); }));
+  const v1::ModelLoad idle = LoadOf(server);
+  EXPECT_EQ(idle.running_requests() + idle.waiting_requests() + idle.waiting_tokens(), 0);
+  EXPECT_EQ(idle.admitted_requests(), 2);
+  EXPECT_EQ(idle.finished_requests(), 1);
+  EXPECT_EQ(idle.cancelled_requests(), 1);
+  EXPECT_EQ(idle.deadline_exceeded_requests() + idle.failed_requests(), 0);
+  EXPECT_EQ(idle.prompt_tokens(), 8);
+  EXPECT_EQ(idle.prefill_tokens(), 8);
+  EXPECT_GT(idle.steps(), busy.steps());
+  EXPECT_EQ(idle.kv_blocks_in_use(), 0);
+}
+
+TEST(ModelServiceTest, LoadOfAnotherModelIsNotFound) {
+  InProcessServer server("sim");
+  v1::GetLoadRequest request;
+  request.set_model("somebody-elses");
+  grpc::ClientContext context;
+  v1::GetLoadResponse response;
+  const grpc::Status status = server.models->GetLoad(&context, request, &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(ReasonOf(status), "MODEL_NOT_FOUND");
+}
+
 TEST(HealthTest, FollowsReadinessFromTheFirstMoment) {
   InProcessServer server(InProcessServer::Config("sim"), /*load=*/false);
   const std::vector<std::string> names = {"", "readiness", "cadre.v1.GenerationService", "cadre.v1.ExpertService",
