@@ -36,7 +36,7 @@ void BuildForwardBatch(const StepPlan& plan, std::span<const Sequence* const> se
       batch->row_sequence.push_back(static_cast<int32_t>(s));
       batch->kv_slots.push_back(block * block_size + position % block_size);
     }
-    if (chunk.samples) batch->logit_rows.push_back(batch->num_tokens() - 1);
+    for (int32_t i = chunk.num_logit_rows(); i > 0; --i) batch->logit_rows.push_back(batch->num_tokens() - i);
   }
 }
 

@@ -39,8 +39,11 @@ std::string_view SequenceStateName(SequenceState state) {
   return "unknown";
 }
 
-Sequence::Sequence(SequenceId id, std::vector<int32_t> prompt)
-    : id_(id), tokens_(std::move(prompt)), num_prompt_tokens_(static_cast<int32_t>(tokens_.size())) {
+Sequence::Sequence(SequenceId id, std::vector<int32_t> prompt, SequenceTraits traits)
+    : id_(id),
+      traits_(std::move(traits)),
+      tokens_(std::move(prompt)),
+      num_prompt_tokens_(static_cast<int32_t>(tokens_.size())) {
   CADRE_CHECK(!tokens_.empty());
 }
 

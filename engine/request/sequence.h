@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -29,6 +30,20 @@ enum class SequenceState {
 };
 std::string_view SequenceStateName(SequenceState state);
 
+inline constexpr SequenceId kNoSequence = -1;
+
+// What the scheduler knows of a sequence beside its tokens; constant.
+struct SequenceTraits {
+  int32_t max_tokens = 0;   // the most it will generate; 0: unknown
+  int32_t priority = 0;     // higher runs earlier
+  std::string tenant = {};  // the unit of fair sharing
+  // Whose KV blocks it may share, and with whom: sequences of the same domain. Empty: with nobody.
+  std::string cache_domain = {};
+  // The first sequence of the same request, whose prompt this one shares: waits until that one has computed it.
+  SequenceId leader = kNoSequence;
+  bool needs_prompt_logits = false;  // every prompt row is computed and its logits are wanted, until the first token
+};
+
 // Pure data with counters, driven by the scheduler; not thread-safe. Token counts:
 //
 //   [ prompt                  | generated           ]  num_tokens
@@ -36,9 +51,10 @@ std::string_view SequenceStateName(SequenceState state);
 class Sequence {
  public:
   // REQUIRES: `prompt` is not empty.
-  Sequence(SequenceId id, std::vector<int32_t> prompt);
+  Sequence(SequenceId id, std::vector<int32_t> prompt, SequenceTraits traits = {});
 
   SequenceId id() const { return id_; }
+  const SequenceTraits& traits() const { return traits_; }
   SequenceState state() const { return state_; }
   std::span<const int32_t> tokens() const { return tokens_; }  // prompt, then generated
   int32_t num_tokens() const { return static_cast<int32_t>(tokens_.size()); }
@@ -50,6 +66,8 @@ class Sequence {
   // The most that was ever computed: rows below it, computed again after a preemption, are recomputed rows.
   int32_t peak_computed_tokens() const { return peak_computed_tokens_; }
   int32_t num_preemptions() const { return num_preemptions_; }
+  // Whether the rows that come next are prompt rows whose logits are wanted.
+  bool wants_all_logits() const { return traits_.needs_prompt_logits && num_generated_tokens() == 0; }
   bool started() const { return started_; }                                 // a step has contained it
   const std::vector<int32_t>& block_table() const { return block_table_; }  // [ceil((computed + scheduled) / B)]
 
@@ -71,6 +89,7 @@ class Sequence {
   void Transition(SequenceState to);
 
   SequenceId id_;
+  SequenceTraits traits_;
   SequenceState state_ = SequenceState::kWaiting;
   std::vector<int32_t> tokens_;
   int32_t num_prompt_tokens_;

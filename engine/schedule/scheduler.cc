@@ -17,6 +17,7 @@ SchedulerOptions Checked(SchedulerOptions options) {
   CADRE_CHECK_GE(options.max_model_len, 1);
   // With at least one row for each running sequence, decodes can never use up the rows of an earlier prefill.
   options.max_num_seqs = std::min(options.max_num_seqs, options.max_num_batched_tokens);
+  options.max_logit_rows = std::max(options.max_logit_rows, options.max_num_seqs);
   return options;
 }
 
@@ -38,7 +39,8 @@ class Scheduler::Draft {
       : scheduler_(scheduler),
         num_kept_(scheduler.running_.size()),
         free_blocks_(scheduler.pool_->num_free()),
-        prefill_rows_(scheduler.options_.max_num_batched_tokens) {
+        prefill_rows_(scheduler.options_.max_num_batched_tokens),
+        spare_logits_(scheduler.options_.max_logit_rows - scheduler.num_running()) {
     for (const Sequence* sequence : scheduler.running_) {
       if (sequence->state() == SequenceState::kDecode) --prefill_rows_;
     }
@@ -48,7 +50,7 @@ class Scheduler::Draft {
     for (size_t i = 0; i < num_kept_; ++i) {
       const Sequence& sequence = *scheduler_.running_[i];
       const bool decodes = sequence.state() == SequenceState::kDecode;
-      const int32_t wanted = decodes ? 1 : std::min(sequence.num_uncomputed_tokens(), prefill_rows_);
+      const int32_t wanted = decodes ? 1 : PrefillRows(sequence);
       if (wanted > 0) {
         while (Room(sequence) == 0 && num_kept_ > i + 1) PreemptLatest();
         CADRE_CHECK(i > 0 || Room(sequence) > 0);  // alone with the whole pool, a sequence that passed CheckFits fits
@@ -64,11 +66,14 @@ class Scheduler::Draft {
     if (!plan_.preempted.empty()) return;
     size_t num_running = num_kept_;
     for (const Sequence* sequence : scheduler_.waiting_) {
-      if (prefill_rows_ == 0 || num_running == static_cast<size_t>(scheduler_.options_.max_num_seqs)) return;
+      if (prefill_rows_ == 0 || spare_logits_ == 0 ||
+          num_running == static_cast<size_t>(scheduler_.options_.max_num_seqs))
+        return;
       const int32_t needed = scheduler_.BlocksFor(sequence->num_tokens());
       const auto spare = static_cast<int32_t>(num_running == 0 ? 0 : num_running + 1);
       if (free_blocks_ < needed + spare) return;
-      const int32_t count = std::min(sequence->num_tokens(), prefill_rows_);
+      --spare_logits_;
+      const int32_t count = PrefillRows(*sequence);
       AddChunk(*sequence, count, &prefills_);
       prefill_rows_ -= count;
       ++num_running;
@@ -81,6 +86,13 @@ class Scheduler::Draft {
   }
 
  private:
+  // Rows of the step that a prefill may take. A prompt whose logits are wanted has one row of logits to itself, as any
+  // running sequence, and leaves half of the spare ones to who comes next.
+  int32_t PrefillRows(const Sequence& sequence) const {
+    const int32_t rows = std::min(sequence.num_uncomputed_tokens(), prefill_rows_);
+    return sequence.wants_all_logits() ? std::min(rows, 1 + spare_logits_ / 2) : rows;
+  }
+
   // Rows that `sequence` could add with its own blocks and all free ones.
   int32_t Room(const Sequence& sequence) const {
     const int64_t blocks = static_cast<int64_t>(sequence.block_table().size()) + free_blocks_;
@@ -97,8 +109,12 @@ class Scheduler::Draft {
   void AddChunk(const Sequence& sequence, int32_t count, std::vector<ScheduledChunk>* chunks) {
     const int32_t begin = sequence.num_computed_tokens();
     free_blocks_ -= scheduler_.BlocksFor(begin + count) - static_cast<int32_t>(sequence.block_table().size());
-    chunks->push_back(
-        {.sequence = sequence.id(), .begin = begin, .count = count, .samples = begin + count == sequence.num_tokens()});
+    if (sequence.wants_all_logits()) spare_logits_ -= count - 1;
+    chunks->push_back({.sequence = sequence.id(),
+                       .begin = begin,
+                       .count = count,
+                       .samples = begin + count == sequence.num_tokens(),
+                       .all_logits = sequence.wants_all_logits()});
     if (!sequence.started()) plan_.started.push_back(sequence.id());
   }
 
@@ -106,6 +122,7 @@ class Scheduler::Draft {
   size_t num_kept_;  // running_[0, num_kept_) keep their blocks
   int32_t free_blocks_;
   int32_t prefill_rows_;  // rows of the step that no decode has a claim on
+  int32_t spare_logits_;  // rows of logits that no running sequence has a claim on
   std::vector<ScheduledChunk> prefills_;
   StepPlan plan_;
 };

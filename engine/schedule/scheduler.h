@@ -18,6 +18,7 @@ struct SchedulerOptions {
   int32_t max_num_batched_tokens = 2048;  // rows in a step
   int32_t block_size = 16;                // tokens in a KV block
   int32_t max_model_len = 4096;           // tokens a sequence may have
+  int32_t max_logit_rows = 0;             // rows in a step whose logits are wanted; 0: max_num_seqs, which is the least
 };
 
 // First come, first served, with the step as the unit of decision. The rules:

@@ -14,7 +14,10 @@ struct ScheduledChunk {
   SequenceId sequence = 0;
   int32_t begin = 0;
   int32_t count = 0;
-  bool samples = false;  // the chunk ends the known tokens: its last row's logits give the next token
+  bool samples = false;     // the chunk ends the known tokens: its last row's logits give the next token
+  bool all_logits = false;  // the logits of all its rows are wanted
+
+  int32_t num_logit_rows() const { return all_logits ? count : (samples ? 1 : 0); }
 
   bool operator==(const ScheduledChunk&) const = default;
 };

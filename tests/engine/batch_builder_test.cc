@@ -38,6 +38,18 @@ TEST(BatchBuilderTest, LaysOutADecodeAndAChunk) {
   EXPECT_EQ(batch.max_blocks, 2);
 }
 
+TEST(BatchBuilderTest, WantsTheLogitsOfEveryRowWhereThePlanSaysSo) {
+  Sequence prompt(5, {21, 22, 23, 24, 25});
+  prompt.Schedule(3, std::vector<int32_t>{2});
+  Sequence other(6, {31, 32});
+  other.Schedule(2, std::vector<int32_t>{3});
+  const StepPlan plan{.chunks = {{5, 0, 3, false, true}, {6, 0, 2, true, false}}, .preempted = {}, .started = {5, 6}};
+  ForwardBatch batch;
+  const Sequence* const sequences[] = {&prompt, &other};
+  BuildForwardBatch(plan, sequences, 4, &batch);
+  EXPECT_THAT(batch.logit_rows, ElementsAre(0, 1, 2, 4));
+}
+
 TEST(BatchBuilderTest, AnEmptyPlanIsAnEmptyBatch) {
   ForwardBatch batch;
   batch.logit_rows = {4};

@@ -127,6 +127,25 @@ TEST_F(SchedulerTest, AnEarlierPromptTakesBlocksFromALaterDecode) {
   EXPECT_THAT(plan.preempted, ElementsAre(1));
 }
 
+TEST_F(SchedulerTest, LogitsOfAPromptStayWithinTheRowsOfLogits) {
+  Build(100, {.max_num_seqs = 4, .max_num_batched_tokens = 100, .block_size = 4, .max_logit_rows = 8});
+  Arrive(3);
+  Step();
+  scheduler_->Add(
+      &sequences_.emplace_back(1, std::vector<int32_t>(20, 1), SequenceTraits{.needs_prompt_logits = true}));
+  // Eight rows of logits, one for each of the two, and half of the other six.
+  EXPECT_EQ(Step().chunks, (std::vector<ScheduledChunk>{{0, 3, 1, true}, {1, 0, 4, false, true}}));
+  Arrive(2);
+  EXPECT_EQ(Step().chunks,
+            (std::vector<ScheduledChunk>{{0, 4, 1, true}, {1, 4, 4, false, true}, {2, 0, 2, true, false}}));
+  while (sequences_[1].state() == SequenceState::kPrefill) {
+    int32_t num_logits = 0;
+    for (const ScheduledChunk& chunk : Step().chunks) num_logits += chunk.num_logit_rows();
+    EXPECT_LE(num_logits, 8);
+  }
+  EXPECT_EQ(Step().chunks[1], (ScheduledChunk{1, 20, 1, true}));  // a decode wants its own row only
+}
+
 TEST_F(SchedulerTest, FinishingReleasesBlocksInEveryState) {
   Build(20, {.max_num_seqs = 2, .max_num_batched_tokens = 6, .block_size = 4});
   Arrive(4);
