@@ -3,12 +3,14 @@
 # make test      install, build, run every test that needs no GPU
 # make sanitize  the tests of kernels and engine under ASan+UBSan and under TSan
 # make lint      clang-format and clang-tidy
+# make fuzz      every fuzz target for FUZZ_SECONDS each (30)
 # make bench     kernel and engine benchmarks
 # make clean     remove build/
 
 JOBS ?= $(shell nproc)
+FUZZ_SECONDS ?= 30
 
-.PHONY: build test demo sanitize asan tsan lint format tidy bench clean
+.PHONY: build test demo sanitize asan tsan fuzz lint format tidy bench clean
 
 build:
 	tools/install_dependencies.sh build
@@ -31,6 +33,12 @@ asan tsan:
 	cmake --preset $@
 	cmake --build --preset $@ -j $(JOBS)
 	ctest --preset $@
+
+fuzz:
+	tools/install_dependencies.sh fuzz
+	cmake --preset fuzz
+	cmake --build --preset fuzz -j $(JOBS) --target fuzzers
+	tools/fuzz.sh $(FUZZ_SECONDS)
 
 lint: format tidy
 

@@ -2,7 +2,7 @@
 # Installs what the build, the tests and the demo need and this machine lacks, from the distribution's own packages
 # (Debian 12, Ubuntu 24.04). Does nothing, and needs no privileges, when all is there.
 #
-#   tools/install_dependencies.sh [build|test]     test (the default) includes build
+#   tools/install_dependencies.sh [build|test|fuzz]     test (the default) includes build, fuzz includes test
 set -euo pipefail
 
 build_packages=(
@@ -16,12 +16,14 @@ test_packages=(
   git libgtest-dev libgmock-dev libbenchmark-dev clang-format clang-tidy
   python3 python3-grpcio python3-protobuf prometheus
 )
+fuzz_packages=(clang libclang-rt-dev)
 
 packages=("${build_packages[@]}")
 case "${1:-test}" in
   build) ;;
   test) packages+=("${test_packages[@]}") ;;
-  *) echo "usage: $0 [build|test]" >&2; exit 64 ;;
+  fuzz) packages+=("${test_packages[@]}" "${fuzz_packages[@]}") ;;
+  *) echo "usage: $0 [build|test|fuzz]" >&2; exit 64 ;;
 esac
 
 missing=()

@@ -5,9 +5,7 @@
 #include <utility>
 
 #include "absl/status/status.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "engine/base/json.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/strings.h"
 
@@ -15,37 +13,9 @@ namespace cadre {
 namespace {
 
 constexpr char kSingleFile[] = "model.safetensors";
-constexpr char kIndexFile[] = "model.safetensors.index.json";
-constexpr int kMaxIndexDepth = 8;
 
 absl::Status IndexError(const std::string& reason) {
-  return absl::InvalidArgumentError(absl::StrCat(kIndexFile, ": ", reason));
-}
-
-// A name that can only mean a file inside the model's folder.
-bool IsPlainShardName(const std::string& name) {
-  return name.find('/') == std::string::npos && name.find('\0') == std::string::npos &&
-         absl::EndsWith(name, ".safetensors") && name.front() != '.' && name.size() <= 255;
-}
-
-absl::StatusOr<absl::flat_hash_map<std::string, std::string>> ParseIndex(std::string_view text) {
-  CADRE_ASSIGN_OR_RETURN(const nlohmann::json document, ParseJson(text, kIndexFile, kMaxIndexDepth));
-  const auto map = document.is_object() ? document.find("weight_map") : document.end();
-  if (map == document.end() || !map->is_object() || map->empty()) {
-    return IndexError("weight_map must be an object that is not empty");
-  }
-  absl::flat_hash_map<std::string, std::string> weight_map;
-  weight_map.reserve(map->size());
-  for (const auto& [tensor, file] : map->items()) {
-    if (!file.is_string()) return IndexError(absl::StrCat("tensor ", Quoted(tensor), ": its file must be a string"));
-    const auto& name = file.get_ref<const std::string&>();
-    if (!IsPlainShardName(name)) {
-      return IndexError(
-          absl::StrCat("tensor ", Quoted(tensor), ": ", Quoted(name), " is not the plain name of a .safetensors file"));
-    }
-    weight_map.emplace(tensor, name);
-  }
-  return weight_map;
+  return absl::InvalidArgumentError(absl::StrCat(kShardIndexFile, ": ", reason));
 }
 
 }  // namespace
@@ -57,23 +27,21 @@ absl::StatusOr<CheckpointFiles> CheckpointFiles::Open(const std::filesystem::pat
     files.index_name_ = kSingleFile;
     CADRE_RETURN_IF_ERROR(files.AddFile(model_dir / kSingleFile));
     files.BuildLookup();
-  } else if (std::filesystem::exists(std::filesystem::symlink_status(model_dir / kIndexFile, ignored))) {
-    files.index_name_ = kIndexFile;
+  } else if (std::filesystem::exists(std::filesystem::symlink_status(model_dir / kShardIndexFile, ignored))) {
+    files.index_name_ = kShardIndexFile;
     CADRE_RETURN_IF_ERROR(files.OpenSharded(model_dir));
   } else {
-    return absl::NotFoundError(absl::StrCat(model_dir.string(), ": has neither ", kSingleFile, " nor ", kIndexFile));
+    return absl::NotFoundError(
+        absl::StrCat(model_dir.string(), ": has neither ", kSingleFile, " nor ", kShardIndexFile));
   }
   return files;
 }
 
 absl::Status CheckpointFiles::OpenSharded(const std::filesystem::path& model_dir) {
-  CADRE_ASSIGN_OR_RETURN(const std::string text, ReadFileToString(model_dir / kIndexFile, kMaxIndexBytes));
-  CADRE_ASSIGN_OR_RETURN(const WeightMap weight_map, ParseIndex(text));
+  CADRE_ASSIGN_OR_RETURN(const std::string text, ReadFileToString(model_dir / kShardIndexFile, kMaxIndexBytes));
+  CADRE_ASSIGN_OR_RETURN(const ShardIndex weight_map, ParseShardIndex(text));
   std::set<std::string> names;
   for (const auto& [tensor, name] : weight_map) names.insert(name);
-  if (names.size() > kMaxShards) {
-    return IndexError(absl::StrCat("names ", names.size(), " files, limit is ", kMaxShards));
-  }
   for (const std::string& name : names) {
     CADRE_RETURN_IF_ERROR(AddFile(model_dir / name));
     // At once, so that shards cannot make us hold more tensors than the index names.
@@ -96,16 +64,16 @@ absl::Status CheckpointFiles::AddFile(const std::filesystem::path& path) {
   return absl::OkStatus();
 }
 
-absl::Status CheckpointFiles::CheckShard(size_t shard, const WeightMap& weight_map) const {
+absl::Status CheckpointFiles::CheckShard(size_t shard, const ShardIndex& weight_map) const {
   for (const StoredTensor& tensor : tensors_) {
     if (tensor.shard != shard) continue;
     const auto it = weight_map.find(tensor.info.name);
     if (it == weight_map.end()) {
-      return absl::InvalidArgumentError(absl::StrCat(Describe(tensor), ": is not in ", kIndexFile));
+      return absl::InvalidArgumentError(absl::StrCat(Describe(tensor), ": is not in ", kShardIndexFile));
     }
     if (it->second != files_[tensor.shard].path().filename()) {
       return absl::InvalidArgumentError(
-          absl::StrCat(Describe(tensor), ": ", kIndexFile, " says that it is in ", Quoted(it->second)));
+          absl::StrCat(Describe(tensor), ": ", kShardIndexFile, " says that it is in ", Quoted(it->second)));
     }
   }
   return absl::OkStatus();

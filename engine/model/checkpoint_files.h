@@ -13,12 +13,9 @@
 #include "absl/strings/string_view.h"
 #include "engine/base/file.h"
 #include "engine/model/safetensors.h"
+#include "engine/model/shard_index.h"
 
 namespace cadre {
-
-// DeepSeek-V3 has 163 shards. Every shard stays open while it is loaded, so this also bounds descriptors.
-inline constexpr size_t kMaxShards = 512;
-inline constexpr int64_t kMaxIndexBytes = int64_t{1} << 25;
 
 struct StoredTensor {
   TensorInfo info;
@@ -45,11 +42,9 @@ class CheckpointFiles {
   std::string Describe(const StoredTensor& tensor) const;
 
  private:
-  using WeightMap = absl::flat_hash_map<std::string, std::string>;
-
   absl::Status OpenSharded(const std::filesystem::path& model_dir);
   absl::Status AddFile(const std::filesystem::path& path);
-  absl::Status CheckShard(size_t shard, const WeightMap& weight_map) const;
+  absl::Status CheckShard(size_t shard, const ShardIndex& weight_map) const;
   void BuildLookup();
 
   std::vector<InputFile> files_;
