@@ -17,7 +17,7 @@ StepLimits MakeStepLimits(const RunnerOptions& options, int32_t max_model_len);
 int64_t HeadRows(const RunnerOptions& options);
 // What the engine's sampler keeps for each token of the vocabulary. engine_loop.cc checks that the sampler agrees, as
 // the model does not know it.
-inline constexpr int64_t kSamplerBytesPerLogit = 36;
+inline constexpr int64_t kSamplerBytesPerLogit = 40;
 
 }  // namespace cadre
 

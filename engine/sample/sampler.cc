@@ -1,48 +1,19 @@
 #include "engine/sample/sampler.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <functional>
 #include <iterator>
 #include <limits>
-#include <numeric>
 
-#include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
+#include "engine/sample/arg_max.h"
 #include "engine/sample/philox.h"
 
 namespace cadre {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-// The lowest id among the largest logits. INTERNAL when the row has no largest one.
-absl::StatusOr<int32_t> ArgMax(std::span<const float> logits) {
-  // Independent lanes, so that the compiler compares a whole vector at a time.
-  constexpr size_t kLanes = 16;
-  std::array<float, kLanes> largest;
-  std::array<int32_t, kLanes> num_nans{};
-  largest.fill(-kInfinity);
-  const auto visit = [&](size_t lane, float logit) {
-    largest[lane] = logit > largest[lane] ? logit : largest[lane];
-    num_nans[lane] += logit != logit;
-  };
-  size_t i = 0;
-  for (; i + kLanes <= logits.size(); i += kLanes) {
-    for (size_t lane = 0; lane < kLanes; ++lane) visit(lane, logits[i + lane]);
-  }
-  for (; i < logits.size(); ++i) visit(0, logits[i]);
-  if (std::reduce(num_nans.begin(), num_nans.end()) > 0) {
-    return absl::InternalError("the model computed logits that are not numbers (reason: nan)");
-  }
-  const float max = *std::max_element(largest.begin(), largest.end());
-  if (max == -kInfinity) {
-    return absl::InternalError(absl::StrCat("all ", logits.size(), " logits are -inf (reason: nan)"));
-  }
-  return static_cast<int32_t>(std::find(logits.begin(), logits.end(), max) - logits.begin());
-}
 
 }  // namespace
 
@@ -51,10 +22,16 @@ bool Sampler::IsLarger(const Candidate& a, const Candidate& b) {
 }
 
 void Sampler::Reserve(size_t vocab_size) {
-  static_assert(kScratchBytesPerLogit == 2 * sizeof(Candidate) + sizeof(float));
+  static_assert(kScratchBytesPerLogit == 2 * sizeof(Candidate) + 2 * sizeof(float));
   candidates_.reserve(vocab_size);
   selection_.reserve(vocab_size);
   best_.reserve(vocab_size);
+  kept_.reserve(vocab_size);
+}
+
+std::span<const float> Sampler::Keep(std::span<const float> logits) {
+  kept_.assign(logits.begin(), logits.end());
+  return kept_;
 }
 
 absl::StatusOr<int32_t> Sampler::Sample(std::span<const float> logits, const SampleOptions& options) {
@@ -65,7 +42,7 @@ absl::StatusOr<int32_t> Sampler::Sample(std::span<const float> logits, const Sam
 
   CollectCandidates(logits, logits[static_cast<size_t>(*largest)], options);
   if (options.top_p < 1.0f) KeepTopP(static_cast<double>(options.top_p));
-  return Draw(UniformDraw(options.seed, options.index));
+  return Draw(UniformDraw(options.seed, options.sequence, options.index));
 }
 
 float Sampler::KthLargest(std::span<const float> logits, size_t k) {

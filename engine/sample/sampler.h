@@ -18,16 +18,18 @@ struct SampleOptions {
   float top_p = 1.0f;        // (0, 1]
   float min_p = 0.0f;        // [0, 1]
   uint64_t seed = 0;
-  uint64_t index = 0;  // of the token within its request
+  uint32_t sequence = 0;  // of the request's sequences
+  uint64_t index = 0;     // of the token within its sequence
 };
 
-// The chain is vLLM's, each filter seeing what the one before left over:
+// The second half of the chain, which token_chooser.h begins, is vLLM's too, each filter seeing what the one before
+// left over:
 //
 //   temperature   w_i = exp((z_i - max z) / temperature)
 //   min_p         keeps w_i >= min_p * max w
 //   top_k         keeps the top_k largest
 //   top_p         keeps the smallest set of the largest whose share of the remaining weight reaches top_p
-//   draw          u in [0, 1) from (seed, index); the first token, by id, whose running share exceeds u
+//   draw          u in [0, 1) from (seed, sequence, index); the first token, by id, whose running share exceeds u
 //
 // Larger means larger logit, then lower id: a cut through equal logits keeps the lowest ids (vLLM keeps them all), so
 // that top_k = 1 is greedy, and greedy takes the lowest id among the largest. The token depends on its row and options
@@ -37,10 +39,13 @@ struct SampleOptions {
 // between calls; not thread-safe.
 class Sampler {
  public:
-  static constexpr size_t kScratchBytesPerLogit = 36;
-  // Takes the scratch of rows of up to `vocab_size` logits, kScratchBytesPerLogit for each, so that Sample allocates
-  // nothing.
+  static constexpr size_t kScratchBytesPerLogit = 40;
+  // Takes the scratch of rows of up to `vocab_size` logits, kScratchBytesPerLogit for each, so that nothing is
+  // allocated later.
   void Reserve(size_t vocab_size);
+
+  // A copy of `logits`, for who is about to change them; valid until the next Keep.
+  std::span<const float> Keep(std::span<const float> logits);
 
   // `logits` is [V], V >= 1. INTERNAL with reason "nan" when any logit is NaN, or when all are -inf.
   absl::StatusOr<int32_t> Sample(std::span<const float> logits, const SampleOptions& options);
@@ -63,6 +68,7 @@ class Sampler {
   std::vector<Candidate> candidates_;  // what the filters have left, by rising id
   std::vector<Candidate> selection_;   // scratch of KeepTopP
   std::vector<float> best_;            // scratch of KthLargest
+  std::vector<float> kept_;
 };
 
 }  // namespace cadre

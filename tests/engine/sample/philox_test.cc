@@ -19,13 +19,14 @@ TEST(PhiloxTest, GivesTheKnownAnswers) {
             (PhiloxCounter{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
 }
 
-TEST(PhiloxTest, AllBitsOfSeedAndIndexCount) {
-  const double draw = UniformDraw(1, 1);
+TEST(PhiloxTest, AllBitsOfSeedStreamAndIndexCount) {
+  const double draw = UniformDraw(1, 0, 1);
   for (int bit = 0; bit < 64; ++bit) {
     const uint64_t flip = uint64_t{1} << bit;
-    EXPECT_NE(UniformDraw(1 ^ flip, 1), draw) << "seed bit " << bit;
-    EXPECT_NE(UniformDraw(1, 1 ^ flip), draw) << "index bit " << bit;
+    EXPECT_NE(UniformDraw(1 ^ flip, 0, 1), draw) << "seed bit " << bit;
+    EXPECT_NE(UniformDraw(1, 0, 1 ^ flip), draw) << "index bit " << bit;
   }
+  for (int bit = 0; bit < 32; ++bit) EXPECT_NE(UniformDraw(1, uint32_t{1} << bit, 1), draw) << "stream bit " << bit;
 }
 
 TEST(PhiloxTest, DrawsFillTheUnitIntervalEvenly) {
@@ -33,7 +34,7 @@ TEST(PhiloxTest, DrawsFillTheUnitIntervalEvenly) {
   constexpr int kDraws = 64 * 1000;
   std::array<int, kCells> counts{};
   for (uint64_t index = 0; index < kDraws; ++index) {
-    const double u = UniformDraw(42, index);
+    const double u = UniformDraw(42, 0, index);
     ASSERT_GE(u, 0.0);
     ASSERT_LT(u, 1.0);
     ++counts[static_cast<size_t>(u * kCells)];

@@ -5,11 +5,11 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
 #include <random>
 #include <vector>
 
 #include "engine/sample/philox.h"
+#include "tests/support/reference_sampler.h"
 
 namespace cadre {
 namespace {
@@ -17,46 +17,18 @@ namespace {
 constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
-// The chain written down as the header says it, with a full sort: probabilities of all tokens, 0 for those filtered
-// out.
-std::vector<double> NaiveDistribution(const std::vector<float>& logits, const SampleOptions& options) {
-  const size_t n = logits.size();
-  std::vector<size_t> order(n);
-  std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return logits[a] > logits[b]; });
-  const double max = logits[order[0]];
-  std::vector<double> weights(n);
-  for (size_t i = 0; i < n; ++i) weights[i] = std::exp((logits[i] - max) / static_cast<double>(options.temperature));
-  for (double& weight : weights) {
-    if (weight < static_cast<double>(options.min_p)) weight = 0.0;
-  }
-  if (options.top_k > 0) {
-    for (size_t rank = static_cast<size_t>(options.top_k); rank < n; ++rank) weights[order[rank]] = 0.0;
-  }
-  double total = std::accumulate(weights.begin(), weights.end(), 0.0);
-  double before = 0.0;  // weight of all larger tokens
-  for (size_t rank = 0; rank < n; ++rank) {
-    const double weight = weights[order[rank]];
-    if (before >= static_cast<double>(options.top_p) * total) weights[order[rank]] = 0.0;
-    before += weight;
-  }
-  total = std::accumulate(weights.begin(), weights.end(), 0.0);
-  for (double& weight : weights) weight /= total;
-  return weights;
+SamplingParams ParamsOf(const SampleOptions& options) {
+  SamplingParams params;
+  params.temperature = options.temperature;
+  params.top_k = options.top_k;
+  params.top_p = options.top_p;
+  params.min_p = options.min_p;
+  return params;
 }
 
 int32_t NaiveSample(const std::vector<float>& logits, const SampleOptions& options) {
-  const std::vector<double> distribution = NaiveDistribution(logits, options);
-  const double u = UniformDraw(options.seed, options.index);
-  double running = 0.0;
-  int32_t last = -1;
-  for (size_t i = 0; i < distribution.size(); ++i) {
-    if (distribution[i] == 0.0) continue;
-    last = static_cast<int32_t>(i);
-    running += distribution[i];
-    if (running > u) break;
-  }
-  return last;
+  return ReferenceDraw(ReferenceDistribution(logits, ParamsOf(options)),
+                       UniformDraw(options.seed, options.sequence, options.index));
 }
 
 std::vector<float> RandomRow(std::mt19937* random, size_t size, float scale) {
@@ -97,6 +69,7 @@ TEST(SamplerTest, RandomRowsAgreeWithTheNaiveReference) {
                                 .top_p = top_ps[random() % 4],
                                 .min_p = min_ps[random() % 4],
                                 .seed = random(),
+                                .sequence = static_cast<uint32_t>(random() % 128),
                                 .index = random()};
     ASSERT_EQ(*sampler.Sample(row, options), NaiveSample(row, options)) << "row " << i << " of " << row.size();
   }
@@ -130,7 +103,7 @@ TEST(SamplerTest, TokensFollowTheDistribution) {
                                     {.top_p = 0.8f},
                                     {.top_k = 25, .top_p = 0.9f, .min_p = 0.05f}};
   for (SampleOptions options : settings) {
-    const std::vector<double> distribution = NaiveDistribution(row, options);
+    const std::vector<double> distribution = ReferenceDistribution(row, ParamsOf(options));
     constexpr int kDraws = 50'000;
     std::vector<int> counts(row.size(), 0);
     options.seed = 99;
