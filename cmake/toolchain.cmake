@@ -10,6 +10,10 @@ if(CADRE_MOLD AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VE
   add_link_options(-fuse-ld=mold)
 endif()
 
+if(CADRE_FAILPOINTS)
+  add_compile_definitions(CADRE_FAILPOINTS)
+endif()
+
 if(CADRE_FUZZ)
   # Coverage is what steers a fuzzer, so the libraries are instrumented, not the targets alone.
   add_compile_options(-fsanitize=fuzzer-no-link,address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=all -g1)

@@ -22,7 +22,9 @@ fuzz_one() {
   # New inputs go to the first folder; the committed corpus is only read.
   if build/fuzz/bin/"${target}_fuzz" -max_total_time="$seconds" -timeout=5 -rss_limit_mb=1024 -print_final_stats=1 \
       -artifact_prefix="$work/" "$work/new" "tests/fuzz/corpus/$target" >"$work/log" 2>&1; then
-    printf '%-24s %s executions, no findings\n' "$target" "$(sed -n 's/^stat::number_of_executed_units: *//p' "$work/log")"
+    local executions
+    executions=$(sed -n 's/^stat::number_of_executed_units: *//p' "$work/log")
+    printf '%-24s %s executions, no findings\n' "$target" "$executions"
     return 0
   fi
   printf '%-24s FAILED: %s\n' "$target" "$work"
