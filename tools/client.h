@@ -27,8 +27,16 @@ struct ClientOptions {
   bool json = false;
 };
 
+// "INVALID_ARGUMENT"
+const char* StatusCodeName(grpc::StatusCode code);
+
+// The reason of the google.rpc.ErrorInfo that a server of cadre sends with every error; empty without one.
+std::string ErrorReason(const grpc::Status& status);
+
 // Plaintext, and never through an HTTP proxy of the environment.
 std::shared_ptr<grpc::Channel> OpenChannel(const ClientOptions& options);
+// The same, with a connection of its own: plain channels to one address share theirs.
+std::shared_ptr<grpc::Channel> OpenSeparateChannel(const ClientOptions& options);
 
 // A context that gives up after `timeout`; zero waits for ever.
 std::unique_ptr<grpc::ClientContext> MakeContext(absl::Duration timeout);

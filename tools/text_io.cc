@@ -5,7 +5,11 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstddef>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <iostream>
 #include <iterator>
 
@@ -45,9 +49,62 @@ std::string WithoutControlCharacters(std::string_view text) {
   return safe;
 }
 
+bool IsValidUtf8(std::string_view text) {
+  for (size_t i = 0; i < text.size();) {
+    const auto lead = static_cast<unsigned char>(text[i++]);
+    if (lead < 0x80) continue;
+    const int more = lead >= 0xc2 && lead <= 0xdf   ? 1
+                     : lead >= 0xe0 && lead <= 0xef ? 2
+                     : lead >= 0xf0 && lead <= 0xf4 ? 3
+                                                    : 0;
+    if (more == 0 || text.size() - i < static_cast<size_t>(more)) return false;
+    // The second byte excludes overlong forms, surrogates and what is above U+10FFFF.
+    const auto second = static_cast<unsigned char>(text[i]);
+    if ((lead == 0xe0 && second < 0xa0) || (lead == 0xed && second > 0x9f) || (lead == 0xf0 && second < 0x90) ||
+        (lead == 0xf4 && second > 0x8f)) {
+      return false;
+    }
+    for (int k = 0; k < more; ++k) {
+      if ((static_cast<unsigned char>(text[i++]) & 0xc0) != 0x80) return false;
+    }
+  }
+  return true;
+}
+
+absl::StatusOr<std::string> ReadFile(const std::string& path, size_t max_bytes) {
+  std::ifstream file;
+  if (path != "-") file.open(path, std::ios::binary);
+  std::istream& in = path == "-" ? std::cin : file;
+  if (!in) return absl::InvalidArgumentError(path + ": " + std::strerror(errno));
+  std::string text;
+  constexpr size_t kChunk = 1 << 16;
+  while (in && text.size() <= max_bytes) {
+    const size_t size = text.size();
+    text.resize(size + kChunk);
+    in.read(text.data() + size, kChunk);
+    text.resize(size + static_cast<size_t>(in.gcount()));
+  }
+  if (in.bad() || (path != "-" && std::filesystem::is_directory(path))) {
+    return absl::InvalidArgumentError(path + ": cannot be read");
+  }
+  if (text.size() > max_bytes) {
+    return absl::InvalidArgumentError(path + ": more than " + std::to_string(max_bytes) + " bytes, which is the limit");
+  }
+  return text;
+}
+
+absl::Status WriteFile(const std::string& path, std::string_view text) {
+  std::ofstream file(path, std::ios::binary);
+  file << text << std::flush;
+  if (!file) return absl::InvalidArgumentError(path + ": cannot be written: " + std::strerror(errno));
+  return absl::OkStatus();
+}
+
 std::string ForStdout(std::string_view text) {
   return StdoutIsTerminal() ? WithoutControlCharacters(text) : std::string(text);
 }
+
+bool StderrIsTerminal() { return isatty(STDERR_FILENO) != 0; }
 
 bool StdoutIsTerminal() { return isatty(STDOUT_FILENO) != 0; }
 

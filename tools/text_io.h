@@ -5,6 +5,9 @@
 #include <string>
 #include <string_view>
 
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
 namespace google::protobuf {
 class Message;
 }
@@ -18,12 +21,19 @@ std::string ReadTextArgument(const std::string& argument);
 // U+FFFD. `text` is valid UTF-8.
 std::string WithoutControlCharacters(std::string_view text);
 
+bool IsValidUtf8(std::string_view text);
+
 // `text` as stdout should get it: unchanged in a file or pipe, without control characters on a terminal.
 std::string ForStdout(std::string_view text);
+
+// A whole file; "-" is stdin. INVALID_ARGUMENT says what is wrong, and names the limit when it is larger.
+absl::StatusOr<std::string> ReadFile(const std::string& path, size_t max_bytes);
+absl::Status WriteFile(const std::string& path, std::string_view text);
 
 // Columns of the terminal that stdout is; 80 when it is none.
 int StdoutColumns();
 bool StdoutIsTerminal();
+bool StderrIsTerminal();
 
 // One line of JSON, as Protocol Buffers maps messages: names as in the .proto files, 64-bit integers as strings.
 std::string ToJsonLine(const google::protobuf::Message& message);
