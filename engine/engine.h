@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "engine/base/clock.h"
+#include "engine/cache_domain.h"
 #include "engine/experts/expert_stats.h"
 #include "engine/model/model_runner.h"
 #include "engine/request/request.h"
@@ -25,6 +26,10 @@ struct EngineOptions {
   int32_t max_num_batched_tokens = 2048;  // token rows in a step
   int32_t max_queue_requests = 256;       // waiting for their first step; one more is refused
   int64_t max_queue_tokens = 1 << 20;     // prompt tokens of those requests
+  int32_t max_prefill_chunk = 0;          // prompt rows in a step that also decodes; 0: no limit of their own
+  int64_t priority_tokens = 65536;        // how far a level of priority reaches; see FairQueue
+  PrefixCacheScope prefix_cache = PrefixCacheScope::kTenant;
+  uint64_t prefix_cache_seed = 0;  // best unpredictable; changes no output
   std::vector<int32_t> eos_token_ids = {};
   int64_t stats_window_tokens = 65536;  // sliding window of the expert statistics
 };
@@ -58,11 +63,14 @@ struct EngineSnapshot {
   int64_t finished_failed = 0;
   int64_t waiting_requests = 0;  // queued or preempted
   int64_t running_requests = 0;
-  int64_t waiting_tokens = 0;    // prompt tokens of waiting requests
-  absl::Duration oldest_wait;    // age of the oldest waiting request
-  int64_t prompt_tokens = 0;     // of requests that reached their first step
-  int64_t generated_tokens = 0;  // delivered to sinks
-  int64_t prefill_tokens = 0;    // rows, see StepReport
+  int64_t waiting_tokens = 0;        // prompt tokens of waiting requests
+  absl::Duration oldest_wait;        // age of the oldest waiting request
+  int64_t prompt_tokens = 0;         // of requests that reached their first step
+  int64_t prefix_lookup_tokens = 0;  // prompt tokens of sequences that reached their first step and may share
+  int64_t prefix_hit_tokens = 0;     // of those, found in the prefix cache then
+  int64_t kv_block_evictions = 0;    // cached blocks that were given to another sequence
+  int64_t generated_tokens = 0;      // delivered to sinks
+  int64_t prefill_tokens = 0;        // rows, see StepReport
   int64_t decode_tokens = 0;
   int64_t recomputed_tokens = 0;
   int64_t preemptions = 0;

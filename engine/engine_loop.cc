@@ -39,7 +39,11 @@ EngineLoop::EngineLoop(const EngineOptions& options, const LoopParts& parts)
       scheduler_({.max_num_seqs = options.max_num_seqs,
                   .max_num_batched_tokens = options.max_num_batched_tokens,
                   .block_size = limits_.kv_block_size,
-                  .max_model_len = limits_.max_model_len},
+                  .max_model_len = limits_.max_model_len,
+                  .max_prefill_chunk = options.max_prefill_chunk,
+                  .fair_queue = {.priority_tokens = options.priority_tokens},
+                  .prefix_cache = {.keeps_idle = options.prefix_cache != PrefixCacheScope::kOff,
+                                   .key_seed = options.prefix_cache_seed}},
                  &pool_) {
   static_assert(Sampler::kScratchBytesPerLogit == kSamplerBytesPerLogit, "the memory plan counts another sampler");
   sampler_.Reserve(static_cast<size_t>(limits_.vocab_size));
@@ -84,7 +88,12 @@ void EngineLoop::Admit(absl::Time now) {
     notice_.taken_prompt_tokens += static_cast<int64_t>(request.prompt.size());
     Response response(request, parts_.tokenizer, options_.eos_token_ids);
     const SequenceId id = next_id_++;
-    const auto it = active_.try_emplace(id, Active{Sequence(id, std::move(request.prompt)), std::move(response)}).first;
+    SequenceTraits traits{.max_tokens = request.sampling.max_tokens,
+                          .priority = request.priority,
+                          .tenant = request.tenant,
+                          .cache_domain = CacheDomain(options_.prefix_cache, request, id)};
+    Active active{Sequence(id, std::move(request.prompt), std::move(traits)), std::move(response)};
+    const auto it = active_.try_emplace(id, std::move(active)).first;
     scheduler_.Add(&it->second.sequence);
   }
   for (auto it = active_.begin(); it != active_.end();) {
@@ -103,6 +112,10 @@ StepPlan EngineLoop::Plan(absl::Time now) {
     Active& active = Find(id);
     parts_.queue->ReleasePlace(active.response.num_prompt_tokens());
     notice_.snapshot.prompt_tokens += active.response.num_prompt_tokens();
+    if (!active.sequence.traits().cache_domain.empty()) {
+      notice_.snapshot.prefix_lookup_tokens += active.sequence.num_prompt_tokens();
+      notice_.snapshot.prefix_hit_tokens += active.sequence.num_found_tokens();
+    }
     active.response.Start(now);
   }
   return plan;
@@ -144,6 +157,7 @@ void EngineLoop::Publish(const StepPlan& plan, const std::vector<absl::StatusOr<
       continue;
     }
     active.sequence.AppendToken(*token);
+    scheduler_.Confirm(&active.sequence);
     ++notice_.snapshot.generated_tokens;
     if (active.response.Append(*token, now) != FinishReason::kNone) End(chunk.sequence, absl::OkStatus());
   }
@@ -182,9 +196,9 @@ void EngineLoop::End(SequenceId id, absl::Status status) {
   auto node = active_.extract(id);
   CADRE_CHECK(!node.empty());
   Active& active = node.mapped();
-  scheduler_.Finish(&active.sequence);
+  ReleaseBlocks(&active.sequence, status);
   if (!active.sequence.started()) parts_.queue->ReleasePlace(active.response.num_prompt_tokens());
-  ended_rows_ += active.sequence.peak_computed_tokens();
+  ended_rows_ += active.sequence.peak_computed_tokens() - active.sequence.num_found_tokens();
   ended_assignments_ += active.response.num_assignments();
   EngineSnapshot& counters = notice_.snapshot;
   if (status.ok()) {
@@ -199,6 +213,15 @@ void EngineLoop::End(SequenceId id, absl::Status status) {
   FinishSummary summary =
       active.response.Summarize(std::move(status), parts_.clock->Now(), active.sequence.num_preemptions());
   farewells_.push_back({std::move(node), std::move(summary)});
+}
+
+void EngineLoop::ReleaseBlocks(Sequence* sequence, const absl::Status& status) {
+  if (status.ok() || absl::IsCancelled(status) || absl::IsDeadlineExceeded(status)) {
+    scheduler_.Finish(sequence);
+    return;
+  }
+  const std::vector<int32_t> blocks = scheduler_.Discard(sequence);
+  if (!blocks.empty()) parts_.runner->ScrubBlocks(blocks);
 }
 
 void EngineLoop::EndAll(const absl::Status& status) {
@@ -232,6 +255,8 @@ void EngineLoop::CloseBooks() {
   snapshot.kv_blocks_total = pool_.num_total();
   snapshot.kv_blocks_free = pool_.num_free();
   snapshot.kv_blocks_in_use = pool_.num_in_use();
+  snapshot.kv_blocks_cached = pool_.num_idle();
+  snapshot.kv_block_evictions = scheduler_.prefix_cache().num_evictions();
   parts_.board->Publish(notice_);
 }
 

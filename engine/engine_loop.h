@@ -72,6 +72,8 @@ class EngineLoop {
   void CountStep(const StepPlan& plan);
   void CountRouting(const StepPlan& plan);
   void End(SequenceId id, absl::Status status);
+  // Whatever a sequence that failed has computed is not to be trusted, and is cleared.
+  void ReleaseBlocks(Sequence* sequence, const absl::Status& status);
   void CloseBooks();
   void SayFarewells();
   absl::Status AuditCounters() const;
@@ -91,7 +93,7 @@ class EngineLoop {
   std::vector<Farewell> farewells_;
   StatusBoard::Notice notice_;  // the counters
   // Of requests that have ended, for the audit.
-  int64_t ended_rows_ = 0;  // most tokens each had computed
+  int64_t ended_rows_ = 0;  // most tokens each had computed, without those it found computed
   int64_t ended_assignments_ = 0;
 };
 

@@ -26,7 +26,7 @@ absl::Status EngineLoop::AuditCounters() const {
   int64_t unstarted = 0;
   int64_t unstarted_tokens = 0;
   for (const auto& [id, active] : active_) {
-    live_rows += active.sequence.peak_computed_tokens();
+    live_rows += active.sequence.peak_computed_tokens() - active.sequence.num_found_tokens();
     live_assignments += active.response.num_assignments();
     if (!active.sequence.started()) {
       ++unstarted;
@@ -45,8 +45,9 @@ absl::Status EngineLoop::AuditCounters() const {
                                    queue.pushed_requests - notice_.taken_requests + unstarted));
   CADRE_RETURN_IF_ERROR(CheckEqual("prompt tokens in the queue", queue.num_place_tokens, "those of its requests",
                                    queue.pushed_prompt_tokens - notice_.taken_prompt_tokens + unstarted_tokens));
-  CADRE_RETURN_IF_ERROR(
-      CheckEqual("free plus used KV blocks", pool_.num_free() + pool_.num_in_use(), "the pool", pool_.num_total()));
+  CADRE_RETURN_IF_ERROR(CheckEqual("free, used and cached KV blocks",
+                                   pool_.num_free() + pool_.num_in_use() + pool_.num_idle(), "the pool",
+                                   pool_.num_total()));
   CADRE_RETURN_IF_ERROR(CheckEqual("rows computed, less recomputed",
                                    counters.prefill_tokens + counters.decode_tokens - counters.recomputed_tokens,
                                    "rows of all sequences", ended_rows_ + live_rows));

@@ -3,6 +3,7 @@
 #define CADRE_ENGINE_MODEL_KV_CACHE_H_
 
 #include <cstdint>
+#include <span>
 
 #include "absl/status/statusor.h"
 #include "engine/model/model_config.h"
@@ -26,13 +27,15 @@ struct KvCacheShape {
 KvCacheShape MakeKvCacheShape(const ModelConfig& config, int64_t num_blocks, int64_t block_size, DType dtype);
 
 // A block keeps its old contents when it changes hands: a reader never looks past the positions that its own sequence
-// has written, so stale values (even NaN) are never seen.
+// has written, so stale values (even NaN) are never seen. What a failed request wrote is cleared all the same.
 class KvCache {
  public:
   static absl::StatusOr<KvCache> Create(const KvCacheShape& shape, Device& device);
 
   const KvCacheShape& shape() const { return shape_; }
-  View keys(int64_t layer) const { return Plane(2 * layer); }        // [num_blocks, G, B, d]
+  View keys(int64_t layer) const { return Plane(2 * layer); }  // [num_blocks, G, B, d]
+  // Fills the blocks with zeros, in every layer; ordered with the ops.
+  void Scrub(std::span<const int32_t> blocks, Device& device);
   View values(int64_t layer) const { return Plane(2 * layer + 1); }  // [num_blocks, G, B, d]
 
  private:

@@ -4,6 +4,7 @@
 #define CADRE_ENGINE_MODEL_MODEL_RUNNER_H_
 
 #include <cstdint>
+#include <span>
 
 #include "absl/status/status.h"
 #include "engine/model/forward_batch.h"
@@ -28,6 +29,9 @@ class ModelRunner {
   // Runs one step; `result` is overwritten (its vectors are reused). A status other than OK fails every request of the
   // step. Engine thread only.
   virtual absl::Status Forward(const ForwardBatch& batch, ForwardResult* result) = 0;
+  // Clears KV blocks whose contents are not to be trusted and which no sequence holds. A device's error is Forward's
+  // next status. Engine thread only.
+  virtual void ScrubBlocks(std::span<const int32_t> blocks) = 0;
 };
 
 }  // namespace cadre

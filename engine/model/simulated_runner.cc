@@ -1,5 +1,6 @@
 #include "engine/model/simulated_runner.h"
 
+#include <algorithm>
 #include <chrono>
 #include <thread>
 #include <utility>
@@ -37,6 +38,7 @@ SimulatedRunner::SimulatedRunner(SimulatedOptions options) : options_(std::move(
   CADRE_CHECK_GE(limits.kv_block_size, 1);
   CADRE_CHECK_GE(limits.num_kv_blocks, 1);
   CADRE_CHECK_LE(limits.top_k, limits.num_experts);
+  num_tables_.resize(static_cast<size_t>(limits.num_kv_blocks));
   slots_.resize(static_cast<size_t>(limits.num_kv_blocks) * static_cast<size_t>(limits.kv_block_size));
 }
 
@@ -62,14 +64,24 @@ absl::Status SimulatedRunner::Forward(const ForwardBatch& batch, ForwardResult* 
   }
 
   ++step_;
+  CADRE_RETURN_IF_ERROR(CheckSharing(batch));
   // All rows are stored before any is read, as a device does it.
   for (int32_t row = 0; row < num_tokens; ++row) {
     CADRE_RETURN_IF_ERROR(StoreRow(batch, row));
     RouteRow(batch, row, result);
   }
+  // The last row of each sequence reads all that the sequence has.
+  for (int32_t row = 0; row < num_tokens; ++row) {
+    const auto r = static_cast<size_t>(row);
+    if (row + 1 < num_tokens && batch.row_sequence[r + 1] == batch.row_sequence[r]) continue;
+    CADRE_RETURN_IF_ERROR(ReadHistory(batch, row).status());
+  }
   result->logits.assign(batch.logit_rows.size() * vocab_size, 0.0f);
   for (size_t i = 0; i < batch.logit_rows.size(); ++i) {
-    CADRE_ASSIGN_OR_RETURN(const uint64_t history, ReadHistory(batch, batch.logit_rows[i]));
+    const int32_t row = batch.logit_rows[i];
+    const int32_t slot =
+        SlotOf(batch, batch.row_sequence[static_cast<size_t>(row)], batch.positions[static_cast<size_t>(row)]);
+    const uint64_t history = slots_[static_cast<size_t>(slot)].history;
     result->logits[i * vocab_size + static_cast<size_t>(NextToken(history, limits.vocab_size))] = 64.0f;
   }
 
@@ -90,6 +102,39 @@ int32_t SimulatedRunner::SlotOf(const ForwardBatch& batch, int32_t sequence, int
   CADRE_CHECK_GE(block, 0);
   CADRE_CHECK_LT(block, options_.limits.num_kv_blocks);
   return block * block_size + position % block_size;
+}
+
+void SimulatedRunner::ScrubBlocks(std::span<const int32_t> blocks) {
+  const auto block_size = static_cast<size_t>(options_.limits.kv_block_size);
+  for (int32_t block : blocks) {
+    std::fill_n(slots_.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(block) * block_size), block_size,
+                Slot{});
+  }
+}
+
+absl::Status SimulatedRunner::CheckSharing(const ForwardBatch& batch) {
+  const int32_t block_size = options_.limits.kv_block_size;
+  // Calls `visit` with each block of each sequence's table.
+  const auto for_each_block = [&](const auto& visit) {
+    for (int32_t row = 0; row < batch.num_tokens(); ++row) {
+      const auto r = static_cast<size_t>(row);
+      if (row + 1 < batch.num_tokens() && batch.row_sequence[r + 1] == batch.row_sequence[r]) continue;
+      for (int32_t position = 0; position <= batch.positions[r]; position += block_size) {
+        visit(static_cast<size_t>(SlotOf(batch, batch.row_sequence[r], position) / block_size));
+      }
+    }
+  };
+  for_each_block([this](size_t block) { ++num_tables_[block]; });
+  absl::Status status;
+  for (int32_t slot : batch.kv_slots) {
+    const int32_t block = slot / block_size;
+    if (block < 0 || block >= options_.limits.num_kv_blocks) continue;  // StoreRow refuses it
+    if (const int32_t holders = num_tables_[static_cast<size_t>(block)]; holders > 1) {
+      status = absl::InternalError(absl::StrCat("a row writes block ", block, ", which ", holders, " sequences hold"));
+    }
+  }
+  for_each_block([this](size_t block) { num_tables_[block] = 0; });
+  return status;
 }
 
 absl::Status SimulatedRunner::StoreRow(const ForwardBatch& batch, int32_t row) {

@@ -40,7 +40,9 @@ absl::StatusOr<SimulatedOptions> ParseSimulatedSpec(std::string_view spec);
 // Keeps a simulated KV cache: each slot remembers its token, its position and a hash of the whole history up to it. The
 // next token is a hash of the history as found through the block table, so it is a function of the prompt and its own
 // index, and any mix-up between requests changes the output. Every history that is used is read back and verified:
-// INTERNAL names the sequence, the position and the slot when a block is shared, stale or was never recomputed.
+// INTERNAL names the sequence, the position and the slot when a block is stale, was never recomputed or holds another
+// history. Sequences may share blocks that hold the history of each of them; a row written into a block that stands in
+// the tables of two sequences is INTERNAL, too.
 //
 // Logits are one-hot: 64 for the next token, 0 elsewhere. Routing is a hash of (token, position, layer) into K distinct
 // experts with gate weight 1/K each.
@@ -50,6 +52,7 @@ class SimulatedRunner final : public ModelRunner {
 
   const RunnerLimits& limits() const override { return options_.limits; }
   absl::Status Forward(const ForwardBatch& batch, ForwardResult* result) override;
+  void ScrubBlocks(std::span<const int32_t> blocks) override;
 
   // The first `count` tokens that any engine must answer to `prompt` (with greedy or nearly any other sampling).
   static std::vector<int32_t> ExpectedTokens(std::span<const int32_t> prompt, int32_t count, int32_t vocab_size);
@@ -62,6 +65,7 @@ class SimulatedRunner final : public ModelRunner {
     int64_t step = 0;       // that wrote it
   };
 
+  absl::Status CheckSharing(const ForwardBatch& batch);
   absl::Status StoreRow(const ForwardBatch& batch, int32_t row);
   absl::StatusOr<uint64_t> ReadHistory(const ForwardBatch& batch, int32_t row) const;
   int32_t SlotOf(const ForwardBatch& batch, int32_t sequence, int32_t position) const;
@@ -70,6 +74,8 @@ class SimulatedRunner final : public ModelRunner {
   const SimulatedOptions options_;
   std::vector<Slot> slots_;  // [num_kv_blocks * kv_block_size]
   int64_t step_ = 0;
+  std::vector<int32_t>
+      num_tables_;  // [num_kv_blocks] in how many block tables of the step each stands; 0 between steps
 };
 
 }  // namespace cadre

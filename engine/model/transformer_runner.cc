@@ -1,6 +1,7 @@
 #include "engine/model/transformer_runner.h"
 
 #include <cstddef>
+#include <span>
 #include <utility>
 
 #include "engine/base/check.h"
@@ -48,6 +49,8 @@ class TransformerRunner final : public ModelRunner {
     arena_.ReadRouting(&result->routing);
     return absl::OkStatus();
   }
+
+  void ScrubBlocks(std::span<const int32_t> blocks) override { cache_.Scrub(blocks, *device_); }
 
  private:
   const RunnerLimits limits_;

@@ -51,6 +51,21 @@ int32_t Sequence::CountRecomputed(int32_t count) const {
   return std::clamp(peak_computed_tokens_ - num_computed_tokens_, 0, count);
 }
 
+void Sequence::Resume(int32_t count, std::span<const int32_t> blocks) {
+  CADRE_CHECK(state_ == SequenceState::kWaiting);
+  CADRE_CHECK(block_table_.empty());
+  CADRE_CHECK_LT(count, num_tokens());
+  num_computed_tokens_ = count;
+  num_found_tokens_ += std::max(count - peak_computed_tokens_, 0);
+  peak_computed_tokens_ = std::max(peak_computed_tokens_, count);
+  block_table_.assign(blocks.begin(), blocks.end());
+}
+
+void Sequence::ReplaceBlock(int32_t index, int32_t block) {
+  CADRE_CHECK_LT(static_cast<size_t>(index), block_table_.size());
+  block_table_[static_cast<size_t>(index)] = block;
+}
+
 void Sequence::Schedule(int32_t count, std::span<const int32_t> new_blocks) {
   CADRE_CHECK_EQ(num_scheduled_tokens_, 0);
   CADRE_CHECK_GT(count, 0);

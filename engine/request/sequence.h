@@ -65,6 +65,8 @@ class Sequence {
   int32_t num_uncomputed_tokens() const { return num_tokens() - num_computed_tokens_; }
   // The most that was ever computed: rows below it, computed again after a preemption, are recomputed rows.
   int32_t peak_computed_tokens() const { return peak_computed_tokens_; }
+  // Of the rows below the peak, those that were found in the prefix cache and never computed by this sequence.
+  int32_t num_found_tokens() const { return num_found_tokens_; }
   int32_t num_preemptions() const { return num_preemptions_; }
   // Whether the rows that come next are prompt rows whose logits are wanted.
   bool wants_all_logits() const { return traits_.needs_prompt_logits && num_generated_tokens() == 0; }
@@ -74,6 +76,10 @@ class Sequence {
   // Rows of a chunk of `count` at the current position that had been computed before a preemption.
   int32_t CountRecomputed(int32_t count) const;
 
+  // The first `count` tokens are computed already, in `blocks`. REQUIRES: kWaiting, and room for one more token.
+  void Resume(int32_t count, std::span<const int32_t> blocks);
+  // The same keys and values are in `block`, too: it takes the place of the `index`-th of the block table.
+  void ReplaceBlock(int32_t index, int32_t block);
   // The next `count` tokens run in the coming step; `new_blocks` extend the block table. kWaiting becomes kPrefill.
   void Schedule(int32_t count, std::span<const int32_t> new_blocks);
   // The scheduled rows were computed.
@@ -96,6 +102,7 @@ class Sequence {
   int32_t num_computed_tokens_ = 0;
   int32_t num_scheduled_tokens_ = 0;
   int32_t peak_computed_tokens_ = 0;
+  int32_t num_found_tokens_ = 0;
   int32_t num_preemptions_ = 0;
   bool started_ = false;
   std::vector<int32_t> block_table_;

@@ -10,9 +10,13 @@ namespace cadre {
 
 BlockPool::BlockPool(int32_t num_blocks) {
   CADRE_CHECK_GE(num_blocks, 0);
-  free_.resize(static_cast<size_t>(num_blocks));
+  const auto size = static_cast<size_t>(num_blocks);
+  free_.resize(size);
   std::iota(free_.rbegin(), free_.rend(), 0);
-  ref_counts_.assign(static_cast<size_t>(num_blocks), 0);
+  ref_counts_.assign(size, 0);
+  is_kept_.assign(size, false);
+  links_.resize(size + 1);
+  link(ring()) = {.previous = ring(), .next = ring()};
 }
 
 std::vector<int32_t> BlockPool::Allocate(int32_t count) {
@@ -24,30 +28,89 @@ std::vector<int32_t> BlockPool::Allocate(int32_t count) {
   return blocks;
 }
 
-void BlockPool::Release(std::span<const int32_t> blocks) {
-  for (int32_t block : blocks) {
-    CADRE_CHECK_GE(block, 0);
-    CADRE_CHECK_LT(block, num_total());
-    int32_t& ref_count = ref_counts_[static_cast<size_t>(block)];
-    CADRE_CHECK_GT(ref_count, 0);
-    if (--ref_count == 0) free_.push_back(block);
+void BlockPool::AddHolder(int32_t block) {
+  CADRE_CHECK(is_kept(block) || ref_count(block) > 0);
+  if (is_idle(block)) RemoveIdle(block);
+  ++ref_counts_[static_cast<size_t>(block)];
+}
+
+void BlockPool::Release(int32_t block) {
+  CADRE_CHECK_GE(block, 0);
+  CADRE_CHECK_LT(block, num_total());
+  CADRE_CHECK_GT(ref_count(block), 0);
+  if (--ref_counts_[static_cast<size_t>(block)] > 0) return;
+  if (is_kept(block)) {
+    AppendIdle(block);
+  } else {
+    free_.push_back(block);
   }
 }
 
-absl::Status BlockPool::Audit() const {
-  std::vector<bool> listed(ref_counts_.size(), false);
-  for (int32_t block : free_) {
-    const auto i = static_cast<size_t>(block);
-    if (listed[i]) return absl::InternalError(absl::StrCat("block ", block, " is twice in the free list"));
-    if (ref_counts_[i] != 0) {
-      return absl::InternalError(absl::StrCat("block ", block, " is free and has ", ref_counts_[i], " holders"));
-    }
-    listed[i] = true;
+void BlockPool::Keep(int32_t block) {
+  CADRE_CHECK_GT(ref_count(block), 0);
+  is_kept_[static_cast<size_t>(block)] = true;
+}
+
+void BlockPool::Forget(int32_t block) {
+  CADRE_CHECK(is_kept(block));
+  if (is_idle(block)) {
+    RemoveIdle(block);
+    free_.push_back(block);
   }
-  for (size_t i = 0; i < ref_counts_.size(); ++i) {
-    if (!listed[i] && ref_counts_[i] <= 0) {
+  is_kept_[static_cast<size_t>(block)] = false;
+}
+
+int32_t BlockPool::OldestIdle() const {
+  CADRE_CHECK_GT(num_idle_, 0);
+  return links_.back().next;
+}
+
+std::vector<int32_t> BlockPool::IdleBlocks() const {
+  std::vector<int32_t> blocks;
+  for (int32_t block = links_.back().next; block != ring(); block = links_[static_cast<size_t>(block)].next) {
+    blocks.push_back(block);
+    if (std::ssize(blocks) > num_total()) break;  // a broken ring, which the audit then finds
+  }
+  return blocks;
+}
+
+void BlockPool::AppendIdle(int32_t block) {
+  const int32_t last = link(ring()).previous;
+  link(block) = {.previous = last, .next = ring()};
+  link(last).next = block;
+  link(ring()).previous = block;
+  ++num_idle_;
+}
+
+void BlockPool::RemoveIdle(int32_t block) {
+  const Link removed = link(block);
+  link(removed.previous).next = removed.next;
+  link(removed.next).previous = removed.previous;
+  --num_idle_;
+}
+
+absl::Status BlockPool::Audit() const {
+  std::vector<int32_t> places(ref_counts_.size(), 0);
+  for (int32_t block : free_) {
+    ++places[static_cast<size_t>(block)];
+    if (ref_count(block) != 0 || is_kept(block)) {
+      return absl::InternalError(absl::StrCat("block ", block, " is free and ", is_kept(block) ? "kept" : "", " has ",
+                                              ref_count(block), " holders"));
+    }
+  }
+  const std::vector<int32_t> idle = IdleBlocks();
+  if (std::ssize(idle) != num_idle_) {
+    return absl::InternalError(absl::StrCat(idle.size(), " blocks are in the idle ring, ", num_idle_, " are counted"));
+  }
+  for (int32_t block : idle) {
+    ++places[static_cast<size_t>(block)];
+    if (!is_idle(block)) return absl::InternalError(absl::StrCat("block ", block, " is not idle but in the ring"));
+  }
+  for (int32_t block = 0; block < num_total(); ++block) {
+    const int32_t num_places = places[static_cast<size_t>(block)] + (ref_count(block) > 0 ? 1 : 0);
+    if (num_places != 1 || ref_count(block) < 0) {
       return absl::InternalError(
-          absl::StrCat("block ", i, " is not in the free list and has ", ref_counts_[i], " holders"));
+          absl::StrCat("block ", block, " is in ", num_places, " places and has ", ref_count(block), " holders"));
     }
   }
   return absl::OkStatus();

@@ -10,9 +10,14 @@
 
 namespace cadre {
 
-// A block is in the free list (count 0) or held (count of its holders), never both. A pure state machine; not
-// thread-safe. Releasing a block that nobody holds, or allocating more than is free, is our own mistake and ends the
-// process.
+// Every block is in exactly one of three places:
+//
+//   free     nobody holds it, and what it contains is worth nothing
+//   in use   held by at least one sequence
+//   idle     nobody holds it, but it is worth keeping: whoever kept it may want its contents again
+//
+// A pure state machine; not thread-safe. A release without a holder, an allocation of more than is free and the like
+// are our own mistakes and end the process.
 class BlockPool {
  public:
   // REQUIRES: num_blocks >= 0.
@@ -20,20 +25,48 @@ class BlockPool {
 
   int32_t num_total() const { return static_cast<int32_t>(ref_counts_.size()); }
   int32_t num_free() const { return static_cast<int32_t>(free_.size()); }
-  int32_t num_in_use() const { return num_total() - num_free(); }
+  int32_t num_idle() const { return num_idle_; }
+  int32_t num_available() const { return num_free() + num_idle_; }  // free, or would be if they were forgotten
+  int32_t num_in_use() const { return num_total() - num_available(); }
   int32_t ref_count(int32_t block) const { return ref_counts_[static_cast<size_t>(block)]; }
+  bool is_kept(int32_t block) const { return is_kept_[static_cast<size_t>(block)]; }
+  bool is_idle(int32_t block) const { return is_kept(block) && ref_count(block) == 0; }
 
-  // Takes `count` blocks, each with one holder. REQUIRES: count <= num_free().
+  // Takes `count` free blocks, each with one holder. REQUIRES: count <= num_free().
   std::vector<int32_t> Allocate(int32_t count);
-  // One holder fewer for each of `blocks`; the last one's block is free again.
-  void Release(std::span<const int32_t> blocks);
+  // One holder more. REQUIRES: in use or idle.
+  void AddHolder(int32_t block);
+  // One holder fewer. The last one's block is idle when it is kept, else free.
+  void Release(int32_t block);
 
-  // INTERNAL unless every block is exactly once in the free list or has holders.
+  // From now on the block is idle, not free, when nobody holds it. REQUIRES: in use.
+  void Keep(int32_t block);
+  // Takes that back: an idle block is free. REQUIRES: kept.
+  void Forget(int32_t block);
+  // The block that has been idle for the longest time. REQUIRES: num_idle() > 0.
+  int32_t OldestIdle() const;
+  std::vector<int32_t> IdleBlocks() const;  // oldest first
+
+  // INTERNAL unless every block is in exactly one place.
   absl::Status Audit() const;
 
  private:
+  // The idle blocks are a ring through an element of their own, number num_total(): the oldest is next to it.
+  struct Link {
+    int32_t previous = 0;
+    int32_t next = 0;
+  };
+
+  void AppendIdle(int32_t block);
+  void RemoveIdle(int32_t block);
+  int32_t ring() const { return num_total(); }
+  Link& link(int32_t block) { return links_[static_cast<size_t>(block)]; }
+
   std::vector<int32_t> free_;        // a stack: the block released last is still warm and goes first
   std::vector<int32_t> ref_counts_;  // [num_total]
+  std::vector<bool> is_kept_;        // [num_total]
+  std::vector<Link> links_;          // [num_total + 1]
+  int32_t num_idle_ = 0;
 };
 
 }  // namespace cadre

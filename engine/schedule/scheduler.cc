@@ -5,134 +5,53 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
-#include "engine/base/strings.h"
 
 namespace cadre {
 namespace {
+
+// What a decode row is charged, in prefill rows: the weights of Sheng et al.
+constexpr int64_t kDecodeWeight = 2;
 
 SchedulerOptions Checked(SchedulerOptions options) {
   CADRE_CHECK_GE(options.max_num_seqs, 1);
   CADRE_CHECK_GE(options.max_num_batched_tokens, 1);
   CADRE_CHECK_GE(options.block_size, 1);
   CADRE_CHECK_GE(options.max_model_len, 1);
+  CADRE_CHECK_GE(options.max_prefill_chunk, 0);
   // With at least one row for each running sequence, decodes can never use up the rows of an earlier prefill.
   options.max_num_seqs = std::min(options.max_num_seqs, options.max_num_batched_tokens);
   options.max_logit_rows = std::max(options.max_logit_rows, options.max_num_seqs);
+  if (options.max_prefill_chunk == 0) options.max_prefill_chunk = options.max_num_batched_tokens;
+  options.prefix_cache.block_size = options.block_size;
   return options;
-}
-
-template <typename List>
-bool EraseById(List* list, SequenceId id) {
-  const auto it = std::lower_bound(list->begin(), list->end(), id,
-                                   [](const Sequence* sequence, SequenceId value) { return sequence->id() < value; });
-  if (it == list->end() || (*it)->id() != id) return false;
-  list->erase(it);
-  return true;
 }
 
 }  // namespace
 
-// A plan in the making: what is left of each budget after the decisions so far.
-class Scheduler::Draft {
- public:
-  explicit Draft(const Scheduler& scheduler)
-      : scheduler_(scheduler),
-        num_kept_(scheduler.running_.size()),
-        free_blocks_(scheduler.pool_->num_free()),
-        prefill_rows_(scheduler.options_.max_num_batched_tokens),
-        spare_logits_(scheduler.options_.max_logit_rows - scheduler.num_running()) {
-    for (const Sequence* sequence : scheduler.running_) {
-      if (sequence->state() == SequenceState::kDecode) --prefill_rows_;
-    }
-  }
-
-  void ScheduleRunning() {
-    for (size_t i = 0; i < num_kept_; ++i) {
-      const Sequence& sequence = *scheduler_.running_[i];
-      const bool decodes = sequence.state() == SequenceState::kDecode;
-      const int32_t wanted = decodes ? 1 : PrefillRows(sequence);
-      if (wanted > 0) {
-        while (Room(sequence) == 0 && num_kept_ > i + 1) PreemptLatest();
-        CADRE_CHECK(i > 0 || Room(sequence) > 0);  // alone with the whole pool, a sequence that passed CheckFits fits
-      }
-      const int32_t count = std::min(wanted, Room(sequence));
-      if (count > 0) AddChunk(sequence, count, decodes ? &plan_.chunks : &prefills_);
-      if (!decodes) prefill_rows_ -= count;
-    }
-    plan_.num_decodes = static_cast<int32_t>(plan_.chunks.size());
-  }
-
-  void AdmitWaiting() {
-    if (!plan_.preempted.empty()) return;
-    size_t num_running = num_kept_;
-    for (const Sequence* sequence : scheduler_.waiting_) {
-      if (prefill_rows_ == 0 || spare_logits_ == 0 ||
-          num_running == static_cast<size_t>(scheduler_.options_.max_num_seqs))
-        return;
-      const int32_t needed = scheduler_.BlocksFor(sequence->num_tokens());
-      const auto spare = static_cast<int32_t>(num_running == 0 ? 0 : num_running + 1);
-      if (free_blocks_ < needed + spare) return;
-      --spare_logits_;
-      const int32_t count = PrefillRows(*sequence);
-      AddChunk(*sequence, count, &prefills_);
-      prefill_rows_ -= count;
-      ++num_running;
-    }
-  }
-
-  StepPlan Take() {
-    plan_.chunks.insert(plan_.chunks.end(), prefills_.begin(), prefills_.end());
-    return std::move(plan_);
-  }
-
- private:
-  // Rows of the step that a prefill may take. A prompt whose logits are wanted has one row of logits to itself, as any
-  // running sequence, and leaves half of the spare ones to who comes next.
-  int32_t PrefillRows(const Sequence& sequence) const {
-    const int32_t rows = std::min(sequence.num_uncomputed_tokens(), prefill_rows_);
-    return sequence.wants_all_logits() ? std::min(rows, 1 + spare_logits_ / 2) : rows;
-  }
-
-  // Rows that `sequence` could add with its own blocks and all free ones.
-  int32_t Room(const Sequence& sequence) const {
-    const int64_t blocks = static_cast<int64_t>(sequence.block_table().size()) + free_blocks_;
-    const int64_t room = blocks * scheduler_.options_.block_size - sequence.num_computed_tokens();
-    return static_cast<int32_t>(std::min<int64_t>(room, sequence.num_uncomputed_tokens()));
-  }
-
-  void PreemptLatest() {
-    const Sequence& victim = *scheduler_.running_[--num_kept_];
-    free_blocks_ += static_cast<int32_t>(victim.block_table().size());
-    plan_.preempted.push_back(victim.id());
-  }
-
-  void AddChunk(const Sequence& sequence, int32_t count, std::vector<ScheduledChunk>* chunks) {
-    const int32_t begin = sequence.num_computed_tokens();
-    free_blocks_ -= scheduler_.BlocksFor(begin + count) - static_cast<int32_t>(sequence.block_table().size());
-    if (sequence.wants_all_logits()) spare_logits_ -= count - 1;
-    chunks->push_back({.sequence = sequence.id(),
-                       .begin = begin,
-                       .count = count,
-                       .samples = begin + count == sequence.num_tokens(),
-                       .all_logits = sequence.wants_all_logits()});
-    if (!sequence.started()) plan_.started.push_back(sequence.id());
-  }
-
-  const Scheduler& scheduler_;
-  size_t num_kept_;  // running_[0, num_kept_) keep their blocks
-  int32_t free_blocks_;
-  int32_t prefill_rows_;  // rows of the step that no decode has a claim on
-  int32_t spare_logits_;  // rows of logits that no running sequence has a claim on
-  std::vector<ScheduledChunk> prefills_;
-  StepPlan plan_;
-};
-
-Scheduler::Scheduler(const SchedulerOptions& options, BlockPool* pool) : options_(Checked(options)), pool_(pool) {
-  CADRE_CHECK(pool != nullptr);
-}
+Scheduler::Scheduler(const SchedulerOptions& options, BlockPool* pool)
+    : options_(Checked(options)), pool_(pool), cache_(options_.prefix_cache, pool), fair_queue_(options_.fair_queue) {}
 
 int32_t Scheduler::BlocksFor(int64_t num_tokens) const {
   return static_cast<int32_t>((num_tokens + options_.block_size - 1) / options_.block_size);
+}
+
+int32_t Scheduler::MostBlocks(const Sequence& sequence) const {
+  const int32_t max_tokens = sequence.traits().max_tokens;
+  const int64_t most =
+      max_tokens > 0 ? int64_t{sequence.num_prompt_tokens()} + max_tokens - 1 : int64_t{options_.max_model_len};
+  return std::min(BlocksFor(std::max<int64_t>(most, sequence.num_tokens())), pool_->num_total());
+}
+
+std::vector<int32_t> Scheduler::FindPrefix(const Entry& entry) const {
+  // A row that is not computed has no logits.
+  if (entry.sequence->wants_all_logits()) return {};
+  return cache_.Find(*entry.sequence, entry.chain);
+}
+
+Scheduler::Entry& Scheduler::Find(SequenceId id) {
+  const auto it = entries_.find(id);
+  CADRE_CHECK(it != entries_.end());
+  return it->second;
 }
 
 absl::Status Scheduler::CheckFits(int64_t num_prompt_tokens, int64_t max_tokens) const {
@@ -155,96 +74,119 @@ void Scheduler::Add(Sequence* sequence) {
   CADRE_CHECK(sequence->state() == SequenceState::kWaiting);
   CADRE_CHECK_GT(sequence->id(), last_id_);
   last_id_ = sequence->id();
-  waiting_.push_back(sequence);
+  const SequenceTraits& traits = sequence->traits();
+  Entry& entry = entries_[sequence->id()];
+  entry.sequence = sequence;
+  entry.order = fair_queue_.Arrive(*sequence);
+  entry.seniority.negative_priority = -int64_t{traits.priority};
+  entry.chain = cache_.MakeChain(traits.cache_domain);
+  cache_.ExtendChain(sequence->tokens(), &entry.chain);
+  const auto leader = entries_.find(traits.leader);
+  if (leader != entries_.end() && leader->second.sequence->num_generated_tokens() == 0) {
+    entry.place = Place::kParked;
+    parked_[traits.leader].push_back(&entry);
+  } else {
+    fair_queue_.Push(sequence, entry.order);
+  }
+}
+
+void Scheduler::ReleaseSiblings(SequenceId leader) {
+  if (parked_.empty()) return;
+  auto siblings = parked_.extract(leader);
+  if (siblings.empty()) return;
+  for (Entry* entry : siblings.mapped()) {
+    entry->place = Place::kNew;
+    fair_queue_.Push(entry->sequence, entry->order);
+  }
+}
+
+void Scheduler::Detach(Entry* entry) {
+  switch (entry->place) {
+    case Place::kParked: {
+      const auto group = parked_.find(entry->sequence->traits().leader);
+      std::erase(group->second, entry);
+      if (group->second.empty()) parked_.erase(group);
+      break;
+    }
+    case Place::kNew:
+      fair_queue_.Remove(*entry->sequence, entry->order);
+      break;
+    case Place::kPreempted:
+      std::erase(preempted_, entry);
+      break;
+    case Place::kRunning:
+      std::erase(running_, entry);
+      break;
+  }
 }
 
 void Scheduler::Finish(Sequence* sequence) {
-  const bool was_waiting = sequence->state() == SequenceState::kWaiting;
-  pool_->Release(sequence->Finish());
-  CADRE_CHECK(was_waiting ? EraseById(&waiting_, sequence->id()) : EraseById(&running_, sequence->id()));
+  Entry& entry = Find(sequence->id());
+  Detach(&entry);
+  ReleaseSiblings(sequence->id());
+  cache_.Release(sequence->Finish());
+  fair_queue_.Leave(*sequence);
+  entries_.erase(sequence->id());
 }
 
-StepPlan Scheduler::Plan() const {
-  Draft draft(*this);
-  draft.ScheduleRunning();
-  draft.AdmitWaiting();
-  return draft.Take();
+std::vector<int32_t> Scheduler::Discard(Sequence* sequence) {
+  const std::vector<int32_t> blocks = sequence->block_table();
+  Finish(sequence);
+  return blocks.empty() ? blocks : cache_.Forget(blocks);
+}
+
+void Scheduler::Confirm(Sequence* sequence) {
+  Entry& entry = Find(sequence->id());
+  cache_.ExtendChain(sequence->tokens(), &entry.chain);
+  cache_.Enter(sequence, &entry.chain);
+  ReleaseSiblings(sequence->id());
 }
 
 void Scheduler::Commit(const StepPlan& plan) {
-  for (SequenceId id : plan.preempted) {
-    Sequence* victim = running_.back();
-    CADRE_CHECK_EQ(victim->id(), id);
-    pool_->Release(victim->Preempt());
-    running_.pop_back();
-    waiting_.push_front(victim);
-  }
+  for (SequenceId id : plan.preempted) Preempt(id);
+  // All found blocks are held before any block is evicted.
   for (const ScheduledChunk& chunk : plan.chunks) {
-    if (!waiting_.empty() && waiting_.front()->id() == chunk.sequence) {
-      running_.push_back(waiting_.front());
-      waiting_.pop_front();
-    }
-    const auto it = std::lower_bound(running_.begin(), running_.end(), chunk.sequence,
-                                     [](const Sequence* s, SequenceId id) { return s->id() < id; });
-    CADRE_CHECK(it != running_.end() && (*it)->id() == chunk.sequence);
-    Sequence* sequence = *it;
-    CADRE_CHECK_EQ(sequence->num_computed_tokens(), chunk.begin);
-    const int32_t missing = BlocksFor(chunk.begin + chunk.count) - static_cast<int32_t>(sequence->block_table().size());
-    sequence->Schedule(chunk.count, pool_->Allocate(missing));
+    if (Find(chunk.sequence).place != Place::kRunning) Start(chunk);
   }
+  for (const ScheduledChunk& chunk : plan.chunks) Run(chunk);
 }
 
-absl::Status Scheduler::AuditSequence(const Sequence& sequence, std::vector<int32_t>* holders) const {
-  const int64_t covered = sequence.num_computed_tokens() + sequence.num_scheduled_tokens();
-  if (static_cast<int32_t>(sequence.block_table().size()) != BlocksFor(covered)) {
-    return absl::InternalError(absl::StrCat("sequence ", sequence.id(), " has ", sequence.block_table().size(),
-                                            " blocks for ", covered, " tokens"));
-  }
-  for (int32_t block : sequence.block_table()) {
-    if (block < 0 || block >= pool_->num_total()) {
-      return absl::InternalError(absl::StrCat("sequence ", sequence.id(), " holds unknown block ", block));
-    }
-    ++(*holders)[static_cast<size_t>(block)];
-  }
-  if (covered > sequence.num_tokens() ||
-      (sequence.state() == SequenceState::kDecode && sequence.num_uncomputed_tokens() != 1)) {
-    return absl::InternalError(absl::StrCat("sequence ", sequence.id(), " in state ",
-                                            ToAbsl(SequenceStateName(sequence.state())), " has ", covered, " of ",
-                                            sequence.num_tokens(), " tokens computed or scheduled"));
-  }
-  return absl::OkStatus();
+void Scheduler::Preempt(SequenceId id) {
+  Entry* entry = running_.back();
+  CADRE_CHECK_EQ(entry->sequence->id(), id);
+  running_.pop_back();
+  cache_.Release(entry->sequence->Preempt());
+  entry->chain.num_entered = 0;
+  entry->place = Place::kPreempted;
+  if (entry->sequence->num_preemptions() == kMaxPreemptions) entry->seniority.guard = next_guard_++;
+  InsertBySeniority(entry, &preempted_);
 }
 
-absl::Status Scheduler::Audit() const {
-  std::vector<int32_t> holders(static_cast<size_t>(pool_->num_total()), 0);
-  SequenceId previous = -1;
-  const auto audit_list = [&](const auto& list, bool waiting) -> absl::Status {
-    for (const Sequence* sequence : list) {
-      if (sequence->id() <= previous) {
-        return absl::InternalError(absl::StrCat("sequence ", sequence->id(), " stands behind ", previous));
-      }
-      previous = sequence->id();
-      const bool waits = sequence->state() == SequenceState::kWaiting;
-      if (waits != waiting || sequence->state() == SequenceState::kFinished) {
-        return absl::InternalError(absl::StrCat("sequence ", sequence->id(), " is in the wrong list for state ",
-                                                ToAbsl(SequenceStateName(sequence->state()))));
-      }
-      if (absl::Status status = AuditSequence(*sequence, &holders); !status.ok()) return status;
-    }
-    return absl::OkStatus();
-  };
-  if (absl::Status status = audit_list(running_, false); !status.ok()) return status;
-  if (absl::Status status = audit_list(waiting_, true); !status.ok()) return status;
-  if (num_running() > options_.max_num_seqs) {
-    return absl::InternalError(absl::StrCat(num_running(), " sequences run, limit is ", options_.max_num_seqs));
-  }
-  for (int32_t block = 0; block < pool_->num_total(); ++block) {
-    if (pool_->ref_count(block) != holders[static_cast<size_t>(block)]) {
-      return absl::InternalError(absl::StrCat("block ", block, " counts ", pool_->ref_count(block), " holders, ",
-                                              holders[static_cast<size_t>(block)], " sequences hold it"));
-    }
-  }
-  return pool_->Audit();
+void Scheduler::Start(const ScheduledChunk& chunk) {
+  Entry& entry = Find(chunk.sequence);
+  Detach(&entry);
+  const std::vector<int32_t> found = FindPrefix(entry);
+  CADRE_CHECK_EQ(static_cast<int32_t>(found.size()) * options_.block_size, chunk.begin);
+  cache_.Hold(found);
+  entry.sequence->Resume(chunk.begin, found);
+  entry.chain.num_entered = static_cast<int32_t>(found.size());
+  if (!entry.sequence->started()) entry.seniority.rank = next_rank_++;
+  entry.place = Place::kRunning;
+  InsertBySeniority(&entry, &running_);
+}
+
+void Scheduler::Run(const ScheduledChunk& chunk) {
+  Sequence* sequence = Find(chunk.sequence).sequence;
+  CADRE_CHECK_EQ(sequence->num_computed_tokens(), chunk.begin);
+  const int64_t weight = sequence->state() == SequenceState::kDecode ? kDecodeWeight : 1;
+  fair_queue_.Charge(*sequence, weight * (chunk.count - sequence->CountRecomputed(chunk.count)));
+  const int32_t missing = BlocksFor(chunk.begin + chunk.count) - static_cast<int32_t>(sequence->block_table().size());
+  sequence->Schedule(chunk.count, cache_.Allocate(missing));
+}
+
+void Scheduler::InsertBySeniority(Entry* entry, std::vector<Entry*>* list) {
+  const auto place = std::ranges::upper_bound(*list, entry->seniority, {}, &Entry::seniority);
+  list->insert(place, entry);
 }
 
 }  // namespace cadre

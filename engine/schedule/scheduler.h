@@ -2,13 +2,19 @@
 #ifndef CADRE_ENGINE_SCHEDULE_SCHEDULER_H_
 #define CADRE_ENGINE_SCHEDULE_SCHEDULER_H_
 
+#include <compare>
 #include <cstdint>
-#include <deque>
+#include <limits>
+#include <map>
+#include <memory>
+#include <unordered_map>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "engine/request/sequence.h"
 #include "engine/schedule/block_pool.h"
+#include "engine/schedule/fair_queue.h"
+#include "engine/schedule/prefix_cache.h"
 #include "engine/schedule/step_plan.h"
 
 namespace cadre {
@@ -19,25 +25,34 @@ struct SchedulerOptions {
   int32_t block_size = 16;                // tokens in a KV block
   int32_t max_model_len = 4096;           // tokens a sequence may have
   int32_t max_logit_rows = 0;             // rows in a step whose logits are wanted; 0: max_num_seqs, which is the least
+  int32_t max_prefill_chunk = 0;          // prompt rows in a step that also decodes; 0: no limit of their own
+  FairQueueOptions fair_queue = {};
+  PrefixCacheOptions prefix_cache = {};  // its block_size is the one above
 };
 
-// First come, first served, with the step as the unit of decision. The rules:
+// The step is the unit of decision. The rules, of which README.md proves that they lock nothing up and starve nobody:
 //
-//   order       Sequences stand in order of arrival; every running one arrived before every waiting one.
-//   rows        Each decode gets its row first; prefill chunks share the rows that are left, so a long prompt is
-//               cut and never starves a decode.
-//   blocks      Go to the earliest arrival first. A running sequence that cannot advance takes the blocks of the
-//               latest arrival behind it, which waits again at the front, in its old place, and recomputes. The latest
-//               itself keeps its blocks and skips the step. So the earliest sequence advances in every step.
-//   admission   The first waiting sequence enters when there are blocks for all its known tokens and a spare one for
-//               every sequence, and rows that no running sequence wants; nobody overtakes it. Not in a step that
-//               preempts.
+//   rows        Each decode gets its row first; prefill chunks share what is left, in order of seniority.
+//   seniority   Of those that have run: priority, then the order of the first run. Who was preempted kMaxPreemptions
+//               times is senior to all who were not.
+//   blocks      Go to the senior first. A running sequence that cannot advance takes the blocks of the least senior
+//   one,
+//               which waits and recomputes what it does not find again. The least senior itself keeps its blocks and
+//               skips the step. So the most senior advances in every step.
+//   admission   First who was preempted, by seniority, then who is new, as FairQueue says; nobody overtakes the first
+//               in line. It enters when there are blocks for all its known tokens and a spare one for every sequence,
+//               and rows that no running sequence wants. Not in a step that preempts. Who was preempted kMaxPreemptions
+//               times enters when there are blocks for all that it and its seniors can ever want: nobody preempts it
+//               again.
+//   groups      Who has a leader waits until the leader has its first token, to share the prompt's blocks.
 //
 // A pure single-threaded state machine: no clock, no threads, no randomness. Plan decides and changes nothing; Commit
 // carries a decision out.
 class Scheduler {
  public:
-  // `pool` must outlive the scheduler; nobody else allocates from it. REQUIRES: every option >= 1.
+  static constexpr int32_t kMaxPreemptions = 3;  // of one sequence
+
+  // `pool` must outlive the scheduler; nobody else allocates from it. REQUIRES: every size >= 1.
   Scheduler(const SchedulerOptions& options, BlockPool* pool);
 
   // Whether a request of this size can ever run: INVALID_ARGUMENT names the limit it breaks. Any thread. A sequence of
@@ -47,34 +62,81 @@ class Scheduler {
   // Queues a new sequence, which must outlive its time here. REQUIRES: kWaiting, an id above all earlier ones, and that
   // CheckFits held for it.
   void Add(Sequence* sequence);
-  // Ends a sequence in whatever state it is: the one place where blocks of ended sequences are released.
+  // Ends a sequence in whatever state it is.
   void Finish(Sequence* sequence);
+  // The same for a sequence whose keys and values are not to be trusted: nothing of it stays in the prefix cache.
+  // Returns the blocks that are free now and should be cleared.
+  std::vector<int32_t> Discard(Sequence* sequence);
 
   // The next step. Empty only when nothing waits or runs.
   StepPlan Plan() const;
-  // Carries out a plan made from the present state: preempts, allocates, schedules.
+  // Carries out a plan made from the present state: preempts, admits, allocates, schedules.
   void Commit(const StepPlan& plan);
+  // To be called after a token was appended: what the sequence computed has proved sound, and may be shared.
+  void Confirm(Sequence* sequence);
 
-  int32_t num_waiting() const { return static_cast<int32_t>(waiting_.size()); }
+  int32_t num_waiting() const { return static_cast<int32_t>(entries_.size() - running_.size()); }
   int32_t num_running() const { return static_cast<int32_t>(running_.size()); }
+  // The running sequence that advances in the next step whatever happens; kNoSequence when none runs.
+  SequenceId most_senior() const { return running_.empty() ? kNoSequence : running_.front()->sequence->id(); }
   const SchedulerOptions& options() const { return options_; }
+  const PrefixCache& prefix_cache() const { return cache_; }
+  const FairQueue& fair_queue() const { return fair_queue_; }
 
-  // Checks, between steps: blocks are conserved and belong to one sequence each, block tables cover exactly what is
-  // computed or scheduled, every sequence is in the one list its state names, and both lists are in order of arrival.
-  // INTERNAL names the first broken rule.
+  // Checks, between steps: block counts are the sums over the block tables, block tables cover exactly what is computed
+  // or scheduled, every sequence is in the one list that its place names, lists are in order, and the audits of pool,
+  // cache and queue. INTERNAL names the first broken rule.
   absl::Status Audit() const;
 
  private:
   class Draft;
 
+  enum class Place { kParked, kNew, kPreempted, kRunning };
+
+  // The smaller, the more senior.
+  struct Seniority {
+    int64_t guard = std::numeric_limits<int64_t>::max();  // rank among those that must not be preempted again
+    int64_t negative_priority = 0;
+    int64_t rank = 0;  // of the first run
+    auto operator<=>(const Seniority&) const = default;
+  };
+
+  struct Entry {
+    Sequence* sequence = nullptr;
+    Place place = Place::kNew;
+    int64_t order = 0;  // in the fair queue
+    Seniority seniority = {};
+    PrefixChain chain = {};
+  };
+
   int32_t BlocksFor(int64_t num_tokens) const;
+  // The most blocks that the sequence will ever hold.
+  int32_t MostBlocks(const Sequence& sequence) const;
+  std::vector<int32_t> FindPrefix(const Entry& entry) const;
+  Entry& Find(SequenceId id);
+
+  void Preempt(SequenceId id);
+  void Start(const ScheduledChunk& chunk);
+  void Run(const ScheduledChunk& chunk);
+  void ReleaseSiblings(SequenceId leader);
+  void Detach(Entry* entry);
+  static void InsertBySeniority(Entry* entry, std::vector<Entry*>* list);
+
   absl::Status AuditSequence(const Sequence& sequence, std::vector<int32_t>* holders) const;
+  absl::Status AuditPlaces() const;
+  absl::Status AuditHolders() const;
 
   const SchedulerOptions options_;
   BlockPool* const pool_;
-  std::deque<Sequence*> waiting_;   // in order of arrival
-  std::vector<Sequence*> running_;  // in order of arrival; each holds at least one block
+  PrefixCache cache_;
+  FairQueue fair_queue_;
+  std::unordered_map<SequenceId, Entry> entries_;     // everybody; nodes do not move
+  std::vector<Entry*> running_;                       // by seniority; each holds at least one block
+  std::vector<Entry*> preempted_;                     // by seniority
+  std::map<SequenceId, std::vector<Entry*>> parked_;  // by leader
   SequenceId last_id_ = -1;
+  int64_t next_rank_ = 0;
+  int64_t next_guard_ = 0;
 };
 
 }  // namespace cadre

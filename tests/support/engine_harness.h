@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -32,6 +33,12 @@ class InterceptedRunner final : public ModelRunner {
     return status;
   }
 
+  void ScrubBlocks(std::span<const int32_t> blocks) override {
+    scrubbed.insert(scrubbed.end(), blocks.begin(), blocks.end());
+    simulator_.ScrubBlocks(blocks);
+  }
+
+  std::vector<int32_t> scrubbed;
   std::function<absl::Status(const ForwardBatch&)> before;
   std::function<void(const ForwardBatch&, ForwardResult*)> after;
 

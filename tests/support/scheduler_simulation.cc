@@ -11,30 +11,67 @@
 
 namespace cadre {
 
-SchedulerSimulation::SchedulerSimulation(const SchedulerOptions& options, int32_t num_blocks)
-    : pool_(num_blocks), scheduler_(options, &pool_) {}
+namespace {
 
-absl::Status SchedulerSimulation::Arrive(int32_t num_prompt_tokens, int32_t max_tokens, int32_t num_generated,
-                                         int64_t ttl) {
-  ++num_arrived_;
-  if (!scheduler_.CheckFits(num_prompt_tokens, max_tokens).ok()) {
-    ++num_refused_;
+// FNV-1a over the tokens.
+uint64_t HistoryOf(std::span<const int32_t> tokens) {
+  uint64_t hash = 0xCBF29CE484222325;
+  for (int32_t token : tokens) hash = (hash ^ static_cast<uint32_t>(token)) * 0x100000001B3;
+  return hash;
+}
+
+}  // namespace
+
+SchedulerSimulation::SchedulerSimulation(const SchedulerOptions& options, int32_t num_blocks)
+    : pool_(num_blocks),
+      scheduler_(options, &pool_),
+      slots_(static_cast<size_t>(num_blocks) * static_cast<size_t>(options.block_size)) {}
+
+std::vector<int32_t> SchedulerSimulation::MakePrompt(const SimulatedArrival& arrival) {
+  std::vector<int32_t> prompt;
+  for (int32_t i = 0; i < arrival.num_prompt_tokens; ++i) {
+    const bool is_shared = arrival.family > 0 && i < arrival.num_family_tokens;
+    prompt.push_back(is_shared ? arrival.family * 100 + i % 7 : static_cast<int32_t>(1000 + num_arrived_));
+  }
+  return prompt;
+}
+
+absl::Status SchedulerSimulation::Arrive(const SimulatedArrival& arrival) {
+  const std::vector<int32_t> prompt = MakePrompt(arrival);
+  num_arrived_ += arrival.num_sequences;
+  if (!scheduler_.CheckFits(arrival.num_prompt_tokens, arrival.max_tokens).ok()) {
+    num_refused_ += arrival.num_sequences;
     return Audit();
   }
-  const SequenceId id = next_id_++;
-  Live live{Sequence(id, std::vector<int32_t>(static_cast<size_t>(num_prompt_tokens), 7)), num_generated, now_ + ttl};
-  scheduler_.Add(&live_.try_emplace(id, std::move(live)).first->second.sequence);
+  SequenceTraits traits{.max_tokens = arrival.max_tokens, .priority = arrival.priority, .tenant = arrival.tenant};
+  if (arrival.is_cached) traits.cache_domain = "of " + arrival.tenant;
+  for (int32_t i = 0; i < arrival.num_sequences; ++i) {
+    const SequenceId id = next_id_++;
+    traits.needs_prompt_logits = arrival.needs_prompt_logits && i == 0;
+    if (i > 0) traits.leader = id - i;
+    Live live{Sequence(id, prompt, traits), arrival.num_generated, now_ + arrival.ttl};
+    scheduler_.Add(&live_.try_emplace(id, std::move(live)).first->second.sequence);
+  }
   return Audit();
 }
 
+SequenceId SchedulerSimulation::InFlight(uint32_t index) const {
+  return std::next(live_.begin(), static_cast<std::ptrdiff_t>(index % live_.size()))->first;
+}
+
 absl::Status SchedulerSimulation::Cancel(uint32_t index) {
-  if (!live_.empty()) End(std::next(live_.begin(), static_cast<std::ptrdiff_t>(index % live_.size()))->first);
+  if (!live_.empty()) End(InFlight(index));
+  return Audit();
+}
+
+absl::Status SchedulerSimulation::Fail(uint32_t index) {
+  if (!live_.empty()) End(InFlight(index), false);
   return Audit();
 }
 
 absl::Status SchedulerSimulation::StopSoon(uint32_t index) {
   if (!live_.empty()) {
-    Live& live = std::next(live_.begin(), static_cast<std::ptrdiff_t>(index % live_.size()))->second;
+    Live& live = live_.at(InFlight(index));
     live.num_generated = live.sequence.num_generated_tokens() + 1;
   }
   return Audit();
@@ -57,34 +94,49 @@ absl::Status SchedulerSimulation::Step() {
   scheduler_.Commit(plan);
   CADRE_RETURN_IF_ERROR(CheckDecodesRun(plan));
   CADRE_RETURN_IF_ERROR(Audit());
+  ++num_steps_;
   num_preemptions_ += static_cast<int64_t>(plan.preempted.size());
+  for (const ScheduledChunk& chunk : plan.chunks) CADRE_RETURN_IF_ERROR(WriteRows(chunk));
   for (const ScheduledChunk& chunk : plan.chunks) {
-    Live& live = live_.at(chunk.sequence);
-    num_rows_ += chunk.count;
-    num_recomputed_ += live.sequence.CountRecomputed(chunk.count);
-    live.sequence.Advance();
-    if (!chunk.samples) continue;
-    live.sequence.AppendToken(7);
-    if (live.sequence.num_generated_tokens() >= live.num_generated) End(chunk.sequence);
+    CADRE_RETURN_IF_ERROR(ReadRows(live_.at(chunk.sequence).sequence, chunk.begin + chunk.count));
   }
+  for (const ScheduledChunk& chunk : plan.chunks) Advance(chunk);
   return Audit();
+}
+
+void SchedulerSimulation::Advance(const ScheduledChunk& chunk) {
+  Live& live = live_.at(chunk.sequence);
+  const int32_t num_recomputed = live.sequence.CountRecomputed(chunk.count);
+  num_rows_ += chunk.count;
+  num_recomputed_ += num_recomputed;
+  rows_of_[live.sequence.traits().tenant] += chunk.count - num_recomputed;
+  live.sequence.Advance();
+  if (!chunk.samples) return;
+  live.sequence.AppendToken(static_cast<int32_t>(HistoryOf(live.sequence.tokens()) % 1000));
+  scheduler_.Confirm(&live.sequence);
+  if (live.sequence.num_generated_tokens() >= live.num_generated) End(chunk.sequence);
 }
 
 absl::Status SchedulerSimulation::Drain() {
   int64_t bound = 0;
   for (const auto& [id, live] : live_) bound += live.sequence.num_prompt_tokens() + live.num_generated;
+  bound *= 1 + Scheduler::kMaxPreemptions;
   for (int64_t step = 0; !live_.empty(); ++step) {
     if (step > bound) return absl::InternalError(absl::StrCat(live_.size(), " in flight after ", bound, " steps"));
     CADRE_RETURN_IF_ERROR(Step());
   }
   if (pool_.num_in_use() != 0) return absl::InternalError(absl::StrCat(pool_.num_in_use(), " blocks in use at idle"));
+  if (num_rows_ - num_recomputed_ + num_found_ != sum_of_peaks_) {
+    return absl::InternalError(absl::StrCat(num_rows_, " rows computed, ", num_recomputed_, " of them again, ",
+                                            num_found_, " found, but ", sum_of_peaks_, " rows existed"));
+  }
   return absl::OkStatus();
 }
 
 absl::Status SchedulerSimulation::Audit() const {
   CADRE_RETURN_IF_ERROR(scheduler_.Audit());
   if (scheduler_.num_waiting() + scheduler_.num_running() != static_cast<int32_t>(live_.size())) {
-    return absl::InternalError(absl::StrCat(live_.size(), " requests in flight, the scheduler knows ",
+    return absl::InternalError(absl::StrCat(live_.size(), " sequences in flight, the scheduler knows ",
                                             scheduler_.num_waiting(), " + ", scheduler_.num_running()));
   }
   if (num_arrived_ != num_refused_ + num_ended_ + static_cast<int64_t>(live_.size())) {
@@ -97,41 +149,103 @@ absl::Status SchedulerSimulation::CheckPlan(const StepPlan& plan) const {
   const SchedulerOptions& options = scheduler_.options();
   std::set<SequenceId> named(plan.preempted.begin(), plan.preempted.end());
   int64_t num_rows = 0;
+  int64_t num_logit_rows = 0;
+  int64_t num_prefill_rows = 0;
   int32_t index = 0;
   for (const ScheduledChunk& chunk : plan.chunks) {
     const Sequence& sequence = live_.at(chunk.sequence).sequence;
     num_rows += chunk.count;
+    num_logit_rows += chunk.num_logit_rows();
     if (!named.insert(chunk.sequence).second) return absl::InternalError("a sequence is named twice");
     const bool decodes = sequence.state() == SequenceState::kDecode;
     if (decodes != (index++ < plan.num_decodes)) return absl::InternalError("decodes do not come first");
+    if (!decodes) num_prefill_rows += chunk.count;
     if (chunk.samples != (chunk.begin + chunk.count == sequence.num_tokens())) {
       return absl::InternalError("a chunk samples at the wrong place");
     }
+    if (chunk.all_logits && chunk.begin > sequence.num_computed_tokens()) {
+      return absl::InternalError("a prompt whose logits are wanted skips rows");
+    }
   }
-  if (num_rows > options.max_num_batched_tokens || index > options.max_num_seqs) {
-    return absl::InternalError(absl::StrCat("step of ", num_rows, " rows and ", index, " sequences"));
+  if (num_rows > options.max_num_batched_tokens || index > options.max_num_seqs ||
+      num_logit_rows > options.max_logit_rows) {
+    return absl::InternalError(
+        absl::StrCat("step of ", num_rows, " rows, ", index, " sequences and ", num_logit_rows, " rows of logits"));
+  }
+  if (plan.num_decodes > 0 && num_prefill_rows > options.max_prefill_chunk) {
+    return absl::InternalError(absl::StrCat(num_prefill_rows, " prompt rows beside decodes"));
   }
   const auto runs = [&](SequenceId id) { return std::ranges::count(plan.chunks, id, &ScheduledChunk::sequence) == 1; };
-  if (!live_.empty() && !runs(live_.begin()->first)) {
-    return absl::InternalError(absl::StrCat("the earliest request, ", live_.begin()->first, ", does not advance"));
+  const SequenceId senior = scheduler_.most_senior();
+  if (!live_.empty() && (plan.empty() || (senior != kNoSequence && !runs(senior)))) {
+    return absl::InternalError(absl::StrCat("the most senior sequence, ", senior, ", does not advance"));
   }
   return absl::OkStatus();
 }
 
 absl::Status SchedulerSimulation::CheckDecodesRun(const StepPlan& plan) const {
-  if (pool_.num_free() == 0) return absl::OkStatus();
+  if (pool_.num_available() == 0) return absl::OkStatus();
   for (const auto& [id, live] : live_) {
     if (live.sequence.state() != SequenceState::kDecode) continue;
     if (std::ranges::count(plan.chunks, id, &ScheduledChunk::sequence) == 0) {
       return absl::InternalError(
-          absl::StrCat("decode ", id, " is passed over with ", pool_.num_free(), " free blocks"));
+          absl::StrCat("decode ", id, " is passed over with ", pool_.num_available(), " available blocks"));
     }
   }
   return absl::OkStatus();
 }
 
-void SchedulerSimulation::End(SequenceId id) {
-  scheduler_.Finish(&live_.at(id).sequence);
+absl::Status SchedulerSimulation::WriteRows(const ScheduledChunk& chunk) {
+  const Sequence& sequence = live_.at(chunk.sequence).sequence;
+  const int32_t block_size = scheduler_.options().block_size;
+  for (int32_t position = chunk.begin; position < chunk.begin + chunk.count; ++position) {
+    const int32_t block = sequence.block_table()[static_cast<size_t>(position / block_size)];
+    if (pool_.ref_count(block) != 1) {
+      return absl::InternalError(absl::StrCat("sequence ", chunk.sequence, " writes block ", block, ", which has ",
+                                              pool_.ref_count(block), " holders"));
+    }
+    slots_[static_cast<size_t>(block * block_size + position % block_size)] =
+        HistoryOf(sequence.tokens().first(static_cast<size_t>(position) + 1));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SchedulerSimulation::ReadRows(const Sequence& sequence, int32_t count) const {
+  const int32_t block_size = scheduler_.options().block_size;
+  for (int32_t position = 0; position < count; ++position) {
+    const int32_t block = sequence.block_table()[static_cast<size_t>(position / block_size)];
+    const uint64_t history = slots_[static_cast<size_t>(block * block_size + position % block_size)];
+    if (history != HistoryOf(sequence.tokens().first(static_cast<size_t>(position) + 1))) {
+      return absl::InternalError(absl::StrCat("sequence ", sequence.id(), " finds another history at position ",
+                                              position, ", in block ", block));
+    }
+  }
+  return absl::OkStatus();
+}
+
+int64_t SchedulerSimulation::rows_of(const std::string& tenant) const {
+  const auto it = rows_of_.find(tenant);
+  return it == rows_of_.end() ? 0 : it->second;
+}
+
+int32_t SchedulerSimulation::num_in_flight(const std::string& tenant) const {
+  return static_cast<int32_t>(
+      std::ranges::count_if(live_, [&](const auto& entry) { return entry.second.sequence.traits().tenant == tenant; }));
+}
+
+void SchedulerSimulation::End(SequenceId id, bool is_sound) {
+  Sequence* sequence = &live_.at(id).sequence;
+  num_found_ += sequence->num_found_tokens();
+  sum_of_peaks_ += sequence->peak_computed_tokens();
+  most_preemptions_ = std::max(most_preemptions_, sequence->num_preemptions());
+  if (is_sound) {
+    scheduler_.Finish(sequence);
+  } else {
+    const auto block_size = static_cast<size_t>(scheduler_.options().block_size);
+    for (int32_t block : scheduler_.Discard(sequence)) {
+      std::fill_n(slots_.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(block) * block_size), block_size, 0);
+    }
+  }
   live_.erase(id);
   ++num_ended_;
 }
@@ -145,25 +259,45 @@ absl::Status RunSchedulerBytes(std::span<const uint8_t> bytes) {
   };
   SchedulerOptions options;
   const int32_t num_blocks = 1 + next() % 32;
-  options.block_size = 1 + next() % 8;
+  const int32_t blocks = next();
+  options.block_size = 1 + blocks % 8;
+  options.prefix_cache.key_bits = blocks / 8 % 2 == 0 ? 64 : 8;
+  options.prefix_cache.keeps_idle = blocks / 16 % 4 != 1;
   options.max_num_batched_tokens = 1 + next() % 64;
-  options.max_num_seqs = 1 + next() % 16;
+  const int32_t sequences = next();
+  options.max_num_seqs = 1 + sequences % 16;
+  options.max_prefill_chunk = sequences / 16;
   options.max_model_len = 160;
+  options.fair_queue = {.priority_tokens = 64, .max_idle_tenants = 2};
   SchedulerSimulation simulation(options, num_blocks);
   constexpr int kMaxOperations = 4000;
   for (int i = 0; i < kMaxOperations && !bytes.empty(); ++i) {
     absl::Status status;
-    switch (next() % 8) {
+    const int32_t operation = next();
+    const int32_t variant = operation / 8;  // 0: the plain one
+    switch (operation % 8) {
       case 0:
       case 1: {
-        const int32_t num_prompt_tokens = 1 + next() % 128;
-        const int32_t max_tokens = 1 + next() % 48;
-        const int32_t num_generated = 1 + next() % max_tokens;
-        status = simulation.Arrive(num_prompt_tokens, max_tokens, num_generated, 1 + next());
+        SimulatedArrival arrival;
+        arrival.num_prompt_tokens = 1 + next() % 128;
+        arrival.max_tokens = 1 + next() % 48;
+        arrival.num_generated = 1 + next() % arrival.max_tokens;
+        arrival.ttl = 1 + next();
+        arrival.family = variant % 4;
+        arrival.num_sequences = 1 + variant / 4 % 3;
+        if (variant / 16 % 2 == 1) {
+          const int32_t traits = next();
+          arrival.tenant = std::string(1, static_cast<char>('a' + traits % 4));
+          arrival.priority = traits / 4 % 3 - 1;
+          arrival.is_cached = traits / 16 % 4 != 0;
+          arrival.needs_prompt_logits = traits / 64 == 0;
+        }
+        status = simulation.Arrive(arrival);
         break;
       }
       case 2:
-        status = simulation.Cancel(static_cast<uint32_t>(next()));
+        status = variant % 4 == 3 ? simulation.Fail(static_cast<uint32_t>(next()))
+                                  : simulation.Cancel(static_cast<uint32_t>(next()));
         break;
       case 3:
         status = simulation.StopSoon(static_cast<uint32_t>(next()));

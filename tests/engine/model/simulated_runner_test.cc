@@ -68,7 +68,7 @@ TEST(SimulatedRunnerTest, FindsABlockThatTwoSequencesShare) {
   ForwardBatch batch;
   AddRows({1, 2}, 0, {3}, &batch);
   AddRows({4, 5}, 0, {3}, &batch);
-  EXPECT_NE(runner.Forward(batch, &result).message().find("two rows"), absl::string_view::npos);
+  EXPECT_NE(runner.Forward(batch, &result).message().find("2 sequences hold"), absl::string_view::npos);
 
   batch = {};
   AddRows({1, 2, 3}, 0, {4}, &batch);

@@ -17,20 +17,53 @@ TEST(BlockPoolTest, GivesEachBlockOnceAndTakesItBack) {
   EXPECT_EQ(all, (std::set<int32_t>{0, 1, 2, 3, 4}));
   EXPECT_EQ(pool.num_free(), 0);
   EXPECT_TRUE(pool.Audit().ok());
-  pool.Release(first);
+  for (int32_t block : first) pool.Release(block);
   EXPECT_EQ(pool.num_in_use(), 2);
   EXPECT_EQ(pool.Allocate(1).front(), first.back());  // the warm one
   EXPECT_TRUE(pool.Audit().ok());
   EXPECT_TRUE(pool.Allocate(0).empty());
 }
 
+TEST(BlockPoolTest, AKeptBlockIsIdleUntilItIsForgotten) {
+  BlockPool pool(4);
+  const std::vector<int32_t> blocks = pool.Allocate(4);
+  for (int32_t block : blocks) pool.Keep(block);
+  for (int i : {2, 0, 3}) pool.Release(blocks[static_cast<size_t>(i)]);
+  EXPECT_EQ(pool.num_idle(), 3);
+  EXPECT_EQ(pool.num_free(), 0);
+  EXPECT_EQ(pool.num_available(), 3);
+  EXPECT_EQ(pool.num_in_use(), 1);
+  EXPECT_EQ(pool.OldestIdle(), blocks[2]);
+
+  pool.AddHolder(blocks[2]);  // in use again, and then the latest to become idle
+  EXPECT_EQ(pool.OldestIdle(), blocks[0]);
+  pool.AddHolder(blocks[2]);
+  pool.Release(blocks[2]);
+  EXPECT_EQ(pool.num_idle(), 2);
+  pool.Release(blocks[2]);
+  EXPECT_EQ(pool.IdleBlocks(), (std::vector<int32_t>{blocks[0], blocks[3], blocks[2]}));
+  EXPECT_TRUE(pool.Audit().ok()) << pool.Audit();
+
+  pool.Forget(blocks[3]);
+  EXPECT_EQ(pool.IdleBlocks(), (std::vector<int32_t>{blocks[0], blocks[2]}));
+  EXPECT_EQ(pool.Allocate(1).front(), blocks[3]);
+  pool.Forget(blocks[1]);  // in use: free as soon as it is released
+  pool.Release(blocks[1]);
+  EXPECT_EQ(pool.num_free(), 1);
+  EXPECT_TRUE(pool.Audit().ok()) << pool.Audit();
+}
+
 TEST(BlockPoolDeathTest, MistakesEndTheProcess) {
   BlockPool pool(2);
   const std::vector<int32_t> blocks = pool.Allocate(1);
   EXPECT_DEATH(pool.Allocate(2), "num_free");
-  EXPECT_DEATH(pool.Release(std::vector<int32_t>{2}), "num_total");
-  pool.Release(blocks);
-  EXPECT_DEATH(pool.Release(blocks), "ref_count");
+  EXPECT_DEATH(pool.Release(2), "num_total");
+  EXPECT_DEATH(pool.Forget(blocks.front()), "is_kept");
+  pool.Release(blocks.front());
+  EXPECT_DEATH(pool.Release(blocks.front()), "ref_count");
+  EXPECT_DEATH(pool.Keep(blocks.front()), "ref_count");
+  EXPECT_DEATH(pool.AddHolder(blocks.front()), "is_kept");
+  EXPECT_DEATH(pool.OldestIdle(), "num_idle");
 }
 
 }  // namespace

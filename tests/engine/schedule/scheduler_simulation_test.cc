@@ -16,30 +16,57 @@ struct Setting {
   int32_t block_size;
   int32_t max_num_batched_tokens;
   int32_t max_num_seqs;
+  int32_t max_prefill_chunk = 0;
+  bool keeps_idle = true;
+  int32_t key_bits = 64;
 };
+
+int32_t UpTo(int32_t n, std::mt19937* random) { return std::uniform_int_distribution<int32_t>(1, n)(*random); }
+
+// Of every kind: three tenants, three priorities, families of prompts, groups, with and without cache.
+SimulatedArrival RandomArrival(std::mt19937* random) {
+  const auto up_to = [random](int32_t n) { return UpTo(n, random); };
+  SimulatedArrival arrival;
+  arrival.num_prompt_tokens = up_to(up_to(10) == 1 ? 180 : 40);
+  arrival.max_tokens = up_to(40);
+  arrival.num_generated = up_to(arrival.max_tokens);
+  arrival.ttl = up_to(200);
+  arrival.num_sequences = up_to(6) == 1 ? up_to(4) : 1;
+  arrival.family = up_to(4) - 1;
+  arrival.num_family_tokens = up_to(2) == 1 ? 24 : up_to(60);
+  arrival.tenant = std::string(1, static_cast<char>('a' + up_to(3)));
+  arrival.priority = up_to(5) == 1 ? up_to(3) - 2 : 0;
+  arrival.is_cached = up_to(8) > 1;
+  arrival.needs_prompt_logits = up_to(12) == 1;
+  return arrival;
+}
 
 class SchedulerSimulationTest : public testing::TestWithParam<Setting> {};
 
 TEST_P(SchedulerSimulationTest, EveryArrivalEndsAndEveryAuditIsClean) {
   const Setting& setting = GetParam();
   std::mt19937 random(20240607);
-  const auto up_to = [&](int32_t n) { return std::uniform_int_distribution<int32_t>(1, n)(random); };
+  const auto up_to = [&](int32_t n) { return UpTo(n, &random); };
   SchedulerOptions options;
   options.block_size = setting.block_size;
   options.max_num_batched_tokens = setting.max_num_batched_tokens;
   options.max_num_seqs = setting.max_num_seqs;
   options.max_model_len = 200;
+  options.max_prefill_chunk = setting.max_prefill_chunk;
+  options.prefix_cache.keeps_idle = setting.keeps_idle;
+  options.prefix_cache.key_bits = setting.key_bits;
+  options.fair_queue = {.priority_tokens = 100, .max_idle_tenants = 1};
   SchedulerSimulation simulation(options, setting.num_blocks);
   constexpr int kNumOperations = 100'000;
   for (int i = 0; i < kNumOperations; ++i) {
     absl::Status status;
     const int32_t dice = up_to(100);
     if (dice <= 15) {
-      const int32_t max_tokens = up_to(40);
-      const bool is_long = up_to(10) == 1;
-      status = simulation.Arrive(up_to(is_long ? 180 : 30), max_tokens, up_to(max_tokens), up_to(200));
-    } else if (dice <= 20) {
+      status = simulation.Arrive(RandomArrival(&random));
+    } else if (dice <= 19) {
       status = simulation.Cancel(static_cast<uint32_t>(random()));
+    } else if (dice <= 20) {
+      status = simulation.Fail(static_cast<uint32_t>(random()));
     } else if (dice <= 23) {
       status = simulation.StopSoon(static_cast<uint32_t>(random()));
     } else if (dice <= 30) {
@@ -53,24 +80,33 @@ TEST_P(SchedulerSimulationTest, EveryArrivalEndsAndEveryAuditIsClean) {
   ASSERT_TRUE(drained.ok()) << drained.ToString();
   EXPECT_GT(simulation.num_arrived(), kNumOperations / 10);
   EXPECT_EQ(simulation.num_arrived(), simulation.num_refused() + simulation.num_ended());
+  EXPECT_LE(simulation.most_preemptions(), Scheduler::kMaxPreemptions);
+  // The settings are what they are meant to be.
+  EXPECT_GT(simulation.num_found(), setting.num_blocks > 1 ? 5000 : -1);
+  EXPECT_EQ(simulation.scheduler().prefix_cache().num_evictions() > 0, setting.keeps_idle);
 }
 
 INSTANTIATE_TEST_SUITE_P(Pools, SchedulerSimulationTest,
                          testing::Values(Setting{"roomy", 256, 16, 256, 16}, Setting{"tiny", 12, 4, 16, 8},
                                          Setting{"one_row", 40, 4, 1, 4}, Setting{"one_block", 1, 16, 8, 8},
-                                         Setting{"block_size_one", 60, 1, 7, 32}),
+                                         Setting{"block_size_one", 60, 1, 7, 32},
+                                         Setting{"small_chunks", 64, 4, 64, 16, 3},
+                                         Setting{"no_idle_blocks", 64, 4, 32, 16, 0, false},
+                                         Setting{"colliding_keys", 48, 4, 32, 16, 0, true, 1}),
                          [](const auto& param_info) { return param_info.param.name; });
 
 // Without eviction pressure the tiny setting would prove little.
 TEST(SchedulerSimulationTest, TinyPoolsPreempt) {
   SchedulerOptions options{.max_num_seqs = 8, .max_num_batched_tokens = 64, .block_size = 4, .max_model_len = 128};
   SchedulerSimulation simulation(options, 24);
-  for (int i = 0; i < 100; ++i) ASSERT_TRUE(simulation.Arrive(10, 40, 40, 1'000'000).ok());
+  for (int i = 0; i < 100; ++i)
+    ASSERT_TRUE(simulation.Arrive({.num_prompt_tokens = 10, .max_tokens = 40, .num_generated = 40}).ok());
   ASSERT_TRUE(simulation.Drain().ok());
   EXPECT_EQ(simulation.num_ended(), 100);
   EXPECT_GT(simulation.num_preemptions(), 20);
   EXPECT_GT(simulation.num_recomputed(), 0);
-  EXPECT_EQ(simulation.num_rows() - simulation.num_recomputed(), 100 * (10 + 40 - 1));
+  EXPECT_EQ(simulation.num_rows() - simulation.num_recomputed() + simulation.num_found(), 100 * (10 + 40 - 1));
+  EXPECT_LE(simulation.most_preemptions(), Scheduler::kMaxPreemptions);
 }
 
 TEST(SchedulerSimulationTest, RandomBytesAreOperations) {
@@ -86,7 +122,7 @@ TEST(SchedulerSimulationTest, RandomBytesAreOperations) {
 // Negative controls: a detector that never fires proves nothing.
 TEST(SchedulerSimulationTest, AuditCatchesALeakedBlock) {
   SchedulerSimulation simulation({.block_size = 4, .max_model_len = 64}, 8);
-  ASSERT_TRUE(simulation.Arrive(6, 4, 4, 1000).ok());
+  ASSERT_TRUE(simulation.Arrive({.num_prompt_tokens = 6, .max_tokens = 4, .num_generated = 4}).ok());
   simulation.pool().Allocate(1);
   const absl::Status status = simulation.Step();
   EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
@@ -95,11 +131,11 @@ TEST(SchedulerSimulationTest, AuditCatchesALeakedBlock) {
 
 TEST(SchedulerSimulationTest, AuditCatchesABlockReleasedUnderItsHolder) {
   SchedulerSimulation simulation({.block_size = 4, .max_model_len = 64}, 8);
-  ASSERT_TRUE(simulation.Arrive(6, 4, 4, 1000).ok());
+  ASSERT_TRUE(simulation.Arrive({.num_prompt_tokens = 6, .max_tokens = 4, .num_generated = 4}).ok());
   ASSERT_TRUE(simulation.Step().ok());
   int32_t held = 0;
   while (simulation.pool().ref_count(held) == 0) ++held;
-  simulation.pool().Release({&held, 1});
+  simulation.pool().Release(held);
   EXPECT_EQ(simulation.Expire(0).code(), absl::StatusCode::kInternal);
 }
 
@@ -131,7 +167,7 @@ TEST(SchedulerSimulationTest, AuditCatchesASequenceInTheWrongList) {
   scheduler.Add(&sequence);
   scheduler.Commit(scheduler.Plan());
   sequence.Advance();
-  pool.Release(sequence.Preempt());  // behind the scheduler's back
+  for (int32_t block : sequence.Preempt()) pool.Release(block);  // behind the scheduler's back
   EXPECT_NE(scheduler.Audit().message().find("wrong list"), absl::string_view::npos);
 }
 
