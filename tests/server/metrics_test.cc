@@ -252,12 +252,12 @@ TEST_F(MetricsTest, StepsAndRequestsFillTheHistograms) {
   metrics_->OnInterToken(absl::Milliseconds(12), 4);
   FinishSummary finished;
   finished.reason = FinishReason::kLength;
-  finished.usage = {10, 5};
+  finished.usage = {.prompt_tokens = 10, .generated_tokens = 5};
   finished.timings = {absl::Milliseconds(10), absl::Milliseconds(20), absl::Milliseconds(40), absl::Milliseconds(70)};
   metrics_->OnFinish(finished);
   FinishSummary expired;  // while waiting
   expired.status = absl::DeadlineExceededError("late");
-  expired.usage = {10, 0};
+  expired.usage = {.prompt_tokens = 10};
   expired.timings.total = absl::Seconds(3);
   metrics_->OnFinish(expired);
 
