@@ -43,6 +43,7 @@ struct Typed {
   std::string drain_timeout = "30s";
   std::string stall_timeout = "60s";
   std::string slow_reader_timeout = "10s";
+  std::string stream_interval = "5ms";
   std::string max_connection_age = "0s";
 };
 
@@ -116,6 +117,9 @@ void AddNetworkOptions(CLI::App& app, Typed* typed) {
   app.add_option("--slow-reader-timeout", typed->slow_reader_timeout,
                  "A client that lets more than 64 KiB wait for so long has its request ended")
       ->check(DurationIn(absl::Milliseconds(100), absl::Hours(1)));
+  app.add_option("--stream-interval", typed->stream_interval,
+                 "Tokens of a stream that come sooner than this after the last message travel together; 0: never")
+      ->check(DurationIn(absl::ZeroDuration(), absl::Seconds(1)));
   app.add_flag("--reflection,!--no-reflection", c.reflection, "Answer gRPC server reflection");
 }
 
@@ -225,6 +229,7 @@ ServerConfig Finish(const Typed& typed) {
   config.drain_timeout = *ToDuration(typed.drain_timeout);
   config.stall_timeout = *ToDuration(typed.stall_timeout);
   config.slow_reader_timeout = *ToDuration(typed.slow_reader_timeout);
+  config.stream_interval = *ToDuration(typed.stream_interval);
   if (const absl::Duration age = *ToDuration(typed.max_connection_age); age > absl::ZeroDuration()) {
     config.max_connection_age = age;
   }

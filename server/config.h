@@ -36,6 +36,7 @@ struct ServerConfig {
   absl::Duration drain_timeout = absl::Seconds(30);
   absl::Duration stall_timeout = absl::Seconds(60);
   absl::Duration slow_reader_timeout = absl::Seconds(10);
+  absl::Duration stream_interval = absl::Milliseconds(5);
   absl::Duration max_connection_age = absl::InfiniteDuration();
   int max_concurrent_streams = 1024;
   int64_t grpc_memory_mb = 256;

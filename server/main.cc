@@ -106,7 +106,9 @@ class Server {
     const ServiceContext context = {.host = &host_,
                                     .metrics = &metrics_,
                                     .work_queue = &work_queue_,
-                                    .stream = {.slow_reader_timeout = config_.slow_reader_timeout}};
+                                    .stream = {.slow_reader_timeout = config_.slow_reader_timeout,
+                                               .pump = &stream_pump_,
+                                               .min_interval = config_.stream_interval}};
     GrpcServerOptions options;
     options.host = config_.host;
     options.port = config_.port;
@@ -164,6 +166,7 @@ class Server {
   Metrics metrics_;
   ModelHost host_;
   WorkQueue work_queue_{kMaxWaitingTexts};
+  StreamPump stream_pump_;
   std::atomic<const Lifecycle*> lifecycle_{nullptr};
   std::unique_ptr<GrpcServer> grpc_;
   std::unique_ptr<HttpEndpoint> http_;

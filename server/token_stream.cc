@@ -78,7 +78,7 @@ void TokenStream::OnStarted(RequestStart /*start*/) {
   const std::lock_guard lock(mutex_);
   if (final_status_.has_value()) return;
   started_pending_ = true;
-  Pump();
+  PumpSoon();
 }
 
 void TokenStream::OnTokens(TokenDelta delta) {
@@ -94,7 +94,7 @@ void TokenStream::OnTokens(TokenDelta delta) {
     delta_.text += delta.text;
     delta_.token_ids.insert(delta_.token_ids.end(), delta.token_ids.begin(), delta.token_ids.end());
   }
-  Pump();
+  PumpSoon();
   if (!IsTooSlow(now)) return;
   Abandon(SlowReader(outbox_bytes_, options_));
   if (IsStuck()) writer_->CutOffAfter(options_.slow_reader_timeout);
@@ -110,7 +110,7 @@ void TokenStream::OnFinish(FinishSummary summary) {
     // From here on no token comes that would find the client too slow.
     if (IsStuck()) writer_->CutOffAfter(options_.slow_reader_timeout);
   }
-  Pump();
+  PumpSoon();
 }
 
 void TokenStream::OnWriteDone(bool ok) {
@@ -166,14 +166,41 @@ void TokenStream::Pump() {
   }
 }
 
-// False when the outbox is empty.
+void TokenStream::PumpSoon() {
+  const bool is_idle = writer_ != nullptr && !write_in_flight_;
+  if (options_.pump == nullptr || (is_idle && !PumpAt(MustWait() ? next_delta_ : StreamPump::Time::min()))) Pump();
+}
+
+// False when there is no pump any more.
+bool TokenStream::PumpAt(StreamPump::Time due) {
+  if (due >= posted_due_) return true;
+  if (!options_.pump->Post(shared_from_this(), due)) return false;
+  posted_due_ = due;
+  return true;
+}
+
+void TokenStream::PumpNow() {
+  const std::lock_guard lock(mutex_);
+  posted_due_ = StreamPump::Time::max();
+  Pump();
+}
+
+// Whether all that could be written is tokens that come too soon after the last ones.
+bool TokenStream::MustWait() const {
+  return options_.pump != nullptr && !started_pending_ && !final_status_.has_value() &&
+         std::chrono::steady_clock::now() < next_delta_;
+}
+
+// False when there is nothing to write now.
 bool TokenStream::WriteNext() {
+  if (!delta_.token_ids.empty() && MustWait() && PumpAt(next_delta_)) return false;
   v1::GenerateResponse event;
   if (started_pending_) {
     started_pending_ = false;
     FillStarted(facts_, event.mutable_started());
   } else if (!delta_.token_ids.empty() || !delta_.text.empty()) {
     FillDelta(std::exchange(delta_, {}), event.mutable_delta());
+    next_delta_ = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(options_.min_interval);
     if (metrics_ != nullptr) metrics_->AddOutboxBytes(-static_cast<int64_t>(outbox_bytes_));
     outbox_bytes_ = 0;
     over_limit_since_ = absl::InfiniteFuture();

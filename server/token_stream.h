@@ -4,6 +4,7 @@
 #ifndef CADRE_SERVER_TOKEN_STREAM_H_
 #define CADRE_SERVER_TOKEN_STREAM_H_
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -16,6 +17,7 @@
 #include "cadre/v1/generation_service.pb.h"
 #include "engine/request/request.h"
 #include "engine/request/token_sink.h"
+#include "server/stream_pump.h"
 #include "server/translate.h"
 
 namespace cadre {
@@ -47,11 +49,15 @@ struct TokenStreamOptions {
   // call when the client then reads nothing for the timeout once more.
   size_t max_outbox_bytes = 64 << 10;
   absl::Duration slow_reader_timeout = absl::Seconds(10);
+  // Where what the engine says is written; null: on the engine's own thread, at once.
+  StreamPump* pump = nullptr;
+  // Tokens that come sooner than this after the last message wait for each other. The first one and the end never wait.
+  absl::Duration min_interval = absl::ZeroDuration();
 };
 
 // Shared by the call and the engine: either may be gone before the other. Lives as long as both need it; the host and
 // the metrics outlive it. Thread-safe.
-class TokenStream final : public TokenSink {
+class TokenStream final : public TokenSink, public Pumped, public std::enable_shared_from_this<TokenStream> {
  public:
   // `metrics` may be null. `deadline` by the host's clock.
   TokenStream(ResponseWriter* writer, ModelHost* host, Metrics* metrics, TokenStreamOptions options,
@@ -73,6 +79,8 @@ class TokenStream final : public TokenSink {
   void OnStarted(RequestStart start) override;
   void OnTokens(TokenDelta delta) override;
   void OnFinish(FinishSummary summary) override;
+  // From the pump.
+  void PumpNow() override;
 
   // From the call.
   void OnWriteDone(bool ok);
@@ -85,6 +93,10 @@ class TokenStream final : public TokenSink {
  private:
   // All of these run under mutex_.
   void Pump();
+  // Pump, on the pump's thread where there is one.
+  void PumpSoon();
+  bool PumpAt(StreamPump::Time due);
+  bool MustWait() const;
   bool WriteNext();
   bool IsTooSlow(absl::Time now);
   void DropOutbox();
@@ -106,6 +118,8 @@ class TokenStream final : public TokenSink {
   bool metadata_sent_ = false;
   bool write_in_flight_ = false;
   bool finish_called_ = false;
+  StreamPump::Time posted_due_ = StreamPump::Time::max();  // max: the pump does not know of us
+  StreamPump::Time next_delta_ = StreamPump::Time::min();  // no tokens before, unless the stream ends
 
   // The outbox, in the order it leaves.
   bool started_pending_ = false;

@@ -59,6 +59,7 @@ class InProcessServer {
   // `config.model` says which simulator. Loads it unless told to wait for Load.
   explicit InProcessServer(ServerConfig config, bool load = true, TokenStreamOptions stream = {})
       : config_(std::move(config)) {
+    stream.pump = &stream_pump_;
     auto server = GrpcServer::Start({.port = 0}, {&host_, &metrics_, &work_queue_, stream});
     EXPECT_TRUE(server.ok()) << server.status();
     grpc_ = *std::move(server);
@@ -109,6 +110,7 @@ class InProcessServer {
   Metrics metrics_{{.version = "test", .revision = "test"}};
   ModelHost host_{config_.served_model_name, clock_, &metrics_};
   WorkQueue work_queue_{64};
+  StreamPump stream_pump_;
   std::unique_ptr<GrpcServer> grpc_;
   std::shared_ptr<grpc::Channel> channel_;
 };

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <latch>
 #include <string>
 #include <vector>
 
@@ -210,6 +211,148 @@ TEST_F(TokenStreamTest, AReaderThatCatchesUpIsNotSlow) {
   clock_->now += absl::Seconds(9);
   Token("x");
   EXPECT_FALSE(cancelled());
+}
+
+// Streams whose messages leave on the pump's thread.
+class PumpedTokenStreamTest : public TokenStreamTest {
+ protected:
+  explicit PumpedTokenStreamTest(absl::Duration min_interval = absl::ZeroDuration()) {
+    stream_ = std::make_shared<TokenStream>(&writer_, &host_, &metrics_,
+                                            TokenStreamOptions{.pump = &pump_, .min_interval = min_interval},
+                                            clock_->now + absl::Minutes(1));
+  }
+  ~PumpedTokenStreamTest() override { pump_.Stop(); }
+
+  // Until the pump has done what was asked for by now.
+  void AwaitPump() {
+    auto turn = std::make_shared<Turn>();
+    pump_.Post(turn, StreamPump::Time::min());
+    turn->done.wait();
+  }
+
+  struct Turn final : Pumped {
+    void PumpNow() override { done.count_down(); }
+    std::latch done{1};
+  };
+
+  StreamPump pump_;
+};
+
+class PatientTokenStreamTest : public PumpedTokenStreamTest {
+ protected:
+  PatientTokenStreamTest() : PumpedTokenStreamTest(absl::Hours(1)) {}
+};
+
+TEST_F(PumpedTokenStreamTest, EventsLeaveInOrderOneAtATime) {
+  stream_->Queued();
+  stream_->OnStarted({});
+  AwaitPump();
+  Token("a");
+  Token("b");
+  WriteDone();
+  Token("c");
+  End(absl::OkStatus(), "!");
+  for (int i = 0; i < 3; ++i) {
+    AwaitPump();
+    WriteDone();
+  }
+  EXPECT_EQ(writer_.log, (std::vector<std::string>{"metadata", "started", "delta ab", "delta c", "finished !"}));
+  EXPECT_TRUE(writer_.status->ok());
+}
+
+TEST_F(PumpedTokenStreamTest, WhatTheEngineSaysIsNotWrittenOnItsThread) {
+  std::latch may_go(1);
+  struct Block final : Pumped {
+    explicit Block(std::latch* latch) : latch_(latch) {}
+    void PumpNow() override { latch_->wait(); }
+    std::latch* const latch_;
+  };
+  pump_.Post(std::make_shared<Block>(&may_go), StreamPump::Time::min());
+  stream_->OnStarted({});
+  Token("a");
+  EXPECT_TRUE(writer_.log.empty());
+  may_go.count_down();
+  AwaitPump();
+  EXPECT_EQ(writer_.log, std::vector<std::string>{"started"});
+  WriteDone();
+}
+
+TEST_F(PumpedTokenStreamTest, AStreamGoesOnWhenThePumpHasStopped) {
+  pump_.Stop();
+  stream_->OnStarted({});
+  WriteDone();
+  Token("a");
+  WriteDone();
+  End();
+  WriteDone();
+  EXPECT_EQ(writer_.log, (std::vector<std::string>{"started", "delta a", "finished "}));
+}
+
+TEST_F(PatientTokenStreamTest, TheFirstTokenAndTheEndDoNotWaitAndTheRestTravelsTogether) {
+  stream_->OnStarted({});
+  AwaitPump();
+  WriteDone();
+  Token("a");
+  AwaitPump();
+  WriteDone();
+  Token("b");
+  Token("c");
+  AwaitPump();
+  EXPECT_EQ(writer_.log, (std::vector<std::string>{"started", "delta a"}));
+  End(absl::OkStatus(), "!");
+  AwaitPump();
+  WriteDone();
+  WriteDone();
+  EXPECT_EQ(writer_.log, (std::vector<std::string>{"started", "delta a", "delta bc", "finished !"}));
+  EXPECT_TRUE(writer_.status->ok());
+}
+
+TEST_F(PatientTokenStreamTest, AFinishedWriteDoesNotHurryTheNext) {
+  stream_->OnStarted({});
+  AwaitPump();
+  WriteDone();
+  Token("a");
+  AwaitPump();
+  Token("b");
+  WriteDone();
+  AwaitPump();
+  EXPECT_EQ(writer_.log, (std::vector<std::string>{"started", "delta a"}));
+  EXPECT_FALSE(writer_.in_flight);
+}
+
+TEST(StreamPumpTest, TheEarliestDueIsFirstAndStopPumpsTheRest) {
+  std::vector<int> order;
+  struct Note final : Pumped {
+    Note(std::vector<int>* out, int number) : out_(out), number_(number) {}
+    void PumpNow() override { out_->push_back(number_); }
+    std::vector<int>* const out_;
+    const int number_;
+  };
+  StreamPump pump;
+  const auto later = std::chrono::steady_clock::now() + std::chrono::hours(1);
+  EXPECT_TRUE(pump.Post(std::make_shared<Note>(&order, 3), later + std::chrono::seconds(1)));
+  EXPECT_TRUE(pump.Post(std::make_shared<Note>(&order, 1), later));
+  EXPECT_TRUE(pump.Post(std::make_shared<Note>(&order, 2), later));
+  pump.Stop();
+  EXPECT_EQ(order, (std::vector<int>{1, 2, 3}));
+  EXPECT_FALSE(pump.Post(std::make_shared<Note>(&order, 4), later));
+}
+
+TEST(StreamPumpTest, WhatIsDueLaterIsPumpedThen) {
+  struct Note final : Pumped {
+    void PumpNow() override {
+      when = std::chrono::steady_clock::now();
+      done.count_down();
+    }
+    StreamPump::Time when;
+    std::latch done{1};
+  };
+  StreamPump pump;
+  auto note = std::make_shared<Note>();
+  const auto due = std::chrono::steady_clock::now() + std::chrono::milliseconds(20);
+  pump.Post(note, due);
+  note->done.wait();
+  EXPECT_GE(note->when, due);
 }
 
 TEST_F(TokenStreamTest, OutboxBytesAreGivenBack) {
