@@ -19,6 +19,11 @@ inline constexpr std::size_t kMaxJsonValues = std::size_t{1} << 22;
 // for bad input. Integers keep their sign and 64-bit width; anything larger becomes a double. Thread-safe.
 absl::StatusOr<nlohmann::json> ParseJson(std::string_view text, std::string_view what, int max_depth = 64);
 
+// The same with the keys of each object in the order of the text, for documents where that order means something.
+// Time grows with the square of an object's keys: `max_values` bounds it.
+absl::StatusOr<nlohmann::ordered_json> ParseOrderedJson(std::string_view text, std::string_view what, int max_depth,
+                                                        std::size_t max_values);
+
 }  // namespace cadre
 
 #endif  // CADRE_ENGINE_BASE_JSON_H_

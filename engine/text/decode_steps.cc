@@ -241,11 +241,60 @@ class PlainStep : public DecoderStep {
   std::unique_ptr<DecodeFlow> NewFlow(DecodeFlow* next) const override { return std::make_unique<Flow>(next); }
 };
 
+class ByteLevelStep : public PlainStep<ByteLevelFlow> {
+ public:
+  bool Spell(TokenSpelling* spelling) const override {
+    if (spelling->is_fused || spelling->has_bytes) return false;
+    for (std::string* text : {&spelling->first, &spelling->later}) {
+      std::string bytes;
+      AppendBytesOfAlphabet(*text, &bytes);
+      *text = std::move(bytes);
+    }
+    spelling->is_fused = true;
+    return true;
+  }
+};
+
+class ByteFallbackStep : public PlainStep<ByteFallbackFlow> {
+ public:
+  bool Spell(TokenSpelling* spelling) const override {
+    if (spelling->is_fused) return false;
+    for (std::string* text : {&spelling->first, &spelling->later}) {
+      if (const std::optional<char> byte = FallbackByte(*text); byte.has_value()) *text = std::string(1, *byte);
+    }
+    spelling->has_bytes = true;
+    return true;
+  }
+};
+
+class FuseStep : public PlainStep<FuseFlow> {
+ public:
+  bool Spell(TokenSpelling* spelling) const override {
+    spelling->is_fused = true;
+    return true;
+  }
+};
+
+class SpaceJoinStep : public PlainStep<SpaceJoinFlow> {
+ public:
+  // Whether a space comes behind a token depends on the next.
+  bool Spell(TokenSpelling* /*spelling*/) const override { return false; }
+};
+
 class ReplaceStep : public DecoderStep {
  public:
   ReplaceStep(Regex pattern, std::string content) : pattern_(std::move(pattern)), content_(std::move(content)) {}
   std::unique_ptr<DecodeFlow> NewFlow(DecodeFlow* next) const override {
     return std::make_unique<ReplaceFlow>(&pattern_, content_, next);
+  }
+  bool Spell(TokenSpelling* spelling) const override {
+    if (spelling->is_fused || spelling->has_bytes) return false;
+    for (std::string* text : {&spelling->first, &spelling->later}) {
+      const absl::StatusOr<std::vector<TextSpan>> matches =
+          text->empty() ? std::vector<TextSpan>() : pattern_.FindAll(*text);
+      if (matches.ok() && !matches->empty()) *text = ReplaceMatches(*text, *matches, content_);
+    }
+    return true;
   }
 
  private:
@@ -259,6 +308,12 @@ class StripStep : public DecoderStep {
       : content_(std::move(content)), start_(start), stop_(stop) {}
   std::unique_ptr<DecodeFlow> NewFlow(DecodeFlow* next) const override {
     return std::make_unique<StripFlow>(content_, start_, stop_, next);
+  }
+  // Of the fused text only the first token can lose one byte; more, or anything at the end, depends on its neighbors.
+  bool Spell(TokenSpelling* spelling) const override {
+    if (!spelling->is_fused || start_ > 1 || stop_ > 0 || content_.size() != 1) return false;
+    if (start_ == 1 && spelling->first.starts_with(content_)) spelling->first.erase(0, 1);
+    return true;
   }
 
  private:
@@ -274,18 +329,37 @@ class MetaspaceStep : public DecoderStep {
     return std::make_unique<MetaspaceFlow>(options_.replacement, options_.prepend_scheme != PrependScheme::kNever,
                                            next);
   }
+  bool Spell(TokenSpelling* spelling) const override {
+    if (spelling->is_fused || spelling->has_bytes) return false;
+    spelling->first = Replaced(spelling->first, options_.prepend_scheme != PrependScheme::kNever ? "" : " ");
+    spelling->later = Replaced(spelling->later, " ");
+    return true;
+  }
 
  private:
+  std::string Replaced(std::string_view token, std::string_view space) const {
+    std::string text;
+    while (!token.empty()) {
+      const std::size_t found = std::min(token.find(options_.replacement), token.size());
+      text += token.substr(0, found);
+      token.remove_prefix(found);
+      if (token.empty()) break;
+      text += space;
+      token.remove_prefix(options_.replacement.size());
+    }
+    return text;
+  }
+
   const MetaspaceOptions options_;
 };
 
 }  // namespace
 
-std::unique_ptr<const DecoderStep> NewByteLevelDecoder() { return std::make_unique<PlainStep<ByteLevelFlow>>(); }
+std::unique_ptr<const DecoderStep> NewByteLevelDecoder() { return std::make_unique<ByteLevelStep>(); }
 
-std::unique_ptr<const DecoderStep> NewByteFallbackDecoder() { return std::make_unique<PlainStep<ByteFallbackFlow>>(); }
+std::unique_ptr<const DecoderStep> NewByteFallbackDecoder() { return std::make_unique<ByteFallbackStep>(); }
 
-std::unique_ptr<const DecoderStep> NewFuseDecoder() { return std::make_unique<PlainStep<FuseFlow>>(); }
+std::unique_ptr<const DecoderStep> NewFuseDecoder() { return std::make_unique<FuseStep>(); }
 
 std::unique_ptr<const DecoderStep> NewReplaceDecoder(Regex pattern, std::string content) {
   return std::make_unique<ReplaceStep>(std::move(pattern), std::move(content));
@@ -299,6 +373,6 @@ std::unique_ptr<const DecoderStep> NewMetaspaceDecoder(const MetaspaceOptions& o
   return std::make_unique<MetaspaceStep>(options);
 }
 
-std::unique_ptr<const DecoderStep> NewSpaceJoinDecoder() { return std::make_unique<PlainStep<SpaceJoinFlow>>(); }
+std::unique_ptr<const DecoderStep> NewSpaceJoinDecoder() { return std::make_unique<SpaceJoinStep>(); }
 
 }  // namespace cadre

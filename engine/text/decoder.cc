@@ -103,6 +103,14 @@ absl::StatusOr<Decoder> Decoder::Parse(const nlohmann::json& json, std::string w
   return decoder;
 }
 
+std::optional<TokenSpelling> Decoder::Spell(std::string_view token) const {
+  TokenSpelling spelling{.first = std::string(token), .later = std::string(token)};
+  for (const Step& step : steps_) {
+    if (!step->Spell(&spelling)) return std::nullopt;
+  }
+  return spelling;
+}
+
 absl::Status Decoder::Add(const nlohmann::json& json, std::string where) {
   CADRE_ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Open(json, std::move(where)));
   CADRE_ASSIGN_OR_RETURN(const std::string_view type, fields.String("type"));

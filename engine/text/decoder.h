@@ -2,6 +2,7 @@
 #define CADRE_ENGINE_TEXT_DECODER_H_
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -22,10 +23,20 @@ class DecodeFlow {
   virtual void Finish() = 0;
 };
 
+// The bytes that one token adds to the text, as far as the steps so far make them.
+struct TokenSpelling {
+  std::string first;       // as the first token of a sequence
+  std::string later;       // behind other tokens
+  bool is_fused = false;   // the next step sees all tokens as one
+  bool has_bytes = false;  // the next step sees runs of byte tokens as one
+};
+
 // One step of decoding. Immutable.
 class DecoderStep {
  public:
   virtual ~DecoderStep() = default;
+  // Does to one token what the flow does to it. False when that depends on more than whether the token is the first.
+  virtual bool Spell(TokenSpelling* spelling) const = 0;
   // A flow at the start of a sequence that writes to `next`, which must outlive it.
   virtual std::unique_ptr<DecodeFlow> NewFlow(DecodeFlow* next) const = 0;
 };
@@ -59,6 +70,10 @@ class Decoder {
 
   // A stream at the start of a sequence; it must not outlive the decoder.
   DecodeStream NewStream() const { return DecodeStream(steps_); }
+
+  // The bytes that `token` adds to a text, which may be part of a character: a sequence whose bytes are valid UTF-8 is
+  // decoded into them. nullopt when this decoder does not decide token by token.
+  std::optional<TokenSpelling> Spell(std::string_view token) const;
 
  private:
   absl::Status Add(const nlohmann::json& json, std::string where);

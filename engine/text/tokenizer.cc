@@ -107,4 +107,10 @@ std::optional<std::string_view> Tokenizer::DecodableToken(std::int32_t id, bool 
   return token;
 }
 
+std::optional<TokenSpelling> Tokenizer::SpellToken(std::int32_t id) const {
+  if (IsSpecial(id)) return std::nullopt;
+  const std::optional<std::string_view> token = DecodableToken(id, /*skip_special_tokens=*/true);
+  return token.has_value() ? decoder_.Spell(*token) : std::nullopt;
+}
+
 }  // namespace cadre

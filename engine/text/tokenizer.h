@@ -63,6 +63,10 @@ class Tokenizer {
   // Whether the id is that of a special added token (BOS, EOS, <|im_start|>, ...).
   bool IsSpecial(std::int32_t id) const;
 
+  // The bytes that a token adds to the output text (see Decoder::Spell), which may be none. nullopt for special tokens,
+  // for ids that are no tokens, and for every id of a decoder that does not decide token by token.
+  std::optional<TokenSpelling> SpellToken(std::int32_t id) const;
+
   // Decoding in steps: what Decode does, for ids that come one by one (incremental_detokenizer.h). The stream takes
   // what DecodableToken returns; an empty optional means that the id adds nothing. It must not outlive the tokenizer.
   DecodeStream NewDecodeStream() const { return decoder_.NewStream(); }
