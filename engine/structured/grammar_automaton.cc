@@ -1,0 +1,199 @@
+#include "engine/structured/grammar_automaton.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace cadre {
+namespace {
+
+constexpr int64_t kStateOverheadBytes = 320;
+
+}  // namespace
+
+GrammarAutomaton::GrammarAutomaton(const Grammar* grammar)
+    : grammar_(*grammar), stacks_at_(static_cast<size_t>(grammar->num_states()), CallStacks::kNone) {
+  for (int set = 0; set < kNumByteRunSets; ++set) {
+    std::vector<uint8_t>& bytes = set_bytes_.emplace_back();
+    std::vector<bool> is_known(grammar_.class_bytes().size(), false);
+    for (int byte = 0; byte < 256; ++byte) {
+      const auto b = static_cast<uint8_t>(byte);
+      const auto byte_class = static_cast<size_t>(grammar_.class_of(b));
+      if (!IsInByteRunSet(set, b) || is_known[byte_class]) continue;
+      is_known[byte_class] = true;
+      bytes.push_back(b);
+    }
+  }
+  memory_bytes_ = int64_t{4} * grammar_.num_states();
+  Visit(grammar_.start(), CallStacks::kRoot);
+  start_ = Finish();
+}
+
+int32_t GrammarAutomaton::Next(int32_t state, uint8_t byte) {
+  const auto byte_class = static_cast<size_t>(grammar_.class_of(byte));
+  if (const int32_t known = at(state).next[byte_class]; known != kUnknown) return known;
+  for (const auto& [place, stacks] : at(state).places) {
+    for (const Grammar::ByteEdge& edge : grammar_.byte_edges(place)) {
+      if (edge.first <= byte && byte <= edge.last) Visit(edge.to, stacks);
+    }
+  }
+  const int32_t next = Finish();
+  at(state).next[byte_class] = next;
+  return next;
+}
+
+void GrammarAutomaton::Visit(int32_t grammar_state, int32_t stacks) {
+  const int32_t need = grammar_.Need(grammar_state);
+  new_reach_ = std::max(new_reach_, stacks_.max_depth(stacks) + need);
+  stacks = stacks_.KeepShallow(stacks, kMaxCallDepth - need);
+  if (stacks == CallStacks::kNone) return;
+  int32_t& slot = stacks_at_[static_cast<size_t>(grammar_state)];
+  if (slot == CallStacks::kNone) {
+    visited_.push_back(grammar_state);
+  } else {
+    stacks = stacks_.Union(slot, stacks);
+    if (stacks == slot) return;
+  }
+  slot = stacks;
+  work_.push_back(grammar_state);
+}
+
+void GrammarAutomaton::Return(int32_t stacks) {
+  // By index: the frames may move while sets are made.
+  for (size_t i = 0; i < stacks_.frames(stacks).size(); ++i) {
+    const auto [frame, below] = stacks_.frames(stacks)[i];
+    if (!CallStacks::IsMark(frame)) {
+      Visit(frame, below);
+    } else if (frame == CallStacks::kRootMark) {
+      new_accepts_ = true;
+    } else {
+      new_escapes_.push_back(CallStacks::UnknownIndex(frame));
+    }
+  }
+}
+
+void GrammarAutomaton::Expand(int32_t grammar_state) {
+  const int32_t stacks = stacks_at_[static_cast<size_t>(grammar_state)];
+  if (grammar_.returns(grammar_state)) Return(stacks);
+  for (const int32_t to : grammar_.jumps(grammar_state)) Visit(to, stacks);
+  for (const Grammar::CallEdge& call : grammar_.call_edges(grammar_state)) {
+    new_reach_ = std::max(new_reach_, stacks_.max_depth(stacks) + call.need);
+    const int32_t usable = stacks_.KeepShallow(stacks, kMaxCallDepth - call.need);
+    if (usable == CallStacks::kNone) continue;
+    Visit(call.callee, call.is_tail ? usable : stacks_.Push(call.to, usable));
+  }
+}
+
+int32_t GrammarAutomaton::Finish() {
+  while (!work_.empty()) {
+    const int32_t state = work_.back();
+    work_.pop_back();
+    Expand(state);
+  }
+  Key key = {.places = {}, .escapes = std::exchange(new_escapes_, {}), .accepts = std::exchange(new_accepts_, false)};
+  const int32_t reach = std::exchange(new_reach_, 0);
+  for (const int32_t state : visited_) {
+    int32_t& slot = stacks_at_[static_cast<size_t>(state)];
+    if (!grammar_.byte_edges(state).empty()) key.places.emplace_back(state, slot);
+    slot = CallStacks::kNone;
+  }
+  visited_.clear();
+  std::sort(key.places.begin(), key.places.end());
+  std::sort(key.escapes.begin(), key.escapes.end());
+  key.escapes.erase(std::unique(key.escapes.begin(), key.escapes.end()), key.escapes.end());
+  if (key.places.empty() && key.escapes.empty() && !key.accepts) return kDead;
+  const int32_t id = Intern(std::move(key));
+  at(id).reach = std::max(at(id).reach, reach);
+  return id;
+}
+
+int32_t GrammarAutomaton::Intern(Key key) {
+  if (const auto found = ids_.find(key); found != ids_.end()) return found->second;
+  const auto id = static_cast<int32_t>(states_.size());
+  State& state = states_.emplace_back();
+  state.places = key.places;
+  state.escapes = key.escapes;
+  state.accepts = key.accepts;
+  for (const Place& place : state.places) {
+    state.max_depth = std::max(state.max_depth, stacks_.max_depth(place.second));
+  }
+  state.next.assign(grammar_.class_bytes().size(), kUnknown);
+  memory_bytes_ +=
+      kStateOverheadBytes + 2 * std::ssize(key.places) * int64_t{sizeof(Place)} + 4 * std::ssize(state.next);
+  ids_.emplace(std::move(key), id);
+  return id;
+}
+
+int32_t GrammarAutomaton::CommonNext(int32_t state, int set) {
+  int32_t common = kUnknown;
+  for (const uint8_t byte : set_bytes_[static_cast<size_t>(set)]) {
+    const int32_t next = Next(state, byte);
+    if (next == kDead || (common != kUnknown && next != common)) return kDead;
+    common = next;
+  }
+  return common;
+}
+
+const GrammarAutomaton::Run& GrammarAutomaton::RunOf(int32_t state, int set) {
+  const auto s = static_cast<size_t>(set);
+  if (at(state).runs[s].length >= 0) return at(state).runs[s];
+  // Follow the run to where it ends, loops, or is known; then count backward.
+  std::vector<int32_t> path = {state};
+  Run run;  // of the last state of the path
+  bool is_cut = false;
+  while (run.length < 0) {
+    const int32_t last = path.back();
+    const int32_t next = CommonNext(last, set);
+    if (next == kDead) {
+      run = {.length = 0, .reach = 0};
+    } else if (next == last) {
+      run = {.length = kMaxRun, .reach = at(last).reach};
+    } else if (const Run& known = at(next).runs[s]; known.length >= 0) {
+      run = {.length = std::min(known.length + 1, kMaxRun), .reach = std::max(known.reach, at(next).reach)};
+    } else if (std::ssize(path) > kMaxRun) {
+      run = {.length = 0, .reach = 0};
+      is_cut = true;
+    } else {
+      path.push_back(next);
+    }
+  }
+  for (size_t i = path.size(); i-- > 0;) {
+    // States near a cut have longer runs than was seen: they will be asked for themselves.
+    if (!is_cut || i == 0) at(path[i]).runs[s] = run;
+    run = {.length = std::min(run.length + 1, kMaxRun), .reach = std::max(run.reach, at(path[i]).reach)};
+  }
+  return at(state).runs[s];
+}
+
+int32_t GrammarAutomaton::Abstract(int32_t state) {
+  if (at(state).abstract != kUnknown) return at(state).abstract;
+  std::vector<int32_t> callers;
+  Key key = {.places = at(state).places, .escapes = {}, .accepts = at(state).accepts};
+  for (auto& [place, stacks] : key.places) {
+    if (stacks == CallStacks::kRoot) continue;
+    const auto known = std::find(callers.begin(), callers.end(), stacks);
+    const auto index = static_cast<int32_t>(known - callers.begin());
+    if (known == callers.end()) callers.push_back(stacks);
+    stacks = stacks_.Unknown(index);
+  }
+  std::sort(key.places.begin(), key.places.end());
+  const int32_t abstract = Intern(std::move(key));
+  memory_bytes_ += 4 * std::ssize(callers);
+  at(state).abstract = abstract;
+  at(state).callers = std::move(callers);
+  return abstract;
+}
+
+int32_t GrammarAutomaton::Resume(int32_t state, std::span<const int32_t> indices) {
+  for (const int32_t index : indices) Return(at(state).callers[static_cast<size_t>(index)]);
+  return Finish();
+}
+
+int32_t GrammarAutomaton::Import(const GrammarAutomaton& other, int32_t state) {
+  absl::flat_hash_map<int32_t, int32_t> ids;
+  Key key = {.places = other.at(state).places, .escapes = other.at(state).escapes, .accepts = other.at(state).accepts};
+  for (auto& [place, stacks] : key.places) stacks = stacks_.Import(other.stacks_, stacks, &ids);
+  std::sort(key.places.begin(), key.places.end());
+  return Intern(std::move(key));
+}
+
+}  // namespace cadre

@@ -1,0 +1,42 @@
+#ifndef CADRE_ENGINE_STRUCTURED_NUMBER_PATTERN_H_
+#define CADRE_ENGINE_STRUCTURED_NUMBER_PATTERN_H_
+
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "engine/structured/byte_dfa.h"
+#include "nlohmann/json.hpp"
+
+namespace cadre {
+
+// A decimal number, exactly.
+struct Decimal {
+  bool is_negative = false;  // false for zero
+  std::string whole;         // digits, "0" or without leading zeros
+  std::string fraction;      // digits, without trailing zeros
+
+  // The shortest decimal that reads back as the JSON number. REQUIRES: json is a number.
+  static Decimal FromJson(const nlohmann::ordered_json& json);
+};
+
+struct NumberBounds {
+  std::optional<Decimal> minimum = {};
+  std::optional<Decimal> maximum = {};
+  bool excludes_minimum = false;
+  bool excludes_maximum = false;
+
+  bool any() const { return minimum.has_value() || maximum.has_value(); }
+};
+
+// JSON integers of at most 18 digits within the bounds.
+absl::StatusOr<ByteDfa> IntegerDfa(const NumberBounds& bounds);
+
+// JSON numbers within the bounds. Without bounds: at most 18 digits before and 18 behind the point, and an exponent of
+// at most two digits, so that every one of them is finite. With bounds: no exponent, and at most 15 significant digits
+// (6 before and 9 behind the point, or 15 before it), so that a reader who rounds to a double sees them kept.
+absl::StatusOr<ByteDfa> NumberDfa(const NumberBounds& bounds);
+
+}  // namespace cadre
+
+#endif  // CADRE_ENGINE_STRUCTURED_NUMBER_PATTERN_H_

@@ -1,0 +1,53 @@
+// Regular expressions as trees, and the text they are written in.
+#ifndef CADRE_ENGINE_STRUCTURED_REGEX_TREE_H_
+#define CADRE_ENGINE_STRUCTURED_REGEX_TREE_H_
+
+#include <cstddef>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/structured/code_point_set.h"
+
+namespace cadre {
+
+inline constexpr size_t kMaxRegexBytes = 32 << 10;
+inline constexpr int kMaxRegexDepth = 100;     // groups within groups
+inline constexpr int kMaxRegexRepeat = 10000;  // the largest number in {m,n}
+
+struct RegexNode {
+  enum class Kind {
+    kSet,          // one character of `set`
+    kConcat,       // all children in a row; without children, the empty text
+    kAlternate,    // one of the children
+    kRepeat,       // the only child, `min` to `max` times
+    kStartAnchor,  // ^
+    kEndAnchor,    // $
+  };
+  static constexpr int kNoMax = -1;
+
+  Kind kind = Kind::kConcat;
+  CodePointSet set = {};
+  std::vector<std::unique_ptr<RegexNode>> children = {};
+  int min = 0;
+  int max = kNoMax;
+};
+
+// What the expression is compared with.
+enum class RegexExtent {
+  kWholeText,  // anchors at the ends change nothing
+  kSearch,     // any part of the text, unless anchored: what JSON Schema's `pattern` means
+};
+
+// The tree of `pattern`, without anchors, for the whole text: with kSearch, `.*` over all characters stands where no
+// anchor does. The syntax is the common part of ECMAScript, Python and Rust expressions: see README.md. Lazy
+// quantifiers mean the same language as greedy ones.
+//
+// InvalidArgument, with the offset, for a syntax error and for anything that is no regular expression or not supported
+// (look-around, back-references, word boundaries, flags, properties, possessive quantifiers), by name.
+absl::StatusOr<std::unique_ptr<RegexNode>> ParseRegex(std::string_view pattern, RegexExtent extent);
+
+}  // namespace cadre
+
+#endif  // CADRE_ENGINE_STRUCTURED_REGEX_TREE_H_

@@ -1,0 +1,123 @@
+#include "engine/structured/schema_disjoint.h"
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "engine/base/status_macros.h"
+#include "engine/structured/json_schema.h"
+
+namespace cadre {
+namespace {
+
+constexpr int kMaxDepth = 4;  // properties of properties of ...
+
+bool Contains(const std::vector<std::string>& list, const std::string& item) {
+  return std::find(list.begin(), list.end(), item) != list.end();
+}
+
+bool SharesType(const std::vector<std::string>& types, const std::string& type) {
+  return Contains(types, type) || (type == "integer" && Contains(types, "number")) ||
+         (type == "number" && Contains(types, "integer"));
+}
+
+bool Forbids(const PlacedSchema& schema, const std::string& name) {
+  if (schema.Has("properties") && schema["properties"].contains(name)) return schema["properties"][name] == false;
+  return schema.Has("additionalProperties") && schema["additionalProperties"] == false &&
+         !schema.Has("patternProperties");
+}
+
+class Comparison {
+ public:
+  explicit Comparison(SchemaResolver* resolver) : resolver_(*resolver) {}
+
+  absl::StatusOr<bool> AreDisjoint(const SchemaJson& a, const SchemaJson& b, const std::string& path, int depth) {
+    CADRE_ASSIGN_OR_RETURN(const SchemaJson* left, resolver_.Resolve(a, path));
+    CADRE_ASSIGN_OR_RETURN(const SchemaJson* right, resolver_.Resolve(b, path));
+    if (*left == false || *right == false) return true;
+    if (!left->is_object() || !right->is_object() || depth > kMaxDepth) return false;
+    for (const char* keyword : {"anyOf", "oneOf"}) {
+      if (left->contains(keyword)) return AreAllDisjoint((*left)[keyword], *right, path, depth);
+      if (right->contains(keyword)) return AreAllDisjoint((*right)[keyword], *left, path, depth);
+    }
+    return ArePlainDisjoint({left, path}, {right, path}, depth);
+  }
+
+ private:
+  absl::StatusOr<bool> AreAllDisjoint(const SchemaJson& alternatives, const SchemaJson& other, const std::string& path,
+                                      int depth) {
+    if (!alternatives.is_array()) return false;
+    for (const SchemaJson& alternative : alternatives) {
+      CADRE_ASSIGN_OR_RETURN(const bool is_disjoint, AreDisjoint(alternative, other, path, depth + 1));
+      if (!is_disjoint) return false;
+    }
+    return true;
+  }
+
+  absl::StatusOr<bool> ArePlainDisjoint(const PlacedSchema& a, const PlacedSchema& b, int depth) {
+    CADRE_ASSIGN_OR_RETURN(const auto a_values, ValuesOf(a));
+    CADRE_ASSIGN_OR_RETURN(const auto b_values, ValuesOf(b));
+    if (a_values.has_value() && b_values.has_value()) {
+      return std::none_of(a_values->begin(), a_values->end(), [&](const SchemaJson& value) {
+        return std::find(b_values->begin(), b_values->end(), value) != b_values->end();
+      });
+    }
+    CADRE_ASSIGN_OR_RETURN(const std::vector<std::string> a_types, TypesOf(a));
+    CADRE_ASSIGN_OR_RETURN(const std::vector<std::string> b_types, TypesOf(b));
+    if (a_values.has_value()) return HasNone(*a_values, b_types);
+    if (b_values.has_value()) return HasNone(*b_values, a_types);
+    std::vector<std::string> shared;
+    for (const std::string& type : a_types) {
+      if (SharesType(b_types, type)) shared.push_back(type);
+    }
+    if (shared.empty()) return true;
+    return shared == std::vector<std::string>{"object"} ? AreObjectsDisjoint(a, b, depth) : false;
+  }
+
+  static bool HasNone(const std::vector<SchemaJson>& values, const std::vector<std::string>& types) {
+    return std::none_of(values.begin(), values.end(), [&](const SchemaJson& value) {
+      return std::any_of(types.begin(), types.end(), [&](const std::string& type) { return HasType(value, type); });
+    });
+  }
+
+  absl::StatusOr<bool> AreObjectsDisjoint(const PlacedSchema& a, const PlacedSchema& b, int depth) {
+    CADRE_ASSIGN_OR_RETURN(const std::vector<std::string> a_required, ReadRequired(a));
+    CADRE_ASSIGN_OR_RETURN(const std::vector<std::string> b_required, ReadRequired(b));
+    for (const std::string& name : a_required) {
+      if (Forbids(b, name)) return true;
+      const bool both_list = a.Has("properties") && a["properties"].contains(name) && b.Has("properties") &&
+                             b["properties"].contains(name);
+      if (!Contains(b_required, name) || !both_list) continue;
+      CADRE_ASSIGN_OR_RETURN(const bool is_disjoint,
+                             AreDisjoint(a["properties"][name], b["properties"][name], a.path, depth + 1));
+      if (is_disjoint) return true;
+    }
+    return std::any_of(b_required.begin(), b_required.end(), [&](const std::string& name) { return Forbids(a, name); });
+  }
+
+  SchemaResolver& resolver_;
+};
+
+}  // namespace
+
+absl::Status CheckOneOf(const PlacedSchema& schema, SchemaResolver* resolver) {
+  const SchemaJson& alternatives = schema["oneOf"];
+  if (alternatives.size() > kMaxOneOf) {
+    return UnsupportedSchema(schema.path, absl::StrCat("\"oneOf\" with ", alternatives.size(),
+                                                       " alternatives, above the limit of ", kMaxOneOf, ","));
+  }
+  Comparison comparison(resolver);
+  for (size_t i = 0; i < alternatives.size(); ++i) {
+    for (size_t j = i + 1; j < alternatives.size(); ++j) {
+      CADRE_ASSIGN_OR_RETURN(const bool is_disjoint,
+                             comparison.AreDisjoint(alternatives[i], alternatives[j], schema.path, 0));
+      if (is_disjoint) continue;
+      return UnsupportedSchema(schema.path, absl::StrCat("\"oneOf\" whose alternatives ", i, " and ", j,
+                                                         " may both hold (anyOf asks for one or both)"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace cadre

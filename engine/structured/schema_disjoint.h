@@ -1,0 +1,17 @@
+#ifndef CADRE_ENGINE_STRUCTURED_SCHEMA_DISJOINT_H_
+#define CADRE_ENGINE_STRUCTURED_SCHEMA_DISJOINT_H_
+
+#include "absl/status/status.h"
+#include "engine/structured/schema_keywords.h"
+#include "engine/structured/schema_resolver.h"
+
+namespace cadre {
+
+// A grammar cannot ask that exactly one alternative holds, so it must be certain that never two do. OK when each two
+// alternatives of `oneOf` differ in type, in their values (enum, const), in such a property that both require, or in a
+// property that one requires and the other forbids. Unimplemented, naming the two, when that cannot be seen.
+absl::Status CheckOneOf(const PlacedSchema& schema, SchemaResolver* resolver);
+
+}  // namespace cadre
+
+#endif  // CADRE_ENGINE_STRUCTURED_SCHEMA_DISJOINT_H_

@@ -1,0 +1,126 @@
+#include "engine/structured/schema_merge.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "engine/base/status_macros.h"
+#include "engine/base/strings.h"
+
+namespace cadre {
+namespace {
+
+SchemaJson Both(const SchemaJson& a, const SchemaJson& b) {
+  if (a == b) return a;
+  return SchemaJson{{"allOf", SchemaJson::array({a, b})}};
+}
+
+SchemaJson AsArray(const SchemaJson& json) { return json.is_array() ? json : SchemaJson::array({json}); }
+
+bool Contains(const SchemaJson& array, const SchemaJson& item) {
+  return std::find(array.begin(), array.end(), item) != array.end();
+}
+
+// Types in both lists; an integer is a number.
+SchemaJson CommonTypes(const SchemaJson& a, const SchemaJson& b) {
+  const SchemaJson left = AsArray(a);
+  const SchemaJson right = AsArray(b);
+  SchemaJson common = SchemaJson::array();
+  const auto add = [&](const SchemaJson& type) {
+    if (!Contains(common, type)) common.push_back(type);
+  };
+  for (const SchemaJson& type : left) {
+    if (Contains(right, type) || (type == "integer" && Contains(right, "number"))) add(type);
+    if (type == "number" && Contains(right, "integer")) add("integer");
+  }
+  return common;
+}
+
+SchemaJson CommonItems(const SchemaJson& a, const SchemaJson& b) {
+  SchemaJson common = SchemaJson::array();
+  for (const SchemaJson& item : a) {
+    if (Contains(b, item)) common.push_back(item);
+  }
+  return common;
+}
+
+SchemaJson AllItems(const SchemaJson& a, const SchemaJson& b) {
+  SchemaJson all = a;
+  for (const SchemaJson& item : b) {
+    if (!Contains(all, item)) all.push_back(item);
+  }
+  return all;
+}
+
+bool IsIn(std::string_view keyword, std::initializer_list<std::string_view> keywords) {
+  return std::find(keywords.begin(), keywords.end(), keyword) != keywords.end();
+}
+
+SchemaJson MergeProperties(const SchemaJson& a, const SchemaJson& b) {
+  SchemaJson merged = a;
+  for (const auto& [name, schema] : b.items()) {
+    merged[name] = merged.contains(name) ? Both(merged[name], schema) : schema;
+  }
+  return merged;
+}
+
+bool HasSameKeys(const SchemaJson& a, const SchemaJson& b, const char* keyword) {
+  const SchemaJson left = a.value(keyword, SchemaJson::object());
+  const SchemaJson right = b.value(keyword, SchemaJson::object());
+  if (!left.is_object() || !right.is_object() || left.size() != right.size()) return false;
+  for (const auto& [name, schema] : left.items()) {
+    if (!right.contains(name)) return false;
+  }
+  return true;
+}
+
+// additionalProperties speaks of the properties beside it: those of the other schema would be additional to it.
+absl::Status CheckAdditional(const SchemaJson& a, const SchemaJson& b, const std::string& path) {
+  const auto restricts = [](const SchemaJson& schema) {
+    return schema.contains("additionalProperties") && schema["additionalProperties"] != true;
+  };
+  if (!restricts(a) && !restricts(b)) return absl::OkStatus();
+  if (HasSameKeys(a, b, "properties") && HasSameKeys(a, b, "patternProperties")) return absl::OkStatus();
+  return UnsupportedSchema(path,
+                           "\"additionalProperties\" in a part of allOf, or beside $ref, whose properties differ");
+}
+
+absl::StatusOr<SchemaJson> MergeKeyword(const std::string& keyword, const SchemaJson& a, const SchemaJson& b,
+                                        const std::string& path) {
+  if (a == b) return a;
+  if (keyword == "type") return CommonTypes(a, b);
+  if (keyword == "properties" && a.is_object() && b.is_object()) return MergeProperties(a, b);
+  if (keyword == "required" && a.is_array() && b.is_array()) return AllItems(a, b);
+  if (keyword == "enum" && a.is_array() && b.is_array()) return CommonItems(a, b);
+  if (keyword == "const") return SchemaJson();  // the caller makes it false
+  if (IsIn(keyword, {"items", "additionalProperties"})) return Both(a, b);
+  if (a.is_number() && b.is_number()) {
+    if (IsIn(keyword, {"minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"})) return std::max(a, b);
+    if (IsIn(keyword, {"maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"})) return std::min(a, b);
+  }
+  return UnsupportedSchema(path, absl::StrCat("\"", keyword, "\" in two parts of allOf, or beside $ref"));
+}
+
+}  // namespace
+
+absl::StatusOr<SchemaJson> MergeSchemas(const SchemaJson& a, const SchemaJson& b, const std::string& path) {
+  if (a == false || b == true) return a;
+  if (b == false || a == true) return b;
+  if (!a.is_object() || !b.is_object()) return SchemaError(path, "a schema is neither an object nor a boolean");
+  CADRE_RETURN_IF_ERROR(CheckAdditional(a, b, path));
+  SchemaJson merged = a;
+  for (const auto& [keyword, value] : b.items()) {
+    if (IsAnnotation(keyword)) continue;
+    if (!merged.contains(keyword)) {
+      merged[keyword] = value;
+      continue;
+    }
+    if (keyword == "const" && merged[keyword] != value) return SchemaJson(false);
+    CADRE_ASSIGN_OR_RETURN(SchemaJson both, MergeKeyword(keyword, merged[keyword], value, path));
+    merged[keyword] = std::move(both);
+  }
+  return merged;
+}
+
+}  // namespace cadre

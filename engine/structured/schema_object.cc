@@ -1,0 +1,211 @@
+// SchemaCompiler: objects.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/base/status_macros.h"
+#include "engine/base/strings.h"
+#include "engine/structured/json_schema.h"
+#include "engine/structured/schema_compiler.h"
+
+namespace cadre {
+namespace {
+
+// As it is written in an answer: every character in one way.
+std::string WrittenKey(const std::string& name) {
+  return SchemaJson(name).dump(-1, ' ', false, SchemaJson::error_handler_t::replace);
+}
+
+std::string Unquoted(const std::string& written) { return written.substr(1, written.size() - 2); }
+
+std::string PointerPart(const std::string& name) {
+  std::string part;
+  for (const char c : name) part += c == '~' ? "~0" : c == '/' ? "~1" : std::string(1, c);
+  return part;
+}
+
+absl::StatusOr<ByteDfa> KeysMatching(const PlacedSchema& schema, const std::string& pattern) {
+  absl::StatusOr<ByteDfa> keys = CompileRegex(pattern, RegexExtent::kSearch, CharacterCode::kJsonString);
+  if (keys.ok()) return keys;
+  return absl::Status(keys.status().code(), absl::StrCat(schema.path, "/patternProperties/", PointerPart(pattern), ": ",
+                                                         ToAbsl(ToStd(keys.status().message()))));
+}
+
+absl::Status CheckIsObject(const PlacedSchema& schema, const char* keyword) {
+  if (!schema.Has(keyword) || schema[keyword].is_object()) return absl::OkStatus();
+  return SchemaError(schema.path, absl::StrCat("\"", keyword, "\" is not an object of schemas"));
+}
+
+}  // namespace
+
+absl::Status SchemaCompiler::FillObject(const PlacedSchema& schema, int32_t start) {
+  CADRE_ASSIGN_OR_RETURN(const ObjectParts parts, ReadObject(schema));
+  AddMembers(parts, start);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<const SchemaJson*> SchemaCompiler::PropertySchema(const PlacedSchema& schema, const std::string& name) {
+  SchemaJson all = SchemaJson::array();
+  const SchemaJson* only = nullptr;
+  const auto add = [&](const SchemaJson& part) {
+    only = &part;
+    all.push_back(part);
+  };
+  if (schema.Has("properties") && schema["properties"].contains(name)) add(schema["properties"][name]);
+  if (schema.Has("patternProperties")) {
+    for (const auto& [pattern, part] : schema["patternProperties"].items()) {
+      CADRE_ASSIGN_OR_RETURN(const ByteDfa keys, KeysMatching(schema, pattern));
+      if (keys.Accepts(Unquoted(WrittenKey(name)))) add(part);
+    }
+  }
+  if (all.empty() && schema.Has("additionalProperties")) add(schema["additionalProperties"]);
+  if (all.empty()) add(SchemaJson(true));
+  if (all.size() == 1 && schema.Has("properties") && schema["properties"].contains(name)) return only;
+  return resolver_.Keep(SchemaJson{{"allOf", std::move(all)}}, schema.path);
+}
+
+absl::StatusOr<SchemaCompiler::ObjectParts> SchemaCompiler::ReadObject(const PlacedSchema& schema) {
+  CADRE_RETURN_IF_ERROR(CheckIsObject(schema, "properties"));
+  CADRE_RETURN_IF_ERROR(CheckIsObject(schema, "patternProperties"));
+  ObjectParts parts;
+  CADRE_ASSIGN_OR_RETURN(parts.min_members, ReadMinimumCount(schema, "minProperties"));
+  CADRE_ASSIGN_OR_RETURN(parts.max_members, ReadMaximumCount(schema, "maxProperties"));
+  CADRE_ASSIGN_OR_RETURN(const std::vector<std::string> required, ReadRequired(schema));
+
+  std::vector<std::string> names;  // in the order of the answer
+  if (schema.Has("properties")) {
+    for (const auto& [name, property] : schema["properties"].items()) names.push_back(name);
+  }
+  const size_t num_listed = names.size();
+  for (const std::string& name : required) {
+    const bool is_listed = schema.Has("properties") && schema["properties"].contains(name);
+    if (!is_listed) names.push_back(name);
+  }
+  const absl::flat_hash_map<std::string, bool> is_required = [&] {
+    absl::flat_hash_map<std::string, bool> map;
+    for (const std::string& name : required) map[name] = true;
+    return map;
+  }();
+  for (size_t i = 0; i < names.size(); ++i) {
+    const std::string path = i < num_listed ? absl::StrCat(schema.path, "/properties/", PointerPart(names[i]))
+                                            : absl::StrCat(schema.path, "/required");
+    CADRE_ASSIGN_OR_RETURN(const SchemaJson* value, PropertySchema(schema, names[i]));
+    CADRE_ASSIGN_OR_RETURN(const int32_t value_rule, RuleOf(*value, path));
+    const std::string key = WrittenKey(names[i]);
+    const int32_t rule = grammar_.AddState();
+    json_.AddLast(json_.AddColon(grammar_.AddText(rule, key)), value_rule);
+    parts.members.push_back({key, rule, is_required.contains(names[i])});
+  }
+  CADRE_ASSIGN_OR_RETURN(const std::vector<OpenMembers> open_members, ReadOpenMembers(schema, names));
+  for (const OpenMembers& open : open_members) {
+    const int32_t rule = grammar_.AddState();
+    const int32_t behind_key = grammar_.AddState();
+    grammar_.AddDfa(grammar_.AddText(rule, "\""), open.keys, behind_key);
+    json_.AddLast(json_.AddColon(grammar_.AddText(behind_key, "\"")), open.value_rule);
+    parts.open_rules.push_back(rule);
+  }
+  if (parts.open_rules.empty()) parts.max_members = std::min(parts.max_members, static_cast<int32_t>(names.size()));
+  const int64_t num_counts = std::max({1, parts.min_members, parts.max_members});
+  if (std::ssize(names) * num_counts > kMaxGrammarStates / 4) {
+    return absl::ResourceExhaustedError(absl::StrCat(schema.path, ": ", names.size(), " properties, counted up to ",
+                                                     num_counts, ", need more than ", kMaxGrammarStates, " states"));
+  }
+  if (parts.min_members > 0 && !parts.open_rules.empty()) {
+    // A key that comes twice would be counted twice.
+    return UnsupportedSchema(schema.path, "\"minProperties\" beside properties that are not listed");
+  }
+  return parts;
+}
+
+absl::StatusOr<std::vector<SchemaCompiler::OpenMembers>> SchemaCompiler::ReadOpenMembers(
+    const PlacedSchema& schema, const std::vector<std::string>& names) {
+  std::vector<std::string> contents;
+  for (const std::string& name : names) contents.push_back(Unquoted(WrittenKey(name)));
+  const ByteDfa listed = ByteDfa::FromTexts(contents);
+  const auto placed = [&](const absl::Status& status) {
+    return absl::Status(status.code(), absl::StrCat(schema.path, ": ", ToAbsl(ToStd(status.message()))));
+  };
+
+  const bool has_patterns = schema.Has("patternProperties");
+  const bool is_closed_by_default = schema.Has("properties") || has_patterns;
+  const bool has_rest =
+      schema.Has("additionalProperties") ? schema["additionalProperties"] != false : !is_closed_by_default;
+  std::vector<OpenMembers> open;
+  if (!has_patterns && !has_rest) return open;
+  absl::StatusOr<ByteDfa> rest =
+      CompileRegex("[\\u0000-\\u{10FFFF}]*", RegexExtent::kWholeText, CharacterCode::kJsonString);
+  if (rest.ok()) rest = Subtract(*rest, listed);
+  if (!rest.ok()) return placed(rest.status());
+  if (has_patterns) {
+    for (const auto& [pattern, value] : schema["patternProperties"].items()) {
+      CADRE_ASSIGN_OR_RETURN(const ByteDfa matching, KeysMatching(schema, pattern));
+      const std::string path = absl::StrCat(schema.path, "/patternProperties/", PointerPart(pattern));
+      absl::StatusOr<ByteDfa> keys = Subtract(matching, listed);
+      for (const OpenMembers& other : open) {
+        absl::StatusOr<ByteDfa> shared = keys.ok() ? Intersect(*keys, other.keys) : keys.status();
+        if (!shared.ok()) return placed(shared.status());
+        if (!shared->empty()) return UnsupportedSchema(path, "an expression that shares keys with another");
+      }
+      if (keys.ok()) rest = Subtract(*rest, *keys);
+      if (!keys.ok() || !rest.ok()) return placed(keys.ok() ? rest.status() : keys.status());
+      CADRE_ASSIGN_OR_RETURN(const int32_t rule, RuleOf(value, path));
+      open.push_back({*std::move(keys), rule});
+    }
+  }
+  if (!has_rest) return open;
+  int32_t rule = json_.AnyValue();
+  if (schema.Has("additionalProperties")) {
+    CADRE_ASSIGN_OR_RETURN(rule, RuleOf(schema["additionalProperties"], schema.path + "/additionalProperties"));
+  }
+  open.push_back({*std::move(rest), rule});
+  return open;
+}
+
+// Two states for each member and number of members written, as far as it matters: `next[i]` where member i or a later
+// one comes, `behind[i]` where a comma or the end comes and members before i are done with.
+void SchemaCompiler::AddMembers(const ObjectParts& parts, int32_t start) {
+  const size_t num_members = parts.members.size();
+  const int32_t max = parts.max_members;
+  const auto last_count = static_cast<size_t>(std::max({1, parts.min_members, max}));
+  constexpr int32_t kNotMade = -1;
+  std::vector<int32_t> behind((num_members + 1) * (last_count + 1), kNotMade);
+  std::vector<int32_t> next = behind;
+  const auto state_of = [&](std::vector<int32_t>* states, size_t member, size_t count) {
+    int32_t& state = (*states)[member * (last_count + 1) + std::min(count, last_count)];
+    if (state == kNotMade) state = grammar_.AddState();
+    return state;
+  };
+  // From here on no member is required.
+  size_t first_free = num_members;
+  while (first_free > 0 && !parts.members[first_free - 1].is_required) --first_free;
+  const auto may_close = [&](size_t member, size_t count) {
+    return member >= first_free && count >= static_cast<size_t>(parts.min_members);
+  };
+  const auto is_full = [&](size_t count) { return max != kNoLengthLimit && count >= static_cast<size_t>(max); };
+
+  const int32_t opened = json_.AddSpace(grammar_.AddText(start, "{"));
+  if (may_close(0, 0)) grammar_.SetReturn(grammar_.AddText(opened, "}"));
+  grammar_.AddJump(opened, state_of(&next, 0, 0));
+  for (size_t i = 0; i <= num_members; ++i) {
+    for (size_t count = 0; count <= std::min(last_count, parts.open_rules.empty() ? i : last_count); ++count) {
+      if (grammar_.is_too_large()) return;
+      if (count > 0) {
+        const int32_t state = state_of(&behind, i, count);
+        if (may_close(i, count)) grammar_.SetReturn(grammar_.AddText(json_.AddSpace(state), "}"));
+        if (!is_full(count)) {
+          grammar_.AddJump(json_.AddSpace(grammar_.AddText(state, ",")), state_of(&next, i, count));
+        }
+      }
+      if (is_full(count)) continue;
+      const int32_t state = state_of(&next, i, count);
+      if (i == num_members) {
+        for (const int32_t rule : parts.open_rules) grammar_.AddCall(state, rule, state_of(&behind, i, count + 1));
+        continue;
+      }
+      grammar_.AddCall(state, parts.members[i].rule, state_of(&behind, i + 1, count + 1));
+      if (!parts.members[i].is_required) grammar_.AddJump(state, state_of(&next, i + 1, count));
+    }
+  }
+}
+
+}  // namespace cadre

@@ -1,0 +1,132 @@
+// SchemaCompiler: numbers, strings and arrays.
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/base/status_macros.h"
+#include "engine/base/strings.h"
+#include "engine/structured/json_schema.h"
+#include "engine/structured/schema_compiler.h"
+#include "engine/structured/string_format.h"
+
+namespace cadre {
+namespace {
+
+// The error of an automaton, with its place in the schema.
+absl::Status Placed(const PlacedSchema& schema, const char* keyword, const absl::Status& status) {
+  return absl::Status(status.code(), absl::StrCat(schema.path, "/", keyword, ": ", ToAbsl(ToStd(status.message()))));
+}
+
+}  // namespace
+
+absl::Status SchemaCompiler::FillNumber(const PlacedSchema& schema, bool is_integer, int32_t start) {
+  CADRE_ASSIGN_OR_RETURN(const NumberBounds bounds, ReadBounds(schema));
+  if (!bounds.any()) {
+    json_.AddLast(start, is_integer ? json_.AnyInteger() : json_.AnyNumber());
+    return absl::OkStatus();
+  }
+  const absl::StatusOr<ByteDfa> dfa = is_integer ? IntegerDfa(bounds) : NumberDfa(bounds);
+  if (!dfa.ok()) return Placed(schema, bounds.minimum.has_value() ? "minimum" : "maximum", dfa.status());
+  const int32_t end = grammar_.AddState();
+  grammar_.SetReturn(end);
+  grammar_.AddDfa(start, *dfa, end);
+  return absl::OkStatus();
+}
+
+// What stands between the quotation marks. REQUIRES: pattern or format.
+absl::StatusOr<ByteDfa> SchemaCompiler::StringContent(const PlacedSchema& schema) const {
+  std::optional<ByteDfa> content;
+  if (schema.Has("pattern")) {
+    if (!schema["pattern"].is_string()) return SchemaError(schema.path, "\"pattern\" is not a string");
+    absl::StatusOr<ByteDfa> dfa =
+        CompileRegex(schema["pattern"].get_ref<const std::string&>(), RegexExtent::kSearch, CharacterCode::kJsonString);
+    if (!dfa.ok()) return Placed(schema, "pattern", dfa.status());
+    content = *std::move(dfa);
+  }
+  if (schema.Has("format")) {
+    if (!schema["format"].is_string()) return SchemaError(schema.path, "\"format\" is not a string");
+    const auto& name = schema["format"].get_ref<const std::string&>();
+    const std::optional<std::string> pattern = FormatPattern(name);
+    if (!pattern.has_value()) {
+      return UnsupportedSchema(schema.path,
+                               absl::StrCat("the format ", Quoted(name), " (supported: ", SupportedFormats(), ")"));
+    }
+    absl::StatusOr<ByteDfa> dfa = CompileRegex(*pattern, RegexExtent::kWholeText, CharacterCode::kJsonString);
+    if (dfa.ok() && content.has_value()) dfa = Intersect(*content, *dfa);
+    if (!dfa.ok()) return Placed(schema, "format", dfa.status());
+    content = *std::move(dfa);
+  }
+  return *std::move(content);
+}
+
+absl::Status SchemaCompiler::FillString(const PlacedSchema& schema, int32_t start) {
+  CADRE_ASSIGN_OR_RETURN(const int32_t min, ReadMinimumCount(schema, "minLength"));
+  CADRE_ASSIGN_OR_RETURN(const int32_t max, ReadMaximumCount(schema, "maxLength"));
+  if (schema.Has("pattern") || schema.Has("format")) {
+    CADRE_ASSIGN_OR_RETURN(ByteDfa content, StringContent(schema));
+    if (min > 0 || max != kNoLengthLimit) {
+      absl::StatusOr<ByteDfa> limited = LimitLength(content, min, max);
+      if (!limited.ok()) return Placed(schema, max != kNoLengthLimit ? "maxLength" : "minLength", limited.status());
+      content = *std::move(limited);
+    }
+    const int32_t end = grammar_.AddState();
+    grammar_.AddDfa(grammar_.AddText(start, "\""), content, end);
+    grammar_.SetReturn(grammar_.AddText(end, "\""));
+  } else if (min > 0 || max != kNoLengthLimit) {
+    AddCountedCharacters(start, min, max);
+  } else {
+    json_.AddLast(start, json_.AnyString());
+  }
+  return absl::OkStatus();
+}
+
+void SchemaCompiler::AddCountedCharacters(int32_t start, int32_t min, int32_t max) {
+  const int32_t end = grammar_.AddState();
+  grammar_.SetReturn(end);
+  int32_t state = grammar_.AddText(start, "\"");
+  for (int32_t count = 0;; ++count) {
+    if (count >= min && (max == kNoLengthLimit || count <= max)) grammar_.AddBytes(state, '"', '"', end);
+    if (count == std::max(min, max) || grammar_.is_too_large()) break;
+    const int32_t next = grammar_.AddState();
+    grammar_.AddCall(state, json_.Character(), next);
+    state = next;
+  }
+  if (max == kNoLengthLimit) grammar_.AddCall(state, json_.Character(), state);
+}
+
+absl::Status SchemaCompiler::FillArray(const PlacedSchema& schema, int32_t start) {
+  CADRE_ASSIGN_OR_RETURN(const int32_t min, ReadMinimumCount(schema, "minItems"));
+  CADRE_ASSIGN_OR_RETURN(int32_t max, ReadMaximumCount(schema, "maxItems"));
+  std::vector<int32_t> prefix;
+  if (schema.Has("prefixItems")) {
+    if (!schema["prefixItems"].is_array()) return SchemaError(schema.path, "\"prefixItems\" is not a list of schemas");
+    for (const SchemaJson& item : schema["prefixItems"]) {
+      CADRE_ASSIGN_OR_RETURN(const int32_t rule,
+                             RuleOf(item, absl::StrCat(schema.path, "/prefixItems/", prefix.size())));
+      prefix.push_back(rule);
+    }
+  }
+  int32_t rest = json_.AnyValue();
+  if (schema.Has("items")) {
+    if (schema["items"].is_array()) return UnsupportedSchema(schema.path, "\"items\" as a list (prefixItems is)");
+    CADRE_ASSIGN_OR_RETURN(rest, RuleOf(schema["items"], schema.path + "/items"));
+  }
+  // From the last counted element on, every state would be the same.
+  const auto num_prefix = static_cast<int32_t>(prefix.size());
+  const int32_t num_counted = max == kNoLengthLimit ? std::max({min, num_prefix, 1}) : max;
+  const int32_t opened = json_.AddSpace(grammar_.AddText(start, "["));
+  if (min == 0) grammar_.SetReturn(grammar_.AddText(opened, "]"));
+  int32_t before_element = opened;
+  for (int32_t count = 1; count <= num_counted && !grammar_.is_too_large(); ++count) {
+    const int32_t element = count <= num_prefix ? prefix[static_cast<size_t>(count) - 1] : rest;
+    const int32_t behind = grammar_.AddState();
+    grammar_.AddCall(before_element, element, behind);
+    if (count >= min) grammar_.SetReturn(grammar_.AddText(json_.AddSpace(behind), "]"));
+    before_element = json_.AddSpace(grammar_.AddText(behind, ","));
+    if (count == num_counted && max == kNoLengthLimit) grammar_.AddCall(before_element, rest, behind);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace cadre

@@ -1,0 +1,72 @@
+#ifndef CADRE_ENGINE_STRUCTURED_TOKEN_MASKS_H_
+#define CADRE_ENGINE_STRUCTURED_TOKEN_MASKS_H_
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "engine/structured/grammar_automaton.h"
+#include "engine/structured/token_vocabulary.h"
+
+namespace cadre {
+
+// The tokens that may follow in each state of an automaton, found by walking the vocabulary's trie and kept.
+//
+// Most tokens stay inside the rules that the text is in, whoever called them: inside a JSON string nearly the whole
+// vocabulary. They are found once, for unknown callers; what is left for each state is the few tokens that return from
+// them, such as a closing quotation mark with a comma. Not thread-safe.
+class TokenMasks {
+ public:
+  // Both must outlive this object.
+  TokenMasks(const TokenVocabulary* vocabulary, GrammarAutomaton* automaton);
+
+  // Sets the bits of `mask`, which is [num_mask_words]: tokens behind which a sentence can still be completed, and the
+  // end tokens where the text is a sentence.
+  void Fill(int32_t state, std::span<uint64_t> mask);
+  // The same where no token has been generated yet.
+  void FillFirst(int32_t state, std::span<uint64_t> mask);
+
+  int64_t memory_bytes() const { return memory_bytes_; }
+
+ private:
+  // A set of tokens: a list while that is smaller than the bits.
+  struct TokenSet {
+    std::vector<int32_t> list;
+    std::vector<uint64_t> bits;
+  };
+  struct Exit {
+    uint32_t node;                 // of the trie: the text up to here returns
+    std::vector<int32_t> escapes;  // to these unknown stacks
+  };
+  // What follows in an abstract state.
+  struct Inside {
+    TokenSet tokens;
+    std::vector<Exit> exits;
+    int32_t reach = 0;
+  };
+  struct Whole {
+    int32_t inside = GrammarAutomaton::kDead;  // the abstract state whose tokens belong to it; kDead: none
+    TokenSet others;
+  };
+
+  // The tokens of the subtree below `root` that can follow, as a list. `exits` may be null.
+  void Walk(const TokenTrie& trie, uint32_t root, int32_t state, std::vector<int32_t>* tokens, Inside* exits);
+  bool TakeRun(const TokenTrie& trie, uint32_t node, int32_t state, std::vector<int32_t>* tokens, Inside* exits);
+  const Inside& InsideOf(int32_t abstract);
+  const Whole& WholeOf(int32_t state);
+  TokenSet Pack(std::vector<int32_t> tokens);
+  static void Add(const TokenSet& set, std::span<uint64_t> mask);
+  void AddEnds(int32_t state, std::span<uint64_t> mask) const;
+
+  const TokenVocabulary& vocabulary_;
+  GrammarAutomaton& automaton_;
+  absl::flat_hash_map<int32_t, Inside> inside_;  // by abstract state
+  absl::flat_hash_map<int32_t, Whole> whole_;    // by state
+  std::vector<int32_t> path_;                    // the state behind each byte of the walk
+  int64_t memory_bytes_ = 0;
+};
+
+}  // namespace cadre
+
+#endif  // CADRE_ENGINE_STRUCTURED_TOKEN_MASKS_H_
