@@ -1,0 +1,217 @@
+#include "engine/structured/json_schema.h"
+
+#include <fstream>
+#include <random>
+#include <sstream>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "engine/base/json.h"
+#include "engine/base/strings.h"
+#include "engine/structured/constraint_compiler.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/support/json_validator.h"
+#include "tests/support/structured_walk.h"
+
+namespace cadre {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using testing::HasSubstr;
+
+// [{name, schema, valid: values, invalid: values, invalid_texts: texts, rambles: random walks rarely end}]
+Json Cases() {
+  std::ifstream file("tests/engine/structured/schemas.json");
+  std::stringstream text;
+  text << file.rdbuf();
+  return Json::parse(text.str());
+}
+
+std::shared_ptr<const GrammarConstraint> Compile(const Json& schema, const std::shared_ptr<const TokenVocabulary>& v) {
+  CompiledConstraint constraint = ConstrainToJsonSchema(schema.dump(), v);
+  EXPECT_TRUE(constraint.ok()) << constraint.status() << " " << schema;
+  return constraint.ok() ? *constraint : nullptr;
+}
+
+TEST(JsonSchemaTest, WhatIsGeneratedConforms) {
+  const auto vocabulary = ByteVocabulary(JsonPieces());
+  std::mt19937_64 random(11);
+  for (const Json& test : Cases()) {
+    SCOPED_TRACE(test["name"]);
+    const auto constraint = Compile(test["schema"], vocabulary);
+    ASSERT_NE(constraint, nullptr);
+    int num_finished = 0;
+    for (int i = 0; i < 60; ++i) {
+      const WalkResult walk = RandomWalk(*constraint, *vocabulary, random, 1 + static_cast<int>(random() % 60));
+      if (!walk.is_finished) continue;
+      ++num_finished;
+      const auto value = ParseOrderedJson(walk.text, "output", 200, 100'000);
+      // Keys that are not listed may come twice, which our reader refuses and others accept.
+      if (!value.ok() && std::string(value.status().message()).find("duplicate key") != std::string::npos) continue;
+      ASSERT_TRUE(value.ok()) << value.status() << walk.text;
+      EXPECT_EQ(FindViolation(test["schema"], *value, test["schema"]), "") << walk.text;
+    }
+    EXPECT_TRUE(test.contains("rambles") || num_finished >= 50) << num_finished;
+  }
+}
+
+TEST(JsonSchemaTest, ConformingDocumentsAreAcceptedAndOthersNot) {
+  const auto vocabulary = ByteVocabulary(JsonPieces());
+  std::mt19937_64 random(12);
+  for (const Json& test : Cases()) {
+    SCOPED_TRACE(test["name"]);
+    const auto constraint = Compile(test["schema"], vocabulary);
+    ASSERT_NE(constraint, nullptr);
+    for (const Json& value : test["valid"]) {
+      // The oracle agrees that the cases are right.
+      EXPECT_EQ(FindViolation(test["schema"], value, test["schema"]), "") << value;
+      for (const std::string& text : {value.dump(), value.dump(2), value.dump(4), value.dump(1, '\t')}) {
+        EXPECT_TRUE(Accepts(*constraint, *vocabulary, text, random)) << text;
+        EXPECT_FALSE(Accepts(*constraint, *vocabulary, text + "}", random)) << text;
+      }
+    }
+    for (const Json& value : test.value("invalid", Json::array())) {
+      EXPECT_FALSE(Accepts(*constraint, *vocabulary, value.dump(), random)) << value;
+    }
+    for (const std::string text : test.value("invalid_texts", Json::array())) {
+      EXPECT_FALSE(Accepts(*constraint, *vocabulary, text, random)) << text;
+    }
+  }
+}
+
+TEST(JsonSchemaTest, WhiteSpaceIsBounded) {
+  const auto vocabulary = ByteVocabulary(JsonPieces());
+  std::mt19937_64 random(13);
+  const auto constraint = Compile(Json::parse(R"({"type":"array","items":{"type":"integer"}})"), vocabulary);
+  for (const std::string text : {"[1,2]", "[1, 2]", "[ 1 ]", "[\n  1,\n  2\n]", "[\n\t1\n]", "[]", "[ ]"}) {
+    EXPECT_TRUE(Accepts(*constraint, *vocabulary, text, random)) << text;
+  }
+  EXPECT_TRUE(Accepts(*constraint, *vocabulary, "[\n" + std::string(64, ' ') + "1]", random));
+  EXPECT_FALSE(Accepts(*constraint, *vocabulary, "[\n" + std::string(65, ' ') + "1]", random));
+  for (const std::string text : {"[1,  2]", " [1]", "[1] ", "[1]\n", "[\n\n1]", "[1 ,2]", "[\t1]", "[1,\r\n2]"}) {
+    EXPECT_FALSE(Accepts(*constraint, *vocabulary, text, random)) << text;
+  }
+}
+
+TEST(JsonSchemaTest, RecursionEndsInTimeAtTheDepthLimit) {
+  const auto vocabulary = ByteVocabulary();
+  const auto constraint = Compile(
+      Json::parse(R"({"$ref":"#/$defs/L","$defs":{"L":{"type":"array","items":{"$ref":"#/$defs/L"}}}})"), vocabulary);
+  const std::unique_ptr<ConstraintState> state = constraint->Start();
+  int depth = 0;
+  for (; IsAllowed(*state, '['); ++depth) state->Advance('[');
+  EXPECT_GE(depth, 100);
+  EXPECT_LE(depth, kMaxCallDepth + 1);
+  for (; depth > 0; --depth) {
+    ASSERT_TRUE(IsAllowed(*state, ']')) << depth;
+    state->Advance(']');
+  }
+  EXPECT_TRUE(state->done());
+}
+
+TEST(JsonSchemaTest, RequiredNestingNearTheDepthLimitIsNeverADeadEnd) {
+  // Each list needs two more levels to end, and one way in is deeper than the other.
+  const auto vocabulary = ByteVocabulary();
+  const auto constraint =
+      Compile(Json::parse(R"({"$defs":{"L":{"type":"array","minItems":1,"items":{"anyOf":[{"$ref":"#/$defs/L"},
+        {"type":"array","minItems":1,"items":{"type":"array","items":{"$ref":"#/$defs/L"}}}]}}},"$ref":"#/$defs/L"})"),
+              vocabulary);
+  std::mt19937_64 random(3);
+  for (int i = 0; i < 20; ++i) {
+    const std::unique_ptr<ConstraintState> state = constraint->Start();
+    for (int step = 0; step < 3000 && !state->done(); ++step) {
+      const std::vector<int32_t> allowed = AllowedList(*state);
+      ASSERT_FALSE(allowed.empty());
+      const bool opens = step < 400 && IsAllowed(*state, '[');
+      const bool closes = !opens && IsAllowed(*state, ']');
+      state->Advance(opens ? '[' : closes ? ']' : allowed[random() % allowed.size()]);
+    }
+    EXPECT_TRUE(state->done());
+  }
+}
+
+std::string ErrorOf(std::string_view schema, absl::StatusCode code) {
+  const CompiledConstraint constraint = ConstrainToJsonSchema(schema, ByteVocabulary());
+  EXPECT_EQ(constraint.status().code(), code) << schema << " " << constraint.status();
+  return std::string(constraint.status().message());
+}
+
+TEST(JsonSchemaTest, UnsupportedKeywordsAreNamedWithTheirPlace) {
+  constexpr auto kCode = absl::StatusCode::kUnimplemented;
+  EXPECT_EQ(ErrorOf(R"({"type":"object","properties":{"a/b":{"not":{}}}})", kCode),
+            "#/properties/a~1b: the keyword \"not\" is not supported");
+  EXPECT_EQ(ErrorOf(R"({"items":{"multipleOf":2}})", kCode), "#/items: the keyword \"multipleOf\" is not supported");
+  EXPECT_EQ(ErrorOf(R"({"anyOf":[{},{"if":{}}]})", kCode), "#/anyOf/1: the keyword \"if\" is not supported");
+  EXPECT_EQ(ErrorOf(R"({"type":"array","uniqueItems":true})", kCode), "#: \"uniqueItems\": true is not supported");
+  EXPECT_THAT(ErrorOf(R"({"type":"string","format":"iri"})", kCode),
+              HasSubstr("#: the format \"iri\" (supported: date, "));
+  EXPECT_EQ(ErrorOf(R"({"oneOf":[{"type":"integer"},{"type":"number"}]})", kCode),
+            "#: \"oneOf\" whose alternatives 0 and 1 may both hold (anyOf asks for one or both) is not supported");
+  EXPECT_EQ(ErrorOf(R"({"$ref":"other.json#/a"})", kCode),
+            "#: \"$ref\" to \"other.json#/a\", outside this document or by anchor, is not supported");
+  EXPECT_EQ(ErrorOf(R"({"allOf":[{"pattern":"a"},{"pattern":"b"}]})", kCode),
+            "#: \"pattern\" in two parts of allOf, or beside $ref is not supported");
+  EXPECT_EQ(ErrorOf(R"({"enum":["a"],"minLength":1})", kCode),
+            "#: \"minLength\" beside enum or const is not supported");
+  EXPECT_EQ(ErrorOf(R"({"minLength":20000})", kCode),
+            "#: \"minLength\" of 20000, above the limit of 16384, is not supported");
+}
+
+TEST(JsonSchemaTest, MalformedSchemasAreRefusedWithTheirPlace) {
+  constexpr auto kCode = absl::StatusCode::kInvalidArgument;
+  EXPECT_EQ(ErrorOf("{", kCode), "#: invalid JSON at line 1, byte 2");
+  EXPECT_EQ(ErrorOf("3", kCode), "#: a schema is neither an object nor a boolean");
+  EXPECT_EQ(ErrorOf(R"({"type":"strin"})", kCode), "#: \"type\" is \"\\\"strin\\\"\"");
+  EXPECT_EQ(ErrorOf(R"({"$ref":"#/$defs/A"})", kCode), "#: \"$ref\" to \"#/$defs/A\", which does not exist");
+  EXPECT_THAT(ErrorOf(R"({"$ref":"#"})", kCode), HasSubstr("leads back to itself"));
+  EXPECT_EQ(ErrorOf(R"({"anyOf":[{"type":"null"},{"$ref":"#"}]})", kCode),
+            "#: the schema asks for itself without anything around it");
+  EXPECT_EQ(ErrorOf(R"({"items":{"minItems":-1}})", kCode), "#/items: \"minItems\" is \"-1\", no count");
+  EXPECT_EQ(ErrorOf(R"({"properties":{"a":{"pattern":"("}}})", kCode),
+            "#/properties/a/pattern: a group does not end at byte 1 of the expression");
+  EXPECT_EQ(ErrorOf(R"({"exclusiveMinimum":true})", kCode), "#: \"exclusiveMinimum\" is \"true\", no number");
+}
+
+TEST(JsonSchemaTest, WhatNothingConformsToIsRefused) {
+  constexpr auto kCode = absl::StatusCode::kInvalidArgument;
+  constexpr char kNothing[] = "#: nothing conforms, or the tokens of the model cannot spell it";
+  for (const char* schema :
+       {"false", R"({"type":"integer","minimum":3,"maximum":2})", R"({"type":"string","minLength":3,"maxLength":2})",
+        R"({"type":"string","pattern":"^a$","maxLength":0})",
+        R"({"type":"object","properties":{"a":false},"required":["a"]})",
+        R"({"allOf":[{"type":"string"},{"type":"integer"}]})", R"({"enum":[]})", R"({"enum":["a"],"type":"integer"})",
+        R"({"type":"object","properties":{"a":{"$ref":"#"}},"required":["a"]})",
+        R"({"type":"object","required":["a"],"additionalProperties":false})",
+        R"({"type":"array","minItems":2,"maxItems":1})", R"({"allOf":[{"const":1},{"const":2}]})"}) {
+    EXPECT_EQ(ErrorOf(schema, kCode), kNothing) << schema;
+  }
+}
+
+TEST(JsonSchemaTest, HostileSchemasAreRefusedQuickly) {
+  std::string deep(100'000, '[');
+  EXPECT_THAT(ErrorOf(deep, absl::StatusCode::kInvalidArgument), HasSubstr("nested deeper than 64"));
+  EXPECT_THAT(ErrorOf(std::string(kMaxSchemaBytes + 1, ' '), absl::StatusCode::kInvalidArgument),
+              HasSubstr("the limit is 524288"));
+  EXPECT_THAT(ErrorOf(R"({"type":"string","pattern":"(a{1,1000}){1,1000}"})", absl::StatusCode::kResourceExhausted),
+              HasSubstr("#/pattern: the expression, its repetitions written out, needs more than 60000 states"));
+  EXPECT_THAT(ErrorOf(R"({"type":"string","pattern":"(a|b)*a(a|b){30}"})", absl::StatusCode::kResourceExhausted),
+              HasSubstr("#/pattern: the expression needs more than 30000 states"));
+  // Each definition is twice the one before it.
+  std::string doubling = R"({"$ref":"#/$defs/d40","$defs":{"d0":{"type":"null"})";
+  for (int i = 1; i <= 40; ++i) {
+    const std::string ref = absl::StrCat(R"({"$ref":"#/$defs/d)", i - 1, R"("})");
+    absl::StrAppend(&doubling, ",\"d", i, R"(":{"type":"array","minItems":2,"maxItems":2,"items":)", ref, "}");
+  }
+  EXPECT_TRUE(ConstrainToJsonSchema(doubling + "}}", ByteVocabulary()).ok());
+  std::string chain = R"({"$ref":"#/$defs/d2000","$defs":{"d0":{"type":"null"})";
+  for (int i = 1; i <= 2000; ++i) absl::StrAppend(&chain, ",\"d", i, R"(":{"$ref":"#/$defs/d)", i - 1, "\"}");
+  EXPECT_THAT(ErrorOf(chain + "}}", absl::StatusCode::kInvalidArgument), HasSubstr("that follow each other"));
+  std::string wide = R"({"type":"object","additionalProperties":true,"maxProperties":16000,"properties":{"p":{})";
+  for (int i = 0; i < 1000; ++i) absl::StrAppend(&wide, ",\"p", i, "\":{}");
+  EXPECT_THAT(ErrorOf(wide + "}}", absl::StatusCode::kResourceExhausted),
+              HasSubstr("1001 properties, counted up to 16000"));
+}
+
+}  // namespace
+}  // namespace cadre
