@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <span>
 #include <thread>
 #include <utility>
 
@@ -55,18 +56,36 @@ struct Engine::State {
 
 namespace {
 
+absl::Status CheckTokenIds(absl::string_view what, std::span<const int32_t> ids, int32_t vocab_size) {
+  for (const int32_t id : ids) {
+    if (id < 0 || id >= vocab_size) {
+      return absl::InvalidArgumentError(absl::StrCat(what, " has token id ", id, ", vocabulary is ", vocab_size));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckSampling(const SamplingParams& params, int32_t vocab_size) {
+  if (params.max_tokens < 1) {
+    return absl::InvalidArgumentError(absl::StrCat("max_tokens is ", params.max_tokens, ", minimum is 1"));
+  }
+  CADRE_RETURN_IF_ERROR(CheckTokenIds("stop_token_ids", params.stop_token_ids, vocab_size));
+  CADRE_RETURN_IF_ERROR(CheckTokenIds("allowed_token_ids", params.allowed_token_ids, vocab_size));
+  for (const LogitBias& bias : params.logit_bias) {
+    CADRE_RETURN_IF_ERROR(CheckTokenIds("logit_bias", {&bias.token_id, 1}, vocab_size));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckRequest(const Request& request, int32_t vocab_size, bool has_tokenizer) {
   CADRE_CHECK(request.sink != nullptr);
   CADRE_CHECK(request.cancel != nullptr);
   if (request.prompt.empty()) return absl::InvalidArgumentError("prompt has no tokens");
-  if (request.sampling.max_tokens < 1) {
-    return absl::InvalidArgumentError(absl::StrCat("max_tokens is ", request.sampling.max_tokens, ", minimum is 1"));
+  if (request.num_sequences < 1) {
+    return absl::InvalidArgumentError(absl::StrCat("n is ", request.num_sequences, ", minimum is 1"));
   }
-  for (int32_t token : request.prompt) {
-    if (token < 0 || token >= vocab_size) {
-      return absl::InvalidArgumentError(absl::StrCat("prompt has token id ", token, ", vocabulary is ", vocab_size));
-    }
-  }
+  CADRE_RETURN_IF_ERROR(CheckTokenIds("prompt", request.prompt, vocab_size));
+  CADRE_RETURN_IF_ERROR(CheckSampling(request.sampling, vocab_size));
   if (request.wants_text && !has_tokenizer) {
     return absl::InvalidArgumentError("this model has no tokenizer: it answers with token ids only");
   }
@@ -102,6 +121,9 @@ absl::Status Engine::Submit(Request request) {
   CADRE_RETURN_IF_ERROR(CheckRequest(request, limits().vocab_size, has_tokenizer));
   CADRE_RETURN_IF_ERROR(
       state_->loop.CheckFits(static_cast<int64_t>(request.prompt.size()), request.sampling.max_tokens));
+  if (request.echo && request.wants_text) {
+    request.prompt_text = state_->tokenizer->Decode(request.prompt, request.sampling.skip_special_tokens);
+  }
   return state_->queue.Push(std::move(request));
 }
 

@@ -20,15 +20,6 @@ absl::Status AsForwardError(const absl::Status& status) {
   return absl::InternalError(absl::StrCat("the model could not run the step: ", status.message()));
 }
 
-SampleOptions ToSampleOptions(const SamplingParams& params, int64_t token_index) {
-  return {.temperature = params.temperature,
-          .top_k = params.top_k,
-          .top_p = params.top_p,
-          .min_p = params.min_p,
-          .seed = params.seed,
-          .index = static_cast<uint64_t>(token_index)};
-}
-
 }  // namespace
 
 EngineLoop::EngineLoop(const EngineOptions& options, const LoopParts& parts)
@@ -70,7 +61,8 @@ bool EngineLoop::Step() {
   if (absl::Status status = Forward(plan); status.ok()) {
     Publish(plan, Sample(plan));
   } else {
-    for (const ScheduledChunk& chunk : plan.chunks) End(chunk.sequence, AsForwardError(status));
+    const absl::Status error = AsForwardError(status);
+    for (const ScheduledChunk& chunk : plan.chunks) End(chunk.sequence, error);
   }
   const absl::Time end = parts_.clock->Now();
   report_.duration = end - begin;
@@ -86,20 +78,43 @@ void EngineLoop::Admit(absl::Time now) {
   for (Request& request : parts_.queue->TakeAll()) {
     ++notice_.taken_requests;
     notice_.taken_prompt_tokens += static_cast<int64_t>(request.prompt.size());
-    Response response(request, parts_.tokenizer, options_.eos_token_ids);
+    AddRequest(std::move(request));
+  }
+  EndInterrupted(now);
+}
+
+void EngineLoop::AddRequest(Request request) {
+  const std::vector<int32_t> prompt = request.prompt;
+  const auto group = std::make_shared<RequestGroup>(std::move(request), options_.eos_token_ids, limits_.vocab_size);
+  const SequenceId leader = next_id_;
+  for (int32_t index = 0; index < group->request().num_sequences; ++index) {
     const SequenceId id = next_id_++;
-    SequenceTraits traits{.max_tokens = request.sampling.max_tokens,
-                          .priority = request.priority,
-                          .tenant = request.tenant,
-                          .cache_domain = CacheDomain(options_.prefix_cache, request, id)};
-    Active active{Sequence(id, std::move(request.prompt), std::move(traits)), std::move(response)};
+    SequenceTraits traits{.max_tokens = group->rules().params().max_tokens,
+                          .priority = group->request().priority,
+                          .tenant = group->request().tenant,
+                          .leader = index == 0 ? kNoSequence : leader,
+                          .needs_prompt_logits = index == 0 && group->request().prompt_logprobs.has_value()};
+    Active active{.sequence = Sequence(id, prompt, std::move(traits)),
+                  .chooser = TokenChooser(&group->rules(), prompt, index),
+                  .response = Response(group, index, parts_.tokenizer)};
     const auto it = active_.try_emplace(id, std::move(active)).first;
     scheduler_.Add(&it->second.sequence);
   }
-  for (auto it = active_.begin(); it != active_.end();) {
-    const auto& [id, active] = *it++;
-    if (absl::Status status = active.response.Interruption(now); !status.ok()) End(id, std::move(status));
+}
+
+void EngineLoop::EndInterrupted(absl::Time now) {
+  std::vector<std::pair<SequenceId, absl::Status>> ends;
+  for (auto& [id, active] : active_) {
+    if (const auto interruption = active.response.Interruption(now)) {
+      if (interruption->ok()) active.response.Interrupt(FinishReason::kTimeLimit);
+      ends.emplace_back(id, *interruption);
+    } else if (active.chooser.done()) {
+      // Its language has no other sentence than the empty one.
+      active.response.Interrupt(FinishReason::kConstraintEnd);
+      ends.emplace_back(id, absl::OkStatus());
+    }
   }
+  for (const auto& [id, status] : ends) End(id, status);
 }
 
 StepPlan EngineLoop::Plan(absl::Time now) {
@@ -110,13 +125,15 @@ StepPlan EngineLoop::Plan(absl::Time now) {
   notice_.snapshot.preemptions += report_.preemptions;
   for (SequenceId id : plan.started) {
     Active& active = Find(id);
-    parts_.queue->ReleasePlace(active.response.num_prompt_tokens());
-    notice_.snapshot.prompt_tokens += active.response.num_prompt_tokens();
+    if (!active.response.group().has_started()) {
+      parts_.queue->ReleasePlace(active.response.num_prompt_tokens());
+      notice_.snapshot.prompt_tokens += active.response.num_prompt_tokens();
+    }
     if (!active.sequence.traits().cache_domain.empty()) {
       notice_.snapshot.prefix_lookup_tokens += active.sequence.num_prompt_tokens();
       notice_.snapshot.prefix_hit_tokens += active.sequence.num_found_tokens();
     }
-    active.response.Start(now);
+    active.response.Start(now, active.sequence.num_found_tokens());
   }
   return plan;
 }
@@ -129,38 +146,68 @@ absl::Status EngineLoop::Forward(const StepPlan& plan) {
   return parts_.runner->Forward(batch_, &result_);
 }
 
-std::vector<absl::StatusOr<int32_t>> EngineLoop::Sample(const StepPlan& plan) {
+std::vector<EngineLoop::ChunkResult> EngineLoop::Sample(const StepPlan& plan) {
   const auto vocab_size = static_cast<size_t>(limits_.vocab_size);
   CADRE_CHECK_EQ(result_.logits.size(), batch_.logit_rows.size() * vocab_size);
-  std::vector<absl::StatusOr<int32_t>> tokens;
+  std::span<float> rest(result_.logits);
+  std::vector<ChunkResult> results;
+  results.reserve(plan.chunks.size());
   for (const ScheduledChunk& chunk : plan.chunks) {
-    if (!chunk.samples) continue;
-    const Response& response = Find(chunk.sequence).response;
-    const std::span<const float> row(result_.logits.data() + tokens.size() * vocab_size, vocab_size);
-    tokens.push_back(sampler_.Sample(row, ToSampleOptions(response.sampling(), response.num_generated_tokens())));
+    const size_t size = static_cast<size_t>(chunk.num_logit_rows()) * vocab_size;
+    results.push_back(SampleChunk(chunk, rest.first(size)));
+    rest = rest.subspan(size);
   }
-  return tokens;
+  CADRE_CHECK(rest.empty());
+  return results;
 }
 
-void EngineLoop::Publish(const StepPlan& plan, const std::vector<absl::StatusOr<int32_t>>& tokens) {
+EngineLoop::ChunkResult EngineLoop::SampleChunk(const ScheduledChunk& chunk, std::span<float> logits) {
+  const auto vocab_size = static_cast<size_t>(limits_.vocab_size);
+  ChunkResult result;
+  if (logits.empty()) return result;
+  Active& active = Find(chunk.sequence);
+  if (chunk.all_logits) {
+    // Before the last row is given away to be changed.
+    for (int32_t i = 0; i < chunk.count; ++i) {
+      result.status = active.response.group().AddPromptLogits(
+          active.sequence.tokens(), chunk.begin + i, logits.subspan(static_cast<size_t>(i) * vocab_size, vocab_size));
+      if (!result.status.ok()) return result;
+    }
+  }
+  if (!chunk.samples) return result;
+  absl::StatusOr<ChosenToken> token = active.chooser.Choose(logits.last(vocab_size), &sampler_);
+  if (token.ok()) {
+    active.chooser.Accept(token->token_id);
+    result.token = *std::move(token);
+  }
+  result.status = token.status();
+  return result;
+}
+
+void EngineLoop::Publish(const StepPlan& plan, std::vector<ChunkResult> results) {
   CountStep(plan);
   CountRouting(plan);
+  for (const ScheduledChunk& chunk : plan.chunks) Find(chunk.sequence).sequence.Advance();
   const absl::Time now = parts_.clock->Now();
-  size_t num_sampled = 0;
-  for (const ScheduledChunk& chunk : plan.chunks) {
-    Active& active = Find(chunk.sequence);
-    active.sequence.Advance();
-    if (!chunk.samples) continue;
-    const absl::StatusOr<int32_t>& token = tokens[num_sampled++];
-    if (!token.ok()) {
-      End(chunk.sequence, token.status());
-      continue;
+  for (size_t i = 0; i < plan.chunks.size(); ++i) {
+    const SequenceId id = plan.chunks[i].sequence;
+    if (!results[i].status.ok()) {
+      End(id, results[i].status);
+    } else if (results[i].token) {
+      PublishToken(id, *std::move(results[i].token), now);
     }
-    active.sequence.AppendToken(*token);
-    scheduler_.Confirm(&active.sequence);
-    ++notice_.snapshot.generated_tokens;
-    if (active.response.Append(*token, now) != FinishReason::kNone) End(chunk.sequence, absl::OkStatus());
   }
+}
+
+void EngineLoop::PublishToken(SequenceId id, ChosenToken token, absl::Time now) {
+  const auto it = active_.find(id);
+  if (it == active_.end()) return;  // another sequence of its request failed in this step
+  Active& active = it->second;
+  active.sequence.AppendToken(token.token_id);
+  scheduler_.Confirm(&active.sequence);
+  ++notice_.snapshot.generated_tokens;
+  const bool is_complete = active.chooser.done();
+  if (active.response.Append(std::move(token), is_complete, now) != FinishReason::kNone) End(id, absl::OkStatus());
 }
 
 void EngineLoop::CountStep(const StepPlan& plan) {
@@ -192,27 +239,44 @@ void EngineLoop::CountRouting(const StepPlan& plan) {
   notice_.snapshot.routed_assignments += assignments;
 }
 
-void EngineLoop::End(SequenceId id, absl::Status status) {
+void EngineLoop::End(SequenceId id, const absl::Status& status) {
+  const auto it = active_.find(id);
+  if (it == active_.end()) return;
+  const int32_t num_sequences = it->second.response.group().request().num_sequences;
+  const SequenceId first = id - it->second.response.index();
+  EndSequence(id, status);
+  if (status.ok()) return;
+  for (SequenceId sibling = first; sibling < first + num_sequences; ++sibling) {
+    if (active_.contains(sibling)) EndSequence(sibling, status);
+  }
+}
+
+void EngineLoop::EndSequence(SequenceId id, const absl::Status& status) {
   auto node = active_.extract(id);
   CADRE_CHECK(!node.empty());
   Active& active = node.mapped();
+  RequestGroup& group = active.response.group();
   ReleaseBlocks(&active.sequence, status);
-  if (!active.sequence.started()) parts_.queue->ReleasePlace(active.response.num_prompt_tokens());
   ended_rows_ += active.sequence.peak_computed_tokens() - active.sequence.num_found_tokens();
   ended_assignments_ += active.response.num_assignments();
+  FinishSummary summary = active.response.Summarize(status, parts_.clock->Now(), active.sequence.num_preemptions());
+  summary.is_last = group.EndSequence(status);
+  if (summary.is_last) CountEnd(group);
+  farewells_.push_back({std::move(node), std::move(summary)});
+}
+
+void EngineLoop::CountEnd(const RequestGroup& group) {
+  if (!group.has_started()) parts_.queue->ReleasePlace(group.num_prompt_tokens());
   EngineSnapshot& counters = notice_.snapshot;
-  if (status.ok()) {
+  if (group.status().ok()) {
     ++counters.finished_ok;
-  } else if (absl::IsCancelled(status)) {
+  } else if (absl::IsCancelled(group.status())) {
     ++counters.finished_cancelled;
-  } else if (absl::IsDeadlineExceeded(status)) {
+  } else if (absl::IsDeadlineExceeded(group.status())) {
     ++counters.finished_deadline;
   } else {
     ++counters.finished_failed;
   }
-  FinishSummary summary =
-      active.response.Summarize(std::move(status), parts_.clock->Now(), active.sequence.num_preemptions());
-  farewells_.push_back({std::move(node), std::move(summary)});
 }
 
 void EngineLoop::ReleaseBlocks(Sequence* sequence, const absl::Status& status) {
@@ -243,14 +307,21 @@ void EngineLoop::SayFarewells() {
 void EngineLoop::CloseBooks() {
   EngineSnapshot& snapshot = notice_.snapshot;
   snapshot.admitted_requests = notice_.taken_requests;
-  snapshot.waiting_requests = scheduler_.num_waiting();
-  snapshot.running_requests = scheduler_.num_running();
+  snapshot.waiting_requests = 0;
+  snapshot.running_requests = 0;
   snapshot.waiting_tokens = 0;
   notice_.oldest_arrival = absl::InfiniteFuture();
-  for (const auto& [id, active] : active_) {
-    if (active.sequence.state() != SequenceState::kWaiting) continue;
-    snapshot.waiting_tokens += active.response.num_prompt_tokens();
-    notice_.oldest_arrival = std::min(notice_.oldest_arrival, active.response.arrival());
+  for (auto it = active_.begin(); it != active_.end();) {
+    const Response& response = it->second.response;
+    // A request runs when one of its sequences does.
+    bool is_running = false;
+    for (; it != active_.end() && &it->second.response.group() == &response.group(); ++it) {
+      is_running |= it->second.sequence.state() != SequenceState::kWaiting;
+    }
+    ++(is_running ? snapshot.running_requests : snapshot.waiting_requests);
+    if (is_running) continue;
+    snapshot.waiting_tokens += response.num_prompt_tokens();
+    notice_.oldest_arrival = std::min(notice_.oldest_arrival, response.arrival());
   }
   snapshot.kv_blocks_total = pool_.num_total();
   snapshot.kv_blocks_free = pool_.num_free();

@@ -4,10 +4,11 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
+#include <span>
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/base/clock.h"
 #include "engine/engine.h"
@@ -17,6 +18,7 @@
 #include "engine/request/sequence.h"
 #include "engine/response.h"
 #include "engine/sample/sampler.h"
+#include "engine/sample/token_chooser.h"
 #include "engine/schedule/block_pool.h"
 #include "engine/schedule/scheduler.h"
 #include "engine/status_board.h"
@@ -53,6 +55,7 @@ class EngineLoop {
  private:
   struct Active {
     Sequence sequence;
+    TokenChooser chooser;
     Response response;
   };
   using ActiveMap = std::map<SequenceId, Active>;
@@ -62,16 +65,29 @@ class EngineLoop {
     FinishSummary summary;
   };
 
+  // What the logits of a chunk gave.
+  struct ChunkResult {
+    absl::Status status;
+    std::optional<ChosenToken> token;  // of a chunk that samples
+  };
+
   // The five parts of a turn, in order.
   void Admit(absl::Time now);
   StepPlan Plan(absl::Time now);
   absl::Status Forward(const StepPlan& plan);
-  std::vector<absl::StatusOr<int32_t>> Sample(const StepPlan& plan);  // one for each chunk that samples
-  void Publish(const StepPlan& plan, const std::vector<absl::StatusOr<int32_t>>& tokens);
+  std::vector<ChunkResult> Sample(const StepPlan& plan);  // one for each chunk
+  void Publish(const StepPlan& plan, std::vector<ChunkResult> results);
 
+  void AddRequest(Request request);
+  void EndInterrupted(absl::Time now);
+  ChunkResult SampleChunk(const ScheduledChunk& chunk, std::span<float> logits);
+  void PublishToken(SequenceId id, ChosenToken token, absl::Time now);
   void CountStep(const StepPlan& plan);
   void CountRouting(const StepPlan& plan);
-  void End(SequenceId id, absl::Status status);
+  // Ends the sequence; one that failed takes the rest of its request with it. Nothing for one that has ended.
+  void End(SequenceId id, const absl::Status& status);
+  void EndSequence(SequenceId id, const absl::Status& status);
+  void CountEnd(const RequestGroup& group);
   // Whatever a sequence that failed has computed is not to be trusted, and is cleared.
   void ReleaseBlocks(Sequence* sequence, const absl::Status& status);
   void CloseBooks();
@@ -85,7 +101,7 @@ class EngineLoop {
   BlockPool pool_;
   Scheduler scheduler_;
   Sampler sampler_;
-  ActiveMap active_;  // waiting and running, in order of arrival
+  ActiveMap active_;  // waiting and running, in order of arrival: those of one request stand together
   SequenceId next_id_ = 0;
   ForwardBatch batch_;
   ForwardResult result_;

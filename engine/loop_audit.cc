@@ -1,4 +1,6 @@
 // The identities between sequences, blocks, queue and counters: EngineLoop::Audit.
+#include <utility>
+
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
@@ -23,21 +25,23 @@ absl::Status EngineLoop::AuditCounters() const {
   const EngineSnapshot& counters = notice_.snapshot;
   int64_t live_rows = 0;
   int64_t live_assignments = 0;
+  int64_t in_flight = 0;
   int64_t unstarted = 0;
   int64_t unstarted_tokens = 0;
+  const RequestGroup* group = nullptr;
   for (const auto& [id, active] : active_) {
     live_rows += active.sequence.peak_computed_tokens() - active.sequence.num_found_tokens();
     live_assignments += active.response.num_assignments();
-    if (!active.sequence.started()) {
-      ++unstarted;
-      unstarted_tokens += active.sequence.num_prompt_tokens();
-    }
     CADRE_RETURN_IF_ERROR(CheckEqual("generated tokens of a sequence", active.sequence.num_generated_tokens(),
                                      "tokens told to its sink", active.response.num_generated_tokens()));
+    if (std::exchange(group, &active.response.group()) == &active.response.group()) continue;
+    ++in_flight;
+    if (group->has_started()) continue;
+    ++unstarted;
+    unstarted_tokens += group->num_prompt_tokens();
   }
-  const auto in_flight = static_cast<int64_t>(active_.size());
   CADRE_RETURN_IF_ERROR(CheckEqual("sequences in the scheduler", scheduler_.num_waiting() + scheduler_.num_running(),
-                                   "requests in flight", in_flight));
+                                   "sequences in flight", static_cast<int64_t>(active_.size())));
   CADRE_RETURN_IF_ERROR(CheckEqual("admitted requests", counters.admitted_requests, "finished plus in flight",
                                    counters.num_finished() + in_flight));
   const RequestQueue::Totals queue = parts_.queue->totals();

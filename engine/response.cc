@@ -13,56 +13,76 @@ bool Contains(std::span<const int32_t> ids, int32_t id) { return std::find(ids.b
 
 }  // namespace
 
-Response::Response(const Request& request, const Tokenizer* tokenizer, std::span<const int32_t> eos_token_ids)
-    : sink_(request.sink),
-      cancel_(request.cancel),
-      sampling_(request.sampling),
-      eos_token_ids_(eos_token_ids),
-      arrival_(request.arrival),
-      deadline_(request.deadline) {
-  usage_.prompt_tokens = static_cast<int64_t>(request.prompt.size());
-  if (request.wants_text) {
-    text_ = TextState{.detokenizer = IncrementalDetokenizer(tokenizer, sampling_.skip_special_tokens),
-                      .stops = StopMatcher(sampling_.stop_strings, sampling_.include_stop_string)};
+Response::Response(std::shared_ptr<RequestGroup> group, int32_t index, const Tokenizer* tokenizer)
+    : group_(std::move(group)), index_(index), echoes_(group_->request().echo) {
+  usage_.prompt_tokens = group_->num_prompt_tokens();
+  if (group_->request().wants_text) {
+    const SamplingParams& params = group_->rules().params();
+    text_ = TextState{.detokenizer = IncrementalDetokenizer(tokenizer, params.skip_special_tokens),
+                      .stops = StopMatcher(params.stop_strings, params.include_stop_string)};
   }
 }
 
-absl::Status Response::Interruption(absl::Time now) const {
-  if (now >= deadline_) {
-    return absl::DeadlineExceededError(absl::StrCat("deadline passed ", absl::FormatDuration(now - arrival_),
+std::optional<absl::Status> Response::Interruption(absl::Time now) const {
+  const Request& request = group_->request();
+  const absl::Duration age = now - request.arrival;
+  if (now >= request.deadline) {
+    return absl::DeadlineExceededError(absl::StrCat("deadline passed ", absl::FormatDuration(age),
                                                     " after arrival, with ", usage_.generated_tokens, " of at most ",
-                                                    sampling_.max_tokens, " tokens generated"));
+                                                    request.sampling.max_tokens, " tokens generated"));
   }
-  if (cancel_->cancelled()) return absl::CancelledError("cancelled by the caller");
-  return absl::OkStatus();
+  if (request.cancel->cancelled()) return absl::CancelledError("cancelled by the caller");
+  if (age >= request.time_limit) return absl::OkStatus();
+  return std::nullopt;
 }
 
-void Response::Start(absl::Time now) {
+void Response::Start(absl::Time now, int64_t cached_prompt_tokens) {
   started_ = now;
-  sink_->OnStarted({});
+  usage_.cached_prompt_tokens = cached_prompt_tokens;
+  if (!group_->has_started()) group_->Start(cached_prompt_tokens);
 }
 
 void Response::AddRouting(int64_t num_assignments) { routing_.processed += num_assignments; }
 
-FinishReason Response::Append(int32_t token, absl::Time now) {
+FinishReason Response::Append(ChosenToken token, bool is_complete, absl::Time now) {
   CADRE_CHECK(reason_ == FinishReason::kNone);
+  group_->TellStarted();
+  const SamplingParams& params = group_->rules().params();
   if (usage_.generated_tokens++ == 0) first_token_ = now;
-  TokenDelta delta;
-  delta.token_ids.push_back(token);
-  if (!sampling_.ignore_eos && Contains(eos_token_ids_, token)) {
+  TokenDelta delta = NewDelta();
+  delta.token_ids.push_back(token.token_id);
+  if (token.logprob) delta.logprobs.push_back(*std::move(token.logprob));
+  if (!params.ignore_eos && Contains(group_->eos_token_ids(), token.token_id)) {
     reason_ = FinishReason::kEos;
-    matched_token_ = token;
-  } else if (Contains(sampling_.stop_token_ids, token)) {
+    matched_token_ = token.token_id;
+  } else if (Contains(params.stop_token_ids, token.token_id)) {
     reason_ = FinishReason::kStopToken;
-    matched_token_ = token;
+    matched_token_ = token.token_id;
   } else {
-    if (text_) delta.text = Show(text_->detokenizer.Append(token));
-    if (reason_ == FinishReason::kNone && usage_.generated_tokens == sampling_.max_tokens) {
+    if (text_) delta.text += Show(text_->detokenizer.Append(token.token_id));
+    if (reason_ == FinishReason::kNone && is_complete) reason_ = FinishReason::kConstraintEnd;
+    if (reason_ == FinishReason::kNone && usage_.generated_tokens == params.max_tokens) {
       reason_ = FinishReason::kLength;
     }
   }
-  sink_->OnTokens(std::move(delta));
+  group_->request().sink->OnTokens(std::move(delta));
   return reason_;
+}
+
+TokenDelta Response::NewDelta() {
+  TokenDelta delta{.index = index_, .text = {}, .token_ids = {}};
+  if (!std::exchange(echoes_, false)) return delta;
+  const Request& request = group_->request();
+  delta.num_prompt_tokens = static_cast<int32_t>(request.prompt.size());
+  delta.token_ids = request.prompt;
+  delta.text = request.prompt_text;
+  if (request.sampling.logprobs) delta.logprobs = group_->PromptLogprobs();
+  return delta;
+}
+
+void Response::Interrupt(FinishReason reason) {
+  CADRE_CHECK(reason_ == FinishReason::kNone);
+  reason_ = reason;
 }
 
 std::string Response::Show(std::string_view text) {
@@ -85,6 +105,7 @@ std::string Response::Flush() {
 FinishSummary Response::Summarize(absl::Status status, absl::Time now, int32_t num_preemptions) {
   CADRE_CHECK(!status.ok() || reason_ != FinishReason::kNone);
   FinishSummary summary;
+  summary.index = index_;
   summary.text = Flush();  // may find a stop string in what was held back
   if (status.ok()) {
     summary.reason = reason_;
@@ -93,8 +114,8 @@ FinishSummary Response::Summarize(absl::Status status, absl::Time now, int32_t n
   }
   summary.status = std::move(status);
   summary.usage = usage_;
-  summary.timings.total = now - arrival_;
-  if (started_ != absl::InfinitePast()) summary.timings.queue = started_ - arrival_;
+  summary.timings.total = now - arrival();
+  if (started_ != absl::InfinitePast()) summary.timings.queue = started_ - arrival();
   if (first_token_ != absl::InfinitePast()) {
     summary.timings.prefill = first_token_ - started_;
     summary.timings.decode = now - first_token_;
@@ -104,6 +125,13 @@ FinishSummary Response::Summarize(absl::Status status, absl::Time now, int32_t n
   return summary;
 }
 
-void Response::Finish(FinishSummary summary) { sink_->OnFinish(std::move(summary)); }
+void Response::Finish(FinishSummary summary) {
+  if (summary.status.ok()) {
+    // A time limit may pass before there is anything to say.
+    group_->TellStarted();
+    if (TokenDelta delta = NewDelta(); !delta.token_ids.empty()) group_->request().sink->OnTokens(std::move(delta));
+  }
+  group_->request().sink->OnFinish(std::move(summary));
+}
 
 }  // namespace cadre

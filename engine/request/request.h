@@ -38,6 +38,7 @@ struct Request {
   absl::Duration time_limit = absl::InfiniteDuration();  // from arrival on; ends the request normally, kTimeLimit
   std::optional<int32_t> prompt_logprobs;                // alternatives beside each prompt token; absent: not wanted
   bool echo = false;                                     // the prompt's text and tokens stand before the output's
+  std::string prompt_text;                               // what is repeated as text; filled by Engine::Submit
   int32_t priority = 0;                                  // higher runs earlier, [-100, 100]
   std::string tenant;                                    // the unit of fair sharing
   std::string cache_salt;                                // with the tenant: whose cached prompt prefixes may be shared

@@ -26,8 +26,9 @@ ChoiceRules::ChoiceRules(const Request& request, std::span<const int32_t> eos_to
     forbidden_ids_.assign(eos_token_ids.begin(), eos_token_ids.end());
   }
   // A model's configuration may name an end-of-sequence token beyond its own vocabulary.
-  std::erase_if(ending_ids_, [vocab_size](int32_t id) { return id >= vocab_size; });
-  std::erase_if(forbidden_ids_, [vocab_size](int32_t id) { return id >= vocab_size; });
+  const auto is_unknown = [vocab_size](int32_t id) { return id < 0 || id >= vocab_size; };
+  std::erase_if(ending_ids_, is_unknown);
+  std::erase_if(forbidden_ids_, is_unknown);
   ending_ids_ = SortedUnique(std::move(ending_ids_));
   if (!params_.allowed_token_ids.empty()) {
     allowed_ = MakeTokenMask(params_.allowed_token_ids, static_cast<size_t>(vocab_size));
