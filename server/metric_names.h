@@ -76,7 +76,7 @@ CADRE_HISTOGRAM_(kStepDuration, "cadre_step_duration_seconds", "Duration of an e
 CADRE_HISTOGRAM_(kStepTokens, "cadre_step_tokens", "Token rows of a step.");
 CADRE_HISTOGRAM_(kStepSequences, "cadre_step_sequences", "Sequences of a step: the batch size.");
 CADRE_HISTOGRAM_(kRequestPromptTokens, "cadre_request_prompt_tokens", "Prompt length of finished requests.");
-CADRE_HISTOGRAM_(kRequestGeneratedTokens, "cadre_request_generated_tokens", "Tokens generated per finished request.");
+CADRE_HISTOGRAM_(kRequestGeneratedTokens, "cadre_request_generated_tokens", "Tokens generated per finished sequence.");
 CADRE_GAUGE_(kQueueTokens, "cadre_queue_tokens", "Prompt tokens of waiting requests.");
 CADRE_GAUGE_(kQueueOldestWait, "cadre_queue_oldest_wait_seconds", "Age of the oldest waiting request.");
 CADRE_GAUGE_(kQueueRequestLimit, "cadre_queue_request_limit", "Waiting requests allowed before new ones are refused.");

@@ -46,7 +46,8 @@ constexpr double kRequestTokensEdges[] = {1,   2,    5,    10,   20,    50,    1
 
 constexpr std::array<const char*, kNumRejectReasons> kRejectReasonNames = {
     "invalid", "too_large", "unsupported", "not_found", "queue_full", "not_serving", "deadline", "cancelled"};
-constexpr std::array<const char*, 4> kFinishReasonNames = {"eos", "stop_token", "stop_string", "length"};
+constexpr std::array<const char*, 6> kFinishReasonNames = {"eos",    "stop_token", "stop_string",
+                                                           "length", "time_limit", "constraint_end"};
 enum StepKind { kPrefillStep, kDecodeStep, kMixedStep };
 constexpr std::array<const char*, 3> kStepKindNames = {"prefill", "decode", "mixed"};
 
@@ -95,7 +96,7 @@ struct Metrics::State {
                           .Help(metric::kRequestsReceived.help)
                           .Register(registry)
                           .Add({});
-  const std::array<Counter*, 4> completions =
+  const std::array<Counter*, 6> completions =
       AddCounters(metric::kCompletions, "finish_reason", kFinishReasonNames, registry);
   const std::array<Counter*, 3> steps = AddCounters(metric::kSteps, "kind", kStepKindNames, registry);
   Histogram& first_token = AddHistogram(metric::kTimeToFirstToken, kFirstTokenEdges, registry);
@@ -182,11 +183,14 @@ void Metrics::OnFinish(const FinishSummary& summary) {
   if (summary.reason != FinishReason::kNone) {
     state_->completions[static_cast<size_t>(summary.reason) - 1]->Increment();  // kNone is the first of the enum
   }
-  Observe(timings.total, state_->request_duration);
-  state_->prompt_tokens.Observe(static_cast<double>(summary.usage.prompt_tokens));
+  // Once for a request, whatever the number of its sequences; the rest is told of each.
+  if (summary.is_last) {
+    Observe(timings.total, state_->request_duration);
+    state_->prompt_tokens.Observe(static_cast<double>(summary.usage.prompt_tokens));
+  }
   state_->generated_tokens.Observe(static_cast<double>(generated));
   const bool started = generated > 0 || timings.queue > absl::ZeroDuration() || timings.prefill > absl::ZeroDuration();
-  if (started) Observe(timings.queue, state_->queue_wait);
+  if (started && summary.index == 0) Observe(timings.queue, state_->queue_wait);
   if (generated > 0) {
     Observe(timings.prefill, state_->prefill);
     Observe(timings.decode, state_->decode);

@@ -142,7 +142,7 @@ TEST_F(MetricsTest, EverySeriesIsThereAtZeroBeforeAnythingHappened) {
        {FinishReason::kEos, FinishReason::kStopToken, FinishReason::kStopString, FinishReason::kLength}) {
     FinishSummary summary;
     summary.reason = reason;
-    summary.usage = {5, 3};
+    summary.usage = {.prompt_tokens = 5, .generated_tokens = 3};
     metrics_->OnFinish(summary);
   }
   metrics_->OnStep({absl::Milliseconds(2), 3, 7, 2, 0, 0});
@@ -281,6 +281,25 @@ TEST_F(MetricsTest, StepsAndRequestsFillTheHistograms) {
   EXPECT_EQ(Sum(page, "cadre_completions_total"), 1.0);
   EXPECT_EQ(page.at("cadre_request_prompt_tokens_sum"), 20.0);
   EXPECT_EQ(page.at("cadre_request_generated_tokens_sum"), 5.0);
+}
+
+TEST_F(MetricsTest, ARequestOfSeveralSequencesIsOneRequest) {
+  Serve(2, 4, 1, ExpertMatrixPlacement::kAuto);
+  for (int32_t index = 0; index < 3; ++index) {
+    FinishSummary summary;
+    summary.index = index;
+    summary.is_last = index == 2;
+    summary.reason = FinishReason::kTimeLimit;
+    summary.usage = {.prompt_tokens = 10, .generated_tokens = 5};
+    summary.timings.queue = absl::Milliseconds(1);
+    metrics_->OnFinish(summary);
+  }
+  const std::map<std::string, double> page = Parse(metrics_->RenderDefaultPage());
+  EXPECT_EQ(page.at("cadre_completions_total{finish_reason=\"time_limit\"}"), 3.0);
+  EXPECT_EQ(page.at("cadre_request_duration_seconds_count"), 1.0);
+  EXPECT_EQ(page.at("cadre_request_prompt_tokens_sum"), 10.0);
+  EXPECT_EQ(page.at("cadre_queue_wait_seconds_count"), 1.0);
+  EXPECT_EQ(page.at("cadre_request_generated_tokens_sum"), 15.0);
 }
 
 TEST_F(MetricsTest, TheDefaultPageIsBoundedForLargeModels) {
