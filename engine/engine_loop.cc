@@ -92,6 +92,7 @@ void EngineLoop::AddRequest(Request request) {
     SequenceTraits traits{.max_tokens = group->rules().params().max_tokens,
                           .priority = group->request().priority,
                           .tenant = group->request().tenant,
+                          .cache_domain = CacheDomain(options_.prefix_cache, group->request(), leader),
                           .leader = index == 0 ? kNoSequence : leader,
                           .needs_prompt_logits = index == 0 && group->request().prompt_logprobs.has_value()};
     Active active{.sequence = Sequence(id, prompt, std::move(traits)),

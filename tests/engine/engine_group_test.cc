@@ -141,7 +141,8 @@ TEST(EngineGroupTest, OneBrokenSequenceFailsItsRequestAndNoOther) {
   const Ticket whole = harness.MustSubmit(MakePrompt(9, 2), 10);
   int step = 0;
   harness.runner->after = [&](const ForwardBatch& batch, ForwardResult* result) {
-    if (++step == 6 && batch.logit_rows.size() > 1) result->logits[kVocabSize + 3] = std::nanf("");  // of sequence 1
+    // The least senior of four: a sequence that had waited for the first of its request.
+    if (++step == 6) result->logits[(batch.logit_rows.size() - 1) * kVocabSize + 3] = std::nanf("");
   };
   while (harness.engine->Step()) ASSERT_TRUE(harness.engine->Audit().ok()) << harness.engine->Audit();
   ASSERT_EQ(broken.sink->sequences().size(), 3u);
@@ -169,8 +170,8 @@ TEST(EngineGroupTest, StoppingTheEngineEndsEverySequence) {
 // Preemptions, cancels and deadlines among requests of many sizes: whoever ends well says what it says alone.
 TEST(EngineGroupTest, NothingAroundAGroupChangesItsAnswer) {
   HarnessOptions options;
-  options.limits.num_kv_blocks = 40;
-  options.engine.max_num_seqs = 6;
+  options.limits.num_kv_blocks = 24;
+  options.engine.max_num_seqs = 8;
   options.engine.max_num_batched_tokens = 24;
   EngineHarness harness(options);
   Flatten(&harness);
