@@ -49,6 +49,7 @@ int main(int argc, char** argv) {
   cadre::AddGenerateCommand(app, client, &exit_code);
   cadre::AddExpertsCommand(app, client, &exit_code);
   cadre::AddBenchCommand(app, client, &exit_code);
+  cadre::AddTopCommand(app, client, &exit_code);
   cadre::AddModelCommand(app, client, &exit_code);
   cadre::AddTokenizeCommand(app, client, &exit_code);
   cadre::AddHealthCommand(app, client, &exit_code);

@@ -108,6 +108,12 @@ bool StderrIsTerminal() { return isatty(STDERR_FILENO) != 0; }
 
 bool StdoutIsTerminal() { return isatty(STDOUT_FILENO) != 0; }
 
+int StdoutRows() {
+  constexpr int kDefaultRows = 24;
+  winsize size{};
+  return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_row > 0 ? size.ws_row : kDefaultRows;
+}
+
 int StdoutColumns() {
   constexpr int kDefaultColumns = 80;
   winsize size{};

@@ -30,8 +30,9 @@ std::string ForStdout(std::string_view text);
 absl::StatusOr<std::string> ReadFile(const std::string& path, size_t max_bytes);
 absl::Status WriteFile(const std::string& path, std::string_view text);
 
-// Columns of the terminal that stdout is; 80 when it is none.
+// Columns and rows of the terminal that stdout is; 80 and 24 when it is none.
 int StdoutColumns();
+int StdoutRows();
 bool StdoutIsTerminal();
 bool StderrIsTerminal();
 

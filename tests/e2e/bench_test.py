@@ -65,7 +65,9 @@ class BenchTest(unittest.TestCase):
         self.assertIn(run["total"]["sent"], (209, 210))
         self.assertEqual(run["window_seconds"], 3.0)
         self.assertEqual(run["ttft"]["count"], run["requests"]["sent"])
-        self.assertEqual(run["itl"]["count"], 4 * run["requests"]["sent"])
+        # A gap for each token behind the first delivery, which holds more than one where the client was slow to read.
+        self.assertLessEqual(run["itl"]["count"], 4 * run["requests"]["sent"])
+        self.assertGreater(run["itl"]["count"], 3 * run["requests"]["sent"])
         self.assertGreaterEqual(run["itl"]["p50_ms"], 1.9)
         self.assertGreaterEqual(run["e2e"]["min_ms"], 5 * 2)
         self.assertEqual(sum(slot["sent"] for slot in run["timeline"]), run["total"]["sent"])

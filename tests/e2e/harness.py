@@ -119,9 +119,11 @@ class Server:
             if self.process.poll() is not None:
                 raise RuntimeError(f"cadre-server ended with {self.process.returncode}:\n{self.log_text()}")
             try:
+                # gRPC would wait for seconds after a first attempt that comes before the server listens.
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
                 if health_status(self.channel) == SERVING:
                     return
-            except grpc.RpcError:
+            except (grpc.RpcError, OSError):
                 pass
             time.sleep(0.05)
         raise RuntimeError(f"cadre-server was not ready in {timeout} s:\n{self.log_text()}")
