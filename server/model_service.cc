@@ -108,6 +108,8 @@ void FillCounts(const EngineSnapshot& snapshot, v1::ModelLoad* wire) {
   wire->set_decode_tokens(snapshot.decode_tokens);
   wire->set_preemptions(snapshot.preemptions);
   wire->set_steps(snapshot.steps);
+  wire->set_prefix_cache_query_tokens(snapshot.prefix_lookup_tokens);
+  wire->set_prefix_cache_hit_tokens(snapshot.prefix_hit_tokens);
 }
 
 using RawService = v1::ModelService::WithRawCallbackMethod_GetModel<v1::ModelService::WithRawCallbackMethod_ListModels<

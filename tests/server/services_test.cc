@@ -241,6 +241,21 @@ TEST(ModelServiceTest, LoadCountsWhatRunsWaitsAndEnded) {
   EXPECT_EQ(idle.kv_blocks_in_use(), 0);
 }
 
+TEST(ModelServiceTest, LoadCountsPrefixesThatWereFound) {
+  InProcessServer server("sim:block_size=4");
+  const std::vector<int32_t> prompt = {1, 2, 3, 4, 5, 6, 7, 8, 9};
+  ASSERT_TRUE(Generate(server, IdsRequest(prompt, 2)).status.ok());
+  ASSERT_TRUE(Eventually([&] { return server.IsAtRest(); }));
+  const v1::ModelLoad first = LoadOf(server);
+  EXPECT_EQ(first.prefix_cache_query_tokens(), 9);
+  EXPECT_EQ(first.prefix_cache_hit_tokens(), 0);
+  EXPECT_GT(first.kv_blocks_cached(), 0);
+  ASSERT_TRUE(Generate(server, IdsRequest(prompt, 2)).status.ok());
+  ASSERT_TRUE(Eventually([&] { return server.IsAtRest(); }));
+  EXPECT_EQ(LoadOf(server).prefix_cache_query_tokens(), 18);
+  EXPECT_EQ(LoadOf(server).prefix_cache_hit_tokens(), 8);
+}
+
 TEST(ModelServiceTest, LoadOfAnotherModelIsNotFound) {
   InProcessServer server("sim");
   v1::GetLoadRequest request;
