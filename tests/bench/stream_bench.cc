@@ -2,6 +2,8 @@
 // engine's own process, and as read by a gRPC client over loopback. Client and server share this process and its cores.
 //
 //   stream_bench [--model sim:step_ms=5] [--streams 64] [--tokens 200] [--repeats 5]
+//   stream_bench --streams 128 --silent 100     what clients that never read do to the others: the time between two
+//                                               messages of the streams that are read, with and without them
 #include <grpcpp/create_channel.h>
 #include <grpcpp/grpcpp.h>
 
@@ -31,6 +33,7 @@ struct BenchOptions {
   int tokens = 200;
   int repeats = 5;
   int interval_ms = 5;
+  int silent = 0;
 };
 
 using Seconds = std::chrono::duration<double>;
@@ -78,42 +81,76 @@ double RunInProcess(const BenchOptions& options, ModelHost* host) {
 // Reads one stream to its end. Lives until then.
 class StreamReader final : public grpc::ClientReadReactor<v1::GenerateResponse> {
  public:
-  StreamReader(v1::GenerationService::Stub* stub, const BenchOptions& options, int stream, std::latch* finished)
-      : finished_(finished) {
+  StreamReader(v1::GenerationService::Stub* stub, const BenchOptions& options, int stream, bool reads,
+               std::latch* finished)
+      : reads_(reads), finished_(finished) {
     const std::vector<int32_t> prompt = PromptOf(stream);
     request_.mutable_token_ids()->mutable_ids()->Assign(prompt.begin(), prompt.end());
     request_.mutable_stopping()->set_max_tokens(options.tokens);
     request_.mutable_stopping()->set_ignore_eos(true);
     request_.mutable_sampling()->set_temperature(0);
     stub->async()->Generate(&context_, &request_, this);
-    StartRead(&event_);
+    if (reads) StartRead(&event_);
     StartCall();
   }
   void OnReadDone(bool ok) override {
     if (!ok) return;
-    num_tokens_ += event_.delta().token_ids_size();
+    if (event_.has_delta()) {
+      num_tokens_ += event_.delta().token_ids_size();
+      const auto now = std::chrono::steady_clock::now();
+      if (last_message_ != std::chrono::steady_clock::time_point())
+        gaps_.push_back(Seconds(now - last_message_).count());
+      last_message_ = now;
+    }
     StartRead(&event_);
   }
   void OnDone(const grpc::Status& status) override {
-    CADRE_CHECK(status.ok());
+    CADRE_CHECK(status.ok() || !reads_);
     finished_->count_down();
   }
+  void Cancel() { context_.TryCancel(); }
   int64_t num_tokens() const { return num_tokens_; }
+  const std::vector<double>& gaps() const { return gaps_; }  // seconds between messages with tokens
 
  private:
+  const bool reads_;
   std::latch* const finished_;
   grpc::ClientContext context_;
   v1::GenerateRequest request_;
   v1::GenerateResponse event_;
   int64_t num_tokens_ = 0;
+  std::chrono::steady_clock::time_point last_message_;
+  std::vector<double> gaps_;
 };
+
+// The gaps of the streams that both runs read; `num_silent` of the others never read.
+std::vector<double> RunBesideSilent(const BenchOptions& options, int num_silent, v1::GenerationService::Stub* stub) {
+  const int num_reading = options.streams - num_silent;
+  std::latch read(num_reading);
+  std::latch silent(num_silent);
+  std::vector<std::unique_ptr<StreamReader>> readers;
+  for (int i = 0; i < options.streams; ++i) {
+    const bool reads = i < num_reading;
+    readers.push_back(std::make_unique<StreamReader>(stub, options, i, reads, reads ? &read : &silent));
+  }
+  read.wait();
+  for (int i = num_reading; i < options.streams; ++i) readers[static_cast<size_t>(i)]->Cancel();
+  silent.wait();
+  std::vector<double> gaps;
+  for (int i = 0; i < options.streams - options.silent; ++i) {
+    const std::vector<double>& of_stream = readers[static_cast<size_t>(i)]->gaps();
+    gaps.insert(gaps.end(), of_stream.begin(), of_stream.end());
+  }
+  std::sort(gaps.begin(), gaps.end());
+  return gaps;
+}
 
 double RunOverGrpc(const BenchOptions& options, v1::GenerationService::Stub* stub) {
   std::latch finished(options.streams);
   std::vector<std::unique_ptr<StreamReader>> readers;
   const auto begin = std::chrono::steady_clock::now();
   for (int i = 0; i < options.streams; ++i) {
-    readers.push_back(std::make_unique<StreamReader>(stub, options, i, &finished));
+    readers.push_back(std::make_unique<StreamReader>(stub, options, i, /*reads=*/true, &finished));
   }
   finished.wait();
   const double seconds = Seconds(std::chrono::steady_clock::now() - begin).count();
@@ -126,6 +163,39 @@ double RunOverGrpc(const BenchOptions& options, v1::GenerationService::Stub* stu
 double Median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   return values[values.size() / 2];
+}
+
+void CompareWithGrpc(const BenchOptions& options, ModelHost* host, v1::GenerationService::Stub* stub) {
+  std::vector<double> in_process;
+  std::vector<double> over_grpc;
+  std::vector<double> ratios;
+  for (int i = 0; i < options.repeats; ++i) {
+    in_process.push_back(RunInProcess(options, host));
+    over_grpc.push_back(RunOverGrpc(options, stub));
+    ratios.push_back(over_grpc.back() / in_process.back());
+  }
+  std::printf(
+      "%s, %d streams of %d tokens: in process %.0f tokens/s, over gRPC %.0f tokens/s, ratio %.3f (%.3f to %.3f)\n",
+      options.model.c_str(), options.streams, options.tokens, Median(in_process), Median(over_grpc), Median(ratios),
+      *std::min_element(ratios.begin(), ratios.end()), *std::max_element(ratios.begin(), ratios.end()));
+}
+
+void CompareSilent(const BenchOptions& options, v1::GenerationService::Stub* stub) {
+  std::vector<double> medians[2];
+  std::vector<double> tails[2];
+  for (int i = 0; i < options.repeats; ++i) {
+    for (const int silent : {0, 1}) {
+      const std::vector<double> gaps = RunBesideSilent(options, silent * options.silent, stub);
+      medians[silent].push_back(gaps[gaps.size() / 2] * 1e3);
+      tails[silent].push_back(gaps[gaps.size() * 99 / 100] * 1e3);
+    }
+  }
+  std::printf(
+      "%s, %d streams: between messages of %d streams p50 %.2f ms, p99 %.2f ms when all are read; p50 %.2f ms "
+      "(%+.1f%%), p99 %.2f ms (%+.1f%%) when %d never read\n",
+      options.model.c_str(), options.streams, options.streams - options.silent, Median(medians[0]), Median(tails[0]),
+      Median(medians[1]), (Median(medians[1]) / Median(medians[0]) - 1) * 100, Median(tails[1]),
+      (Median(tails[1]) / Median(tails[0]) - 1) * 100, options.silent);
 }
 
 int Run(const BenchOptions& options) {
@@ -157,19 +227,12 @@ int Run(const BenchOptions& options) {
       grpc::CreateChannel(HostPort("127.0.0.1", (*grpc_server)->port()), grpc::InsecureChannelCredentials());
   const auto stub = v1::GenerationService::NewStub(channel);
 
-  std::vector<double> in_process;
-  std::vector<double> over_grpc;
-  std::vector<double> ratios;
   RunOverGrpc(options, stub.get());  // connections, threads and caches warm up
-  for (int i = 0; i < options.repeats; ++i) {
-    in_process.push_back(RunInProcess(options, &host));
-    over_grpc.push_back(RunOverGrpc(options, stub.get()));
-    ratios.push_back(over_grpc.back() / in_process.back());
+  if (options.silent > 0) {
+    CompareSilent(options, stub.get());
+  } else {
+    CompareWithGrpc(options, &host, stub.get());
   }
-  std::printf(
-      "%s, %d streams of %d tokens: in process %.0f tokens/s, over gRPC %.0f tokens/s, ratio %.3f (%.3f to %.3f)\n",
-      options.model.c_str(), options.streams, options.tokens, Median(in_process), Median(over_grpc), Median(ratios),
-      *std::min_element(ratios.begin(), ratios.end()), *std::max_element(ratios.begin(), ratios.end()));
   (*grpc_server)->Shutdown(absl::Seconds(1));
   host.Stop();
   return 0;
@@ -187,6 +250,7 @@ int main(int argc, char** argv) {
   app.add_option("--repeats", options.repeats, "Runs of each kind")->check(CLI::Range(1, 1000));
   app.add_option("--interval-ms", options.interval_ms, "Tokens of a stream that come sooner travel together")
       ->check(CLI::Range(0, 1000));
+  app.add_option("--silent", options.silent, "Streams that never read")->check(CLI::Range(0, 4095));
   CLI11_PARSE(app, argc, argv);
   return cadre::Run(options);
 }
