@@ -1,0 +1,20 @@
+"""A typed client for cadre, a server for Mixture-of-Experts language models."""
+
+from cadre_client.aio import AsyncClient, AsyncGenerateStream
+from cadre_client.client import Client, GenerateStream
+from cadre_client.errors import (
+    CadreError, CallCancelledError, DeadlineExceededError, FieldViolation, InvalidRequestError, NotFoundError,
+    OverloadedError, ServerError, UnavailableError, UnreachableError, UnsupportedError)
+from cadre_client.options import Chat, GenerateOptions, Message, Prompt, ToolCall
+from cadre_client.results import (
+    Completion, Delta, Event, ExpertStats, Finished, FinishReason, Generation, LayerStats, Load, Model, ModelState,
+    Started, TokenDetail, Tokenization)
+from cadre_client.retry import RetryPolicy
+
+__all__ = [
+    "AsyncClient", "AsyncGenerateStream", "CadreError", "CallCancelledError", "Chat", "Client", "Completion",
+    "DeadlineExceededError", "Delta", "Event", "ExpertStats", "FieldViolation", "FinishReason", "Finished",
+    "GenerateOptions", "GenerateStream", "Generation", "InvalidRequestError", "LayerStats", "Load", "Message", "Model",
+    "ModelState", "NotFoundError", "OverloadedError", "Prompt", "RetryPolicy", "ServerError", "Started", "TokenDetail",
+    "Tokenization", "ToolCall", "UnavailableError", "UnreachableError", "UnsupportedError",
+]

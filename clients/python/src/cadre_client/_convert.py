@@ -1,0 +1,196 @@
+"""Between the dataclasses and the messages of the API."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import typing
+from typing import Any, Optional, Sequence, TypeVar
+
+from cadre_client import results
+from cadre_client._protos import GENERATE, GENERATE_TEXT, TOKENIZE
+from cadre_client.options import Chat, GenerateOptions, Prompt
+
+T = TypeVar("T")
+
+# The fields of GenerateOptions by the message of the request that has them under the same name.
+_GROUPS = {
+    "prompt": ("add_special_tokens", "parse_special", "truncate_prompt_tokens"),
+    "sampling": ("temperature", "top_k", "top_p", "min_p", "presence_penalty", "frequency_penalty",
+                 "repetition_penalty", "seed", "n", "logit_bias", "allowed_token_ids"),
+    "stopping": ("max_tokens", "min_tokens", "stop_strings", "stop_token_ids", "ignore_eos", "include_stop_string"),
+    "output": ("skip_special_tokens", "text", "logprobs", "top_logprobs", "prompt_logprobs", "echo", "token_bytes",
+               "routed_experts"),
+    "scheduling": ("priority", "tenant", "cache_salt"),
+}
+
+
+def _set_field(message: Any, name: str, value: Any) -> None:
+    if value is None or (isinstance(value, (str, Sequence, typing.Mapping)) and not value):
+        return
+    if isinstance(value, typing.Mapping):
+        getattr(message, name).update(value)
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        getattr(message, name).extend(value)
+    else:
+        setattr(message, name, value)
+
+
+def _fill_chat(chat: Chat, wire: Any) -> None:
+    for message in chat.messages:
+        added = wire.messages.add(role=message.role, name=message.name, tool_call_id=message.tool_call_id)
+        if message.content is not None:
+            added.content = message.content
+        if message.reasoning_content is not None:
+            added.reasoning_content = message.reasoning_content
+        for call in message.tool_calls:
+            added.tool_calls.add(id=call.id, name=call.name, arguments=call.arguments)
+    for name in ("add_generation_prompt", "continue_final_message", "tools", "documents", "template_arguments"):
+        _set_field(wire, name, getattr(chat, name))
+
+
+def _fill_input(prompt: Prompt, request: Any) -> None:
+    if isinstance(prompt, str):
+        request.text = prompt
+    elif isinstance(prompt, Chat):
+        request.chat.SetInParent()
+        _fill_chat(prompt, request.chat)
+    else:
+        request.token_ids.SetInParent()
+        request.token_ids.ids.extend(prompt)
+
+
+def _fill_constraint(options: GenerateOptions, request: Any) -> None:
+    given = [name for name in ("json_schema", "regex") if getattr(options, name) is not None]
+    if options.choices:
+        given.append("choices")
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} exclude each other")
+    if options.choices:
+        request.structured_output.choices.choices.extend(options.choices)
+    elif given:
+        setattr(request.structured_output, given[0], getattr(options, given[0]))
+
+
+def generate_request(prompt: Prompt, options: GenerateOptions, unary: bool) -> Any:
+    request = (GENERATE_TEXT if unary else GENERATE).request_class()
+    _fill_input(prompt, request)
+    for group, names in _GROUPS.items():
+        values = {name: getattr(options, name) for name in names}
+        if any(value is not None and value != "" and value != () and value != {} for value in values.values()):
+            for name, value in values.items():
+                _set_field(getattr(request, group), name, value)
+    _fill_constraint(options, request)
+    if options.time_limit is not None:
+        nanoseconds = round(options.time_limit * 1e9)
+        request.scheduling.time_limit.seconds = nanoseconds // 1_000_000_000
+        request.scheduling.time_limit.nanos = nanoseconds % 1_000_000_000
+    _set_field(request, "model", options.model)
+    _set_field(request, "request_id", options.request_id)
+    return request
+
+
+def tokenize_request(prompt: str | Chat, *, add_special_tokens: Optional[bool], parse_special: Optional[bool],
+                     token_bytes: bool, model: str) -> Any:
+    request = TOKENIZE.request_class(model=model)
+    _fill_input(prompt, request)
+    _set_field(request.prompt, "add_special_tokens", add_special_tokens)
+    _set_field(request.prompt, "parse_special", parse_special)
+    if token_bytes:
+        request.token_bytes = True
+    return request
+
+
+@functools.lru_cache(maxsize=None)
+def _hints(cls: Any) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def _read(message: Any, name: str, hint: Any) -> Any:
+    if typing.get_origin(hint) is typing.Union:  # Optional
+        if not message.HasField(name):
+            return None
+        hint = typing.get_args(hint)[0]
+    value = getattr(message, name)
+    if typing.get_origin(hint) is tuple:
+        element = typing.get_args(hint)[0]
+        nested = typing.cast(Any, element) if dataclasses.is_dataclass(element) else None
+        return tuple(item if nested is None else from_message(nested, item) for item in value)
+    if dataclasses.is_dataclass(hint):
+        return from_message(typing.cast(type, hint), value)
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return hint(value) if value in {member.value for member in hint} else hint(0)
+    if hint is float and hasattr(value, "nanos"):  # Duration, Timestamp
+        return value.seconds + value.nanos / 1e9
+    return value
+
+
+def from_message(cls: type[T], message: Any) -> T:
+    """A dataclass whose fields have the names of the message's."""
+    return cls(**{name: _read(message, name, hint) for name, hint in _hints(typing.cast(Any, cls)).items()})
+
+
+def event_from(response: Any) -> Optional[results.Event]:
+    """None: an event that this package does not know."""
+    kind = response.WhichOneof("event")
+    if kind == "started":
+        return from_message(results.Started, response.started)
+    if kind == "delta":
+        return from_message(results.Delta, response.delta)
+    if kind == "finished":
+        return from_message(results.Finished, response.finished)
+    return None
+
+
+def generation_from(response: Any) -> results.Generation:
+    """From a GenerateTextResponse."""
+    completions = []
+    for sequence in response.sequences:
+        finished = from_message(results.Finished, sequence.finished)
+        completions.append(results.Completion(
+            index=finished.index, text=sequence.text, token_ids=tuple(sequence.token_ids),
+            details=tuple(from_message(results.TokenDetail, detail) for detail in sequence.details),
+            finished=finished))
+    return results.Generation(from_message(results.Started, response.started),
+                              tuple(sorted(completions, key=lambda completion: completion.index)))
+
+
+class Assembly:
+    """Puts the events of a stream together."""
+
+    def __init__(self) -> None:
+        self.started: Optional[results.Started] = None
+        self._deltas: dict[int, list[results.Delta]] = {}
+        self._finished: dict[int, results.Finished] = {}
+
+    def add(self, event: results.Event) -> None:
+        if isinstance(event, results.Started):
+            self.started = event
+        elif isinstance(event, results.Delta):
+            self._deltas.setdefault(event.index, []).append(event)
+        else:
+            self._finished[event.index] = event
+
+    def result(self) -> results.Generation:
+        if self.started is None or not self._finished:
+            raise RuntimeError("the stream is not over: read it to its end first")
+        completions = []
+        for index, finished in sorted(self._finished.items()):
+            deltas = self._deltas.get(index, [])
+            completions.append(results.Completion(
+                index=index, text="".join(delta.text for delta in deltas) + finished.text,
+                token_ids=tuple(token for delta in deltas for token in delta.token_ids),
+                details=tuple(detail for delta in deltas for detail in delta.details), finished=finished))
+        return results.Generation(self.started, tuple(completions))
+
+
+def expert_stats_request(cls: Any, model: str, layers: Sequence[int], total: bool, window: bool,
+                         include_experts: bool) -> Any:
+    if not total and not window:
+        raise ValueError("total and window cannot both be left out")
+    scope = 0 if total and window else 1 if total else 2
+    return cls(model=model, scope=scope, layers=layers, include_experts=include_experts)
+
+
+HEALTH_SERVING = 1
