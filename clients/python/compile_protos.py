@@ -2,8 +2,8 @@
 
     python3 compile_protos.py [OUTPUT]     default: src/cadre_client/protos.binpb
 
-Needs `grpcio-tools`, or `protoc` on the path. Any version will do: a descriptor set, unlike generated code, is not bound to the
-version of the protobuf package that reads it.
+Needs `grpcio-tools`, or `protoc` on the path. Any version will do: a descriptor set, unlike generated
+code, is not bound to the version of the protobuf package that reads it.
 """
 
 import pathlib

@@ -1,5 +1,5 @@
-"""The messages of the API, made from the descriptor set of the package in a descriptor pool of its own: no generated code,
-so that one package works with every protobuf runtime, and beside any other package that has google.rpc or cadre.v1."""
+"""The messages of the API, made from the descriptor set of the package in a descriptor pool of its own: no generated
+code, so that one package works with every protobuf runtime, and beside any other that has google.rpc or cadre.v1."""
 
 import importlib.resources
 from typing import Any, Callable

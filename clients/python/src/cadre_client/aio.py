@@ -173,8 +173,8 @@ class AsyncClient:
     async def watch_expert_stats(self, interval: float = 1.0, *, layers: Sequence[int] = (), total: bool = True,
                                  window: bool = True, include_experts: bool = True, delta: bool = False,
                                  model: str = "") -> AsyncIterator[results.ExpertStats]:
-        """The same every `interval` seconds, until the iterator is closed. With `delta`, `total` counts from the previous
-        message on."""
+        """The same every `interval` seconds, until the iterator is closed. With `delta`, `total` counts from the
+        previous message on."""
         request = expert_stats_request(_protos.WATCH_EXPERT_STATS.request_class, model, layers, total, window,
                                        include_experts)
         nanoseconds = round(interval * 1e9)

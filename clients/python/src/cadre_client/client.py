@@ -21,8 +21,8 @@ _MAX_MESSAGE_BYTES = 64 << 20
 
 
 def channel_options(options: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """Those of every channel of this package, and `options`, which win. Retries are made here and not by gRPC; a proxy for
-    web traffic, as the environment may name one, is not for this."""
+    """Those of every channel of this package, and `options`, which win. Retries are made here and not by gRPC; a proxy
+    for web traffic, as the environment may name one, is not for this."""
     return [("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES), ("grpc.max_send_message_length",
             _MAX_MESSAGE_BYTES), ("grpc.enable_retries", 0), ("grpc.enable_http_proxy", 0), *options]
 
@@ -178,8 +178,8 @@ class Client:
     def watch_expert_stats(self, interval: float = 1.0, *, layers: Sequence[int] = (), total: bool = True,
                            window: bool = True, include_experts: bool = True, delta: bool = False,
                            model: str = "") -> Iterator[results.ExpertStats]:
-        """The same every `interval` seconds, until the iterator is closed. With `delta`, `total` counts from the previous
-        message on."""
+        """The same every `interval` seconds, until the iterator is closed. With `delta`, `total` counts from the
+        previous message on."""
         request = expert_stats_request(_protos.WATCH_EXPERT_STATS.request_class, model, layers, total, window,
                                        include_experts)
         nanoseconds = round(interval * 1e9)

@@ -1,4 +1,4 @@
-"""What a request asks for. Whatever is left None is decided by the server: the model's own default, else that of the API."""
+"""What a request asks for. Whatever is left None is decided by the server: the model's default, else the API's."""
 
 from __future__ import annotations
 

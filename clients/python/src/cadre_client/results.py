@@ -8,8 +8,8 @@ from typing import Optional, Union
 
 
 class FinishReason(enum.Enum):
-    """Why a sequence ended; the names of the API without FINISH_REASON_. A server newer than this package may know more:
-    those are UNSPECIFIED."""
+    """Why a sequence ended; the names of the API without FINISH_REASON_. A server newer than this package may know
+    more: those are UNSPECIFIED."""
 
     UNSPECIFIED = 0
     END_OF_SEQUENCE = 1

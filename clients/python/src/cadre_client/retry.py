@@ -13,9 +13,9 @@ from cadre_client.errors import CadreError, OverloadedError, UnavailableError
 
 @dataclasses.dataclass(frozen=True)
 class RetryPolicy:
-    """Retries are made after UNAVAILABLE and RESOURCE_EXHAUSTED, before the first event of a stream, while the timeout of
-    the call and the budget of the client allow. Between them the client waits as long as the server says, or, where it
-    does not say, longer each time; always with jitter, so that refused clients do not come back together."""
+    """Retries are made after UNAVAILABLE and RESOURCE_EXHAUSTED, before the first event of a stream, while the timeout
+    of the call and the budget of the client allow. Between them the client waits as long as the server says, or, where
+    it does not say, longer each time; always with jitter, so that refused clients do not come back together."""
 
     #: Calls in all, the first included; 1 never retries.
     max_attempts: int = 4
