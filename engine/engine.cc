@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
 #include "engine/base/status_macros.h"
+#include "engine/deadline_admission.h"
 #include "engine/engine_loop.h"
 #include "engine/request/request_queue.h"
 #include "engine/status_board.h"
@@ -22,7 +23,10 @@ struct Engine::State {
         runner(std::move(model_runner)),
         tokenizer(model_tokenizer),
         clock(std::move(engine_clock)),
-        queue({.max_requests = options.max_queue_requests, .max_prompt_tokens = options.max_queue_tokens}),
+        queue({.max_requests = options.max_queue_requests,
+               .max_prompt_tokens = options.max_queue_tokens,
+               .max_total_tokens = options.max_queue_total_tokens,
+               .max_tenant_share = options.max_tenant_share}),
         expert_stats(runner->limits().num_moe_layers, runner->limits().num_experts, runner->limits().top_k,
                      options.stats_window_tokens),
         loop(options, {.runner = runner.get(),
@@ -124,6 +128,11 @@ absl::Status Engine::Submit(Request request) {
   if (request.echo && request.wants_text) {
     request.prompt_text = state_->tokenizer->Decode(request.prompt, request.sampling.skip_special_tokens);
   }
+  if (state_->options.deadline_admission && request.deadline != absl::InfiniteFuture()) {
+    const QueuePlace place = PlaceOf(request);
+    CADRE_RETURN_IF_ERROR(CheckDeadline(state_->board.Read().service, state_->queue.CostAhead(place.tenant, place.cost),
+                                        place.cost, request.deadline - state_->clock->Now()));
+  }
   return state_->queue.Push(std::move(request));
 }
 
@@ -155,6 +164,8 @@ EngineSnapshot Engine::Snapshot() const {
   EngineSnapshot snapshot = notice.snapshot;
   snapshot.admitted_requests = totals.pushed_requests;
   snapshot.waiting_requests += totals.pushed_requests - notice.taken_requests;
+  snapshot.is_in_forward = state_->board.is_in_forward();
+  snapshot.queued_requests = totals.requests_by_class;
   snapshot.waiting_tokens += totals.pushed_prompt_tokens - notice.taken_prompt_tokens;
   const absl::Time oldest = std::min(notice.oldest_arrival, totals.oldest_arrival);
   if (oldest != absl::InfiniteFuture()) {

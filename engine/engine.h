@@ -5,6 +5,7 @@
 #ifndef CADRE_ENGINE_ENGINE_H_
 #define CADRE_ENGINE_ENGINE_H_
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -17,6 +18,7 @@
 #include "engine/experts/expert_stats.h"
 #include "engine/model/model_runner.h"
 #include "engine/request/request.h"
+#include "engine/request/request_queue.h"
 #include "engine/text/tokenizer.h"
 
 namespace cadre {
@@ -26,8 +28,12 @@ struct EngineOptions {
   int32_t max_num_batched_tokens = 2048;  // token rows in a step
   int32_t max_queue_requests = 256;       // waiting for their first step; one more is refused
   int64_t max_queue_tokens = 1 << 20;     // prompt tokens of those requests
-  int32_t max_prefill_chunk = 0;          // prompt rows in a step that also decodes; 0: no limit of their own
-  int64_t priority_tokens = 65536;        // how far a level of priority reaches; see FairQueue
+  // The prompt tokens of those requests and all that they may generate.
+  int64_t max_queue_total_tokens = int64_t{1} << 40;
+  double max_tenant_share = 1.0;    // of each of these limits, for one named tenant
+  bool deadline_admission = false;  // refuse who is not expected to be answered in time
+  int32_t max_prefill_chunk = 0;    // prompt rows in a step that also decodes; 0: no limit of their own
+  int64_t priority_tokens = 65536;  // how far a level of priority reaches; see FairQueue
   PrefixCacheScope prefix_cache = PrefixCacheScope::kTenant;
   uint64_t prefix_cache_seed = 0;  // best unpredictable; changes no output
   std::vector<int32_t> eos_token_ids = {};
@@ -63,7 +69,9 @@ struct EngineSnapshot {
   int64_t finished_failed = 0;
   int64_t waiting_requests = 0;  // queued or preempted
   int64_t running_requests = 0;
-  int64_t waiting_tokens = 0;        // prompt tokens of waiting requests
+  int64_t waiting_tokens = 0;  // prompt tokens of waiting requests
+  // Requests that wait for their first step, by class of priority.
+  std::array<int64_t, kNumPriorityClasses> queued_requests = {};
   absl::Duration oldest_wait;        // age of the oldest waiting request
   int64_t prompt_tokens = 0;         // of requests that reached their first step
   int64_t prefix_lookup_tokens = 0;  // prompt tokens of sequences that reached their first step and may share
@@ -81,7 +89,8 @@ struct EngineSnapshot {
   int32_t kv_blocks_in_use = 0;
   int32_t kv_blocks_cached = 0;
   int32_t kv_blocks_total = 0;
-  absl::Time last_step_end;  // for the progress watchdog; infinite past before the first step
+  absl::Time last_step_end;    // for the progress watchdog; infinite past before the first step
+  bool is_in_forward = false;  // the model is at work on a step, however long that takes
 
   int64_t num_finished() const { return finished_ok + finished_cancelled + finished_deadline + finished_failed; }
 };
@@ -101,8 +110,9 @@ class Engine {
   void Stop();
 
   // Hands a request over. Never blocks. On success the sink will hear OnFinish exactly once; otherwise it is never
-  // called. RESOURCE_EXHAUSTED: the queue is full. UNAVAILABLE: draining. INVALID_ARGUMENT: prompt + max_tokens can
-  // never fit (says which limit).
+  // called. UNAVAILABLE: draining. INVALID_ARGUMENT: prompt + max_tokens can never fit (says which limit).
+  // RESOURCE_EXHAUSTED or DEADLINE_EXCEEDED, with a Refusal: the queue is full, for all or for this tenant, or the
+  // answer is not expected before the deadline.
   absl::Status Submit(Request request);
   // Wakes the loop, so that a cancel flag just set is seen at once even when the engine is idle. Any thread.
   void Wake();

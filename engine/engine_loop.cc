@@ -9,6 +9,7 @@
 #include "engine/base/check.h"
 #include "engine/base/status_macros.h"
 #include "engine/batch_builder.h"
+#include "engine/deadline_admission.h"
 #include "engine/model/memory_plan.h"
 
 namespace cadre {
@@ -18,6 +19,12 @@ namespace {
 absl::Status AsForwardError(const absl::Status& status) {
   if (absl::IsUnavailable(status) || absl::IsInternal(status)) return status;
   return absl::InternalError(absl::StrCat("the model could not run the step: ", status.message()));
+}
+
+QueuePlace PlaceOf(const RequestGroup& group) {
+  QueuePlace place = PlaceOf(group.request());
+  place.cost.prompt_tokens = group.num_prompt_tokens();  // the request's own prompt is gone
+  return place;
 }
 
 }  // namespace
@@ -35,7 +42,8 @@ EngineLoop::EngineLoop(const EngineOptions& options, const LoopParts& parts)
                   .fair_queue = {.priority_tokens = options.priority_tokens},
                   .prefix_cache = {.keeps_idle = options.prefix_cache != PrefixCacheScope::kOff,
                                    .key_seed = options.prefix_cache_seed}},
-                 &pool_) {
+                 &pool_),
+      meter_(scheduler_.options().max_num_seqs, scheduler_.options().max_prefill_chunk) {
   static_assert(Sampler::kScratchBytesPerLogit == kSamplerBytesPerLogit, "the memory plan counts another sampler");
   sampler_.Reserve(static_cast<size_t>(limits_.vocab_size));
   notice_.snapshot.last_step_end = absl::InfinitePast();
@@ -66,6 +74,7 @@ bool EngineLoop::Step() {
   }
   const absl::Time end = parts_.clock->Now();
   report_.duration = end - begin;
+  meter_.ObserveStep(plan, report_.duration);
   notice_.snapshot.last_step_end = end;
   ++notice_.snapshot.steps;
   CloseBooks();
@@ -109,6 +118,9 @@ void EngineLoop::EndInterrupted(absl::Time now) {
     if (const auto interruption = active.response.Interruption(now)) {
       if (interruption->ok()) active.response.Interrupt(FinishReason::kTimeLimit);
       ends.emplace_back(id, *interruption);
+    } else if (IsHopeless(active.response.group(), now)) {
+      ends.emplace_back(id, absl::DeadlineExceededError(
+                                "the request has waited too long: it could not be answered before its deadline"));
     } else if (active.chooser.done()) {
       // Its language has no other sentence than the empty one.
       active.response.Interrupt(FinishReason::kConstraintEnd);
@@ -116,6 +128,12 @@ void EngineLoop::EndInterrupted(absl::Time now) {
     }
   }
   for (const auto& [id, status] : ends) End(id, status);
+}
+
+bool EngineLoop::IsHopeless(const RequestGroup& group, absl::Time now) const {
+  const absl::Time deadline = group.request().deadline;
+  if (!options_.deadline_admission || group.has_started() || deadline == absl::InfiniteFuture()) return false;
+  return ExpectedServiceTime(meter_.state(), PlaceOf(group).cost) > deadline - now;
 }
 
 StepPlan EngineLoop::Plan(absl::Time now) {
@@ -127,9 +145,10 @@ StepPlan EngineLoop::Plan(absl::Time now) {
   for (SequenceId id : plan.started) {
     Active& active = Find(id);
     if (!active.response.group().has_started()) {
-      parts_.queue->ReleasePlace(active.response.num_prompt_tokens());
+      parts_.queue->ReleasePlace(PlaceOf(active.response.group()));
       notice_.snapshot.prompt_tokens += active.response.num_prompt_tokens();
     }
+    meter_.ObserveStart(active.sequence);
     if (!active.sequence.traits().cache_domain.empty()) {
       notice_.snapshot.prefix_lookup_tokens += active.sequence.num_prompt_tokens();
       notice_.snapshot.prefix_hit_tokens += active.sequence.num_found_tokens();
@@ -144,7 +163,10 @@ absl::Status EngineLoop::Forward(const StepPlan& plan) {
   sequences.reserve(plan.chunks.size());
   for (const ScheduledChunk& chunk : plan.chunks) sequences.push_back(&Find(chunk.sequence).sequence);
   BuildForwardBatch(plan, sequences, limits_.kv_block_size, &batch_);
-  return parts_.runner->Forward(batch_, &result_);
+  parts_.board->SetInForward(true);
+  absl::Status status = parts_.runner->Forward(batch_, &result_);
+  parts_.board->SetInForward(false);
+  return status;
 }
 
 std::vector<EngineLoop::ChunkResult> EngineLoop::Sample(const StepPlan& plan) {
@@ -257,6 +279,7 @@ void EngineLoop::EndSequence(SequenceId id, const absl::Status& status) {
   CADRE_CHECK(!node.empty());
   Active& active = node.mapped();
   RequestGroup& group = active.response.group();
+  if (status.ok()) meter_.ObserveEnd(active.sequence);
   ReleaseBlocks(&active.sequence, status);
   ended_rows_ += active.sequence.peak_computed_tokens() - active.sequence.num_found_tokens();
   ended_assignments_ += active.response.num_assignments();
@@ -267,7 +290,7 @@ void EngineLoop::EndSequence(SequenceId id, const absl::Status& status) {
 }
 
 void EngineLoop::CountEnd(const RequestGroup& group) {
-  if (!group.has_started()) parts_.queue->ReleasePlace(group.num_prompt_tokens());
+  if (!group.has_started()) parts_.queue->ReleasePlace(PlaceOf(group));
   EngineSnapshot& counters = notice_.snapshot;
   if (group.status().ok()) {
     ++counters.finished_ok;
@@ -312,12 +335,14 @@ void EngineLoop::CloseBooks() {
   snapshot.running_requests = 0;
   snapshot.waiting_tokens = 0;
   notice_.oldest_arrival = absl::InfiniteFuture();
+  meter_.ClearRunning();
   for (auto it = active_.begin(); it != active_.end();) {
     const Response& response = it->second.response;
     // A request runs when one of its sequences does.
     bool is_running = false;
     for (; it != active_.end() && &it->second.response.group() == &response.group(); ++it) {
       is_running |= it->second.sequence.state() != SequenceState::kWaiting;
+      if (response.group().has_started()) meter_.AddRunning(it->second.sequence);
     }
     ++(is_running ? snapshot.running_requests : snapshot.waiting_requests);
     if (is_running) continue;
@@ -329,6 +354,7 @@ void EngineLoop::CloseBooks() {
   snapshot.kv_blocks_in_use = pool_.num_in_use();
   snapshot.kv_blocks_cached = pool_.num_idle();
   snapshot.kv_block_evictions = scheduler_.prefix_cache().num_evictions();
+  notice_.service = meter_.state();
   parts_.board->Publish(notice_);
 }
 

@@ -21,6 +21,7 @@
 #include "engine/sample/token_chooser.h"
 #include "engine/schedule/block_pool.h"
 #include "engine/schedule/scheduler.h"
+#include "engine/service_meter.h"
 #include "engine/status_board.h"
 
 namespace cadre {
@@ -82,6 +83,8 @@ class EngineLoop {
   void EndInterrupted(absl::Time now);
   ChunkResult SampleChunk(const ScheduledChunk& chunk, std::span<float> logits);
   void PublishToken(SequenceId id, ChosenToken token, absl::Time now);
+  // Whether a request that has not started can no longer be answered before its deadline.
+  bool IsHopeless(const RequestGroup& group, absl::Time now) const;
   void CountStep(const StepPlan& plan);
   void CountRouting(const StepPlan& plan);
   // Ends the sequence; one that failed takes the rest of its request with it. Nothing for one that has ended.
@@ -106,6 +109,7 @@ class EngineLoop {
   ForwardBatch batch_;
   ForwardResult result_;
   StepReport report_;  // of the step in progress
+  ServiceMeter meter_;
   std::vector<Farewell> farewells_;
   StatusBoard::Notice notice_;  // the counters
   // Of requests that have ended, for the audit.

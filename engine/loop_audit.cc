@@ -45,9 +45,9 @@ absl::Status EngineLoop::AuditCounters() const {
   CADRE_RETURN_IF_ERROR(CheckEqual("admitted requests", counters.admitted_requests, "finished plus in flight",
                                    counters.num_finished() + in_flight));
   const RequestQueue::Totals queue = parts_.queue->totals();
-  CADRE_RETURN_IF_ERROR(CheckEqual("places in the queue", queue.num_places, "requests that have not started",
+  CADRE_RETURN_IF_ERROR(CheckEqual("places in the queue", queue.places.requests, "requests that have not started",
                                    queue.pushed_requests - notice_.taken_requests + unstarted));
-  CADRE_RETURN_IF_ERROR(CheckEqual("prompt tokens in the queue", queue.num_place_tokens, "those of its requests",
+  CADRE_RETURN_IF_ERROR(CheckEqual("prompt tokens in the queue", queue.places.prompt_tokens, "those of its requests",
                                    queue.pushed_prompt_tokens - notice_.taken_prompt_tokens + unstarted_tokens));
   CADRE_RETURN_IF_ERROR(CheckEqual("free, used and cached KV blocks",
                                    pool_.num_free() + pool_.num_in_use() + pool_.num_idle(), "the pool",

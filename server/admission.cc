@@ -110,6 +110,8 @@ void AdmitRequest(const ServiceContext& context, const std::shared_ptr<TokenStre
 }
 
 RejectReason ClassifyRejection(const absl::Status& status) {
+  if (ErrorReason(status) == reason::kDeadlineUnreachable) return RejectReason::kDeadlineUnreachable;
+  if (ErrorReason(status) == reason::kTenantQueueFull) return RejectReason::kTenantQueueFull;
   switch (status.code()) {
     case absl::StatusCode::kUnimplemented:
       return RejectReason::kUnsupported;

@@ -38,6 +38,9 @@ struct Typed {
   ServerConfig config;
   std::string dtype = "auto";
   std::string kv_cache_dtype = "auto";
+  std::string prefix_cache = "on";
+  std::string prefix_cache_scope = "tenant";
+  std::string deadline_admission = "on";
   std::string log_format = "text";
   std::string drain_delay = "0s";
   std::string drain_timeout = "30s";
@@ -91,14 +94,40 @@ void AddModelOptions(CLI::App& app, Typed* typed) {
   app.add_option("--max-num-seqs", c.max_num_seqs, "Sequences in a step")->check(CLI::Range(1, 4096));
   app.add_option("--max-num-batched-tokens", c.max_num_batched_tokens, "Tokens in a step")
       ->check(CLI::Range(1, 1 << 20));
-  app.add_option("--max-queue-requests", c.max_queue_requests, "Requests that may wait; one more is refused")
-      ->check(CLI::Range(1, 1 << 20));
   app.add_option("--kv-cache-gb", c.kv_cache_gb, "Size of the KV cache in GiB; 0: what is left and can be used")
       ->check(CLI::Range(0.0, 1e6));
   app.add_option("--kv-block-size", c.kv_block_size, "Tokens in a block of the KV cache")->check(CLI::Range(1, 1024));
   app.add_option("--threads", c.threads, "Compute threads; 0: one for each CPU of the process")
       ->check(CLI::Range(0, 4096));
   app.add_option("--cpu-isa", c.cpu_isa, "Kernels: auto (the best that this machine runs) or a name told by the log");
+}
+
+void AddSchedulingOptions(CLI::App& app, Typed* typed) {
+  ServerConfig& c = typed->config;
+  app.add_option("--max-prefill-chunk", c.max_prefill_chunk,
+                 "Prompt tokens in a step that also decodes: bounds the gap between tokens; 0: no limit of its own")
+      ->check(CLI::Range(0, 1 << 20));
+  app.add_option("--priority-tokens", c.priority_tokens,
+                 "Tokens of service by which one level of priority is ahead of the next")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 32));
+  app.add_option("--prefix-cache", typed->prefix_cache, "Keep KV blocks of prompts for later requests")
+      ->check(CLI::IsMember({"on", "off"}));
+  app.add_option("--prefix-cache-scope", typed->prefix_cache_scope,
+                 "Who finds whose blocks: tenant keeps tenants apart, shared lets them measure each other's prompts")
+      ->check(CLI::IsMember({"tenant", "shared"}));
+  app.add_option("--max-queue-requests", c.max_queue_requests, "Requests that may wait; one more is refused")
+      ->check(CLI::Range(1, 1 << 20));
+  app.add_option("--max-queue-prompt-tokens", c.max_queue_prompt_tokens, "Prompt tokens of waiting requests")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
+  app.add_option("--max-queue-total-tokens", c.max_queue_total_tokens,
+                 "Prompt tokens and n x max_tokens of waiting requests")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
+  app.add_option("--max-tenant-queue-share", c.max_tenant_queue_share,
+                 "Share of the queue that one named tenant may take")
+      ->check(CLI::Range(0.0, 1.0));
+  app.add_option("--deadline-admission", typed->deadline_admission,
+                 "Refuse at once who is not expected to be answered before its deadline")
+      ->check(CLI::IsMember({"on", "off"}));
 }
 
 void AddNetworkOptions(CLI::App& app, Typed* typed) {
@@ -224,6 +253,10 @@ ServerConfig Finish(const Typed& typed) {
   ServerConfig config = typed.config;
   config.dtype = ToDType(typed.dtype);
   config.kv_cache_dtype = ToDType(typed.kv_cache_dtype);
+  config.deadline_admission = typed.deadline_admission == "on";
+  config.prefix_cache = typed.prefix_cache == "off"            ? PrefixCacheScope::kOff
+                        : typed.prefix_cache_scope == "shared" ? PrefixCacheScope::kShared
+                                                               : PrefixCacheScope::kTenant;
   config.log_json = typed.log_format == "json";
   config.drain_delay = *ToDuration(typed.drain_delay);
   config.drain_timeout = *ToDuration(typed.drain_timeout);
@@ -273,6 +306,7 @@ ParsedConfig ParseConfig(int argc, const char* const* argv) {
   Typed typed;
   CLI::App app(kDescription, "cadre-server");
   AddModelOptions(app, &typed);
+  AddSchedulingOptions(app, &typed);
   AddNetworkOptions(app, &typed);
   AddOperationOptions(app, &typed);
   app.set_config("--config", "", "TOML or INI file with settings by their long names");

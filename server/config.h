@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "engine/cache_domain.h"
 #include "kernels/dtype.h"
 
 namespace cadre {
@@ -21,8 +22,15 @@ struct ServerConfig {
 
   int32_t max_num_seqs = 64;
   int32_t max_num_batched_tokens = 2048;
-  int32_t max_model_len = 0;  // 0: the model's own
+  int32_t max_model_len = 0;        // 0: the model's own
+  int32_t max_prefill_chunk = 512;  // 0: no limit beside max_num_batched_tokens
   int32_t max_queue_requests = 256;
+  int64_t max_queue_prompt_tokens = int64_t{1} << 20;
+  int64_t max_queue_total_tokens = int64_t{1} << 23;
+  double max_tenant_queue_share = 0.5;
+  int64_t priority_tokens = 65536;
+  bool deadline_admission = true;
+  PrefixCacheScope prefix_cache = PrefixCacheScope::kTenant;
   int32_t kv_block_size = 16;
   double kv_cache_gb = 0;      // 0: what is left, up to what max_num_seqs whole contexts need
   std::optional<DType> dtype;  // of the weights; absent: as stored

@@ -1,5 +1,6 @@
 #include "server/engine_metrics.h"
 
+#include <array>
 #include <cstdint>
 #include <string>
 
@@ -7,6 +8,8 @@
 
 namespace cadre {
 namespace {
+
+constexpr std::array<const char*, kNumPriorityClasses> kPriorityClassNames = {"low", "normal", "high"};
 
 void WriteRequests(const EngineSnapshot& snapshot, MetricPage& page) {
   page.Single(metric::kRequestsAdmitted, snapshot.admitted_requests);
@@ -17,6 +20,11 @@ void WriteRequests(const EngineSnapshot& snapshot, MetricPage& page) {
   page.Sample({{"outcome", "failed"}}, snapshot.finished_failed);
   page.Single(metric::kRequestsWaiting, snapshot.waiting_requests);
   page.Single(metric::kRequestsRunning, snapshot.running_requests);
+  page.Begin(metric::kQueueRequests);
+  for (int i = 0; i < kNumPriorityClasses; ++i) {
+    const auto index = static_cast<size_t>(i);
+    page.Sample({{"priority", kPriorityClassNames[index]}}, snapshot.queued_requests[index]);
+  }
   page.Single(metric::kPreemptions, snapshot.preemptions);
   page.Single(metric::kQueueTokens, snapshot.waiting_tokens);
   page.Single(metric::kQueueOldestWait, absl::ToDoubleSeconds(snapshot.oldest_wait));
@@ -24,6 +32,8 @@ void WriteRequests(const EngineSnapshot& snapshot, MetricPage& page) {
 
 void WriteTokens(const EngineSnapshot& snapshot, MetricPage& page) {
   page.Single(metric::kPromptTokens, snapshot.prompt_tokens);
+  page.Single(metric::kPrefixCacheLookupTokens, snapshot.prefix_lookup_tokens);
+  page.Single(metric::kPrefixCacheHitTokens, snapshot.prefix_hit_tokens);
   page.Single(metric::kGeneratedTokens, snapshot.generated_tokens);
   page.Begin(metric::kEngineTokens);
   page.Sample({{"phase", "prefill"}}, snapshot.prefill_tokens);
@@ -36,6 +46,7 @@ void WriteKvCache(const EngineSnapshot& snapshot, MetricPage& page) {
   page.Sample({{"state", "free"}}, snapshot.kv_blocks_free);
   page.Sample({{"state", "in_use"}}, snapshot.kv_blocks_in_use);
   page.Sample({{"state", "cached"}}, snapshot.kv_blocks_cached);
+  page.Single(metric::kKvBlockEvictions, snapshot.kv_block_evictions);
   const double total = snapshot.kv_blocks_total;
   page.Single(metric::kKvCacheUsage, total > 0.0 ? snapshot.kv_blocks_in_use / total : 0.0);
 }

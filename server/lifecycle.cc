@@ -14,6 +14,9 @@ constexpr absl::Duration kTick = absl::Milliseconds(100);
 // Each end of the server takes up to one of these longer.
 constexpr absl::Duration kExitTick = absl::Milliseconds(10);
 constexpr absl::Duration kProgressInterval = absl::Seconds(1);
+// A step may be long, but with work to do the next one begins at once. Longer than any pause of a busy machine, and
+// with the time to notice it below two seconds.
+constexpr absl::Duration kIdleTimeout = absl::Milliseconds(1500);
 
 [[noreturn]] void EndAtOnce(int exit_code, const char* why) {
   WriteToStderr(why, absl::ZeroDuration());
@@ -98,7 +101,8 @@ void Lifecycle::Watch() {
   if (is_stalled != is_stalled_.exchange(is_stalled)) {
     if (metrics_ != nullptr) metrics_->SetStalled(is_stalled);
     if (is_stalled) {
-      spdlog::error("the engine has finished no step for {}: not ready", absl::FormatDuration(options_.stall_timeout));
+      spdlog::error("the engine has requests and has finished no step for {}: not ready",
+                    absl::FormatDuration(now - last_step_observed_));
     } else {
       spdlog::warn("the engine goes on");
     }
@@ -111,8 +115,10 @@ bool Lifecycle::SeesStall(absl::Time now) {
   if (snapshot.admitted_requests == snapshot.num_finished() || snapshot.steps != last_steps_) {
     last_steps_ = snapshot.steps;
     last_step_observed_ = now;
+    last_activity_observed_ = now;
   }
-  return now - last_step_observed_ >= options_.stall_timeout;
+  if (snapshot.is_in_forward) last_activity_observed_ = now;
+  return now - last_step_observed_ >= options_.stall_timeout || now - last_activity_observed_ >= kIdleTimeout;
 }
 
 void Lifecycle::SetReady(bool ready) {

@@ -59,7 +59,8 @@ class Lifecycle {
 
  private:
   void Watch();
-  // Whether requests are in flight and no step has ended for the stall timeout, as far as calls of this can tell.
+  // Whether requests are in flight and no step has ended for the stall timeout, or none is in progress for the idle
+  // timeout, as far as calls of this can tell.
   bool SeesStall(absl::Time now);
   void SetReady(bool ready);
   // Waits for a signal for `patience`. A second one ends the process.
@@ -74,6 +75,7 @@ class Lifecycle {
   absl::Time last_progress_observed_ = absl::InfinitePast();
   int64_t last_steps_ = -1;
   absl::Time last_step_observed_ = absl::InfinitePast();
+  absl::Time last_activity_observed_ = absl::InfinitePast();  // a step ended or was in progress
   int num_signals_ = 0;
 };
 

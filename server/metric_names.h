@@ -47,11 +47,16 @@ CADRE_GAUGE_(kRequestsWaiting, "cadre_requests_waiting",
 CADRE_GAUGE_(kRequestsRunning, "cadre_requests_running", "Admitted requests in the batch.");
 CADRE_COUNTER_(kCompletions, "cadre_completions_total",
                "Sequences that ended normally, by the reason told to the client.");
+CADRE_GAUGE_(kQueueRequests, "cadre_queue_requests", "Requests that wait for their first step, by class of priority.");
 CADRE_COUNTER_(kPreemptions, "cadre_preemptions_total", "Sequences put back to waiting to free KV blocks.");
 CADRE_GAUGE_(kOutboxBytes, "cadre_stream_outbox_bytes", "Bytes waiting in all response streams for slow readers.");
 
 // Tokens.
 CADRE_COUNTER_(kPromptTokens, "cadre_prompt_tokens_total", "Prompt tokens of requests that reached their first step.");
+CADRE_COUNTER_(kPrefixCacheLookupTokens, "cadre_prefix_cache_lookup_tokens_total",
+               "Prompt tokens looked up in the prefix cache, once for each sequence.");
+CADRE_COUNTER_(kPrefixCacheHitTokens, "cadre_prefix_cache_hit_tokens_total",
+               "Prompt tokens found in the prefix cache: they were not computed again.");
 CADRE_COUNTER_(kGeneratedTokens, "cadre_generated_tokens_total", "Tokens delivered to clients.");
 CADRE_COUNTER_(kEngineTokens, "cadre_engine_tokens_total", "Token rows run through the model, recomputation included.");
 CADRE_COUNTER_(kRecomputedTokens, "cadre_recomputed_tokens_total", "Token rows run again after a preemption.");
@@ -82,6 +87,7 @@ CADRE_GAUGE_(kQueueOldestWait, "cadre_queue_oldest_wait_seconds", "Age of the ol
 CADRE_GAUGE_(kQueueRequestLimit, "cadre_queue_request_limit", "Waiting requests allowed before new ones are refused.");
 CADRE_GAUGE_(kRunningRequestLimit, "cadre_running_request_limit", "Largest batch the engine will run.");
 CADRE_GAUGE_(kKvBlocks, "cadre_kv_blocks", "KV blocks by state; the sum is the pool.");
+CADRE_COUNTER_(kKvBlockEvictions, "cadre_kv_block_evictions_total", "Cached KV blocks given to another sequence.");
 CADRE_GAUGE_(kKvCacheUsage, "cadre_kv_cache_usage_ratio", "KV blocks in use divided by all blocks.");
 
 // Routing, summed over MoE layers. Assignments over all states = experts per token x tokens, within every page.

@@ -45,7 +45,8 @@ constexpr double kRequestTokensEdges[] = {1,   2,    5,    10,   20,    50,    1
                                           500, 1000, 2000, 5000, 10000, 20000, 50000, 100000};
 
 constexpr std::array<const char*, kNumRejectReasons> kRejectReasonNames = {
-    "invalid", "too_large", "unsupported", "not_found", "queue_full", "not_serving", "deadline", "cancelled"};
+    "invalid",     "too_large", "unsupported", "not_found", "queue_full", "tenant_queue_full", "deadline_unreachable",
+    "not_serving", "deadline",  "cancelled"};
 constexpr std::array<const char*, 6> kFinishReasonNames = {"eos",    "stop_token", "stop_string",
                                                            "length", "time_limit", "constraint_end"};
 enum StepKind { kPrefillStep, kDecodeStep, kMixedStep };

@@ -20,14 +20,16 @@ namespace cadre {
 enum class RejectReason {
   kInvalid,   // a field is malformed or out of range
   kTooLarge,  // can never fit: prompt and max_tokens; gRPC refuses messages over kMaxRequestBytes by itself, uncounted
-  kUnsupported,  // asks for something this release does not do
-  kNotFound,     // names another model
-  kQueueFull,    // the engine's queue had no room
-  kNotServing,   // loading or draining
-  kDeadline,     // its deadline had passed on arrival
-  kCancelled,    // cancelled while it waited to be read
+  kUnsupported,          // asks for something this release does not do
+  kNotFound,             // names another model
+  kQueueFull,            // the engine's queue had no room
+  kTenantQueueFull,      // the tenant had its share of it
+  kDeadlineUnreachable,  // could not be answered before its deadline
+  kNotServing,           // loading or draining
+  kDeadline,             // its deadline had passed on arrival
+  kCancelled,            // cancelled while it waited to be read
 };
-inline constexpr int kNumRejectReasons = 8;
+inline constexpr int kNumRejectReasons = 10;
 
 // Where the matrix of layer x expert stands. It always stands on the page of the experts.
 enum class ExpertMatrixPlacement {

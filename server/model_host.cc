@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
+#include "engine/request/refusal.h"
 #include "server/errors.h"
 
 namespace cadre {
@@ -23,6 +24,19 @@ constexpr double kRateSmoothing = 0.3;
 absl::Duration WithJitter(absl::Duration delay) {
   thread_local std::minstd_rand generator{std::random_device{}()};
   return delay * std::uniform_real_distribution<double>(0.75, 1.25)(generator);
+}
+
+std::string_view ReasonOf(Refusal refusal) {
+  switch (refusal) {
+    case Refusal::kTenantShare:
+      return reason::kTenantQueueFull;
+    case Refusal::kDeadlineUnreachable:
+      return reason::kDeadlineUnreachable;
+    case Refusal::kNone:
+    case Refusal::kQueueFull:
+      return reason::kQueueFull;
+  }
+  return reason::kQueueFull;
 }
 
 }  // namespace
@@ -105,9 +119,12 @@ absl::Status ModelHost::Submit(Request request) {
       return NotServing(State::kDraining);
     case absl::StatusCode::kResourceExhausted:
       return MakeError({.code = status.code(),
-                        .reason = reason::kQueueFull,
+                        .reason = ReasonOf(RefusalOf(status)),
                         .message = std::string(status.message()),
                         .retry_delay = RetryDelay()});
+    case absl::StatusCode::kDeadlineExceeded:
+      return MakeError(
+          {.code = status.code(), .reason = ReasonOf(RefusalOf(status)), .message = std::string(status.message())});
     case absl::StatusCode::kInvalidArgument:
       return MakeError(
           {.code = status.code(), .reason = reason::kContextLengthExceeded, .message = std::string(status.message())});

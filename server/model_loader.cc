@@ -6,6 +6,7 @@
 #include <numeric>
 #include <utility>
 
+#include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "engine/base/status_macros.h"
@@ -24,7 +25,15 @@ EngineOptions MakeEngineOptions(const ServerConfig& config) {
   EngineOptions options;
   options.max_num_seqs = config.max_num_seqs;
   options.max_num_batched_tokens = config.max_num_batched_tokens;
+  options.max_prefill_chunk = config.max_prefill_chunk;
+  options.priority_tokens = config.priority_tokens;
+  options.prefix_cache = config.prefix_cache;
+  options.prefix_cache_seed = absl::Uniform<uint64_t>(absl::BitGen());
   options.max_queue_requests = config.max_queue_requests;
+  options.max_queue_tokens = config.max_queue_prompt_tokens;
+  options.max_queue_total_tokens = config.max_queue_total_tokens;
+  options.max_tenant_share = config.max_tenant_queue_share;
+  options.deadline_admission = config.deadline_admission;
   options.stats_window_tokens = config.stats_window_tokens;
   return options;
 }

@@ -1,35 +1,110 @@
 #include "engine/request/request_queue.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
+#include "engine/request/refusal.h"
 
 namespace cadre {
 
+namespace {
+
+// Whether `more` on top of `held` stays within `limit`. Compared by subtraction: numbers from outside may overflow.
+bool Fits(int64_t held, int64_t more, int64_t limit) { return more <= limit && held <= limit - more; }
+
+int64_t ShareOf(int64_t limit, double share) {
+  return std::max(int64_t{1}, static_cast<int64_t>(static_cast<double>(limit) * share));
+}
+
+absl::Status AboveLimit(absl::string_view what, int64_t value, int64_t limit) {
+  return absl::InvalidArgumentError(absl::StrCat(what, " ", value, " tokens, the queue's limit is ", limit));
+}
+
+}  // namespace
+
+QueueCost& QueueCost::operator+=(const QueueCost& other) {
+  requests += other.requests;
+  sequences += other.sequences;
+  prompt_tokens += other.prompt_tokens;
+  output_tokens += other.output_tokens;
+  return *this;
+}
+
+QueueCost& QueueCost::operator-=(const QueueCost& other) {
+  requests -= other.requests;
+  sequences -= other.sequences;
+  prompt_tokens -= other.prompt_tokens;
+  output_tokens -= other.output_tokens;
+  return *this;
+}
+
+QueuePlace PlaceOf(const Request& request) {
+  const int32_t priority = request.priority;
+  return {.tenant = request.tenant,
+          .priority_class = priority > 0   ? PriorityClass::kHigh
+                            : priority < 0 ? PriorityClass::kLow
+                                           : PriorityClass::kNormal,
+          .cost = {.requests = 1,
+                   .sequences = request.num_sequences,
+                   .prompt_tokens = std::ssize(request.prompt),
+                   .output_tokens = int64_t{request.num_sequences} * request.sampling.max_tokens}};
+}
+
+absl::Status RequestQueue::CheckRoom(const QueuePlace& place) const {
+  const QueueCost& cost = place.cost;
+  constexpr absl::StatusCode kCode = absl::StatusCode::kResourceExhausted;
+  const QueueCost& held = totals_.places;
+  if (!Fits(held.requests, 1, limits_.max_requests)) {
+    return MakeRefusal(Refusal::kQueueFull, kCode,
+                       absl::StrCat(held.requests, " requests are waiting, the limit is ", limits_.max_requests));
+  }
+  if (!Fits(held.prompt_tokens, cost.prompt_tokens, limits_.max_prompt_tokens)) {
+    return MakeRefusal(Refusal::kQueueFull, kCode,
+                       absl::StrCat("requests with ", held.prompt_tokens, " prompt tokens are waiting, and ",
+                                    cost.prompt_tokens, " more exceed the limit of ", limits_.max_prompt_tokens));
+  }
+  if (!Fits(held.total_tokens(), cost.total_tokens(), limits_.max_total_tokens)) {
+    return MakeRefusal(Refusal::kQueueFull, kCode,
+                       absl::StrCat("waiting requests may take ", held.total_tokens(), " tokens, and ",
+                                    cost.total_tokens(), " more exceed the limit of ", limits_.max_total_tokens));
+  }
+  if (place.tenant.empty()) return absl::OkStatus();
+  const auto it = places_.find(place.tenant);
+  if (it == places_.end()) return absl::OkStatus();  // one request is nobody's whole queue
+  const QueueCost& own = it->second;
+  const auto share_of = [this](int64_t limit) { return ShareOf(limit, limits_.max_tenant_share); };
+  if (Fits(own.requests, 1, share_of(limits_.max_requests)) &&
+      Fits(own.prompt_tokens, cost.prompt_tokens, share_of(limits_.max_prompt_tokens)) &&
+      Fits(own.total_tokens(), cost.total_tokens(), share_of(limits_.max_total_tokens))) {
+    return absl::OkStatus();
+  }
+  return MakeRefusal(Refusal::kTenantShare, kCode,
+                     absl::StrCat("the tenant has ", own.requests, " requests with ", own.prompt_tokens,
+                                  " prompt tokens and at most ", own.output_tokens,
+                                  " to generate waiting: its share is ", limits_.max_tenant_share, " of the queue"));
+}
+
 absl::Status RequestQueue::Push(Request&& request) {
-  const auto num_tokens = static_cast<int64_t>(request.prompt.size());
-  if (num_tokens > limits_.max_prompt_tokens) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("prompt has ", num_tokens, " tokens, the queue's limit is ", limits_.max_prompt_tokens));
+  const QueuePlace place = PlaceOf(request);
+  const QueueCost& cost = place.cost;
+  if (cost.prompt_tokens > limits_.max_prompt_tokens) {
+    return AboveLimit("prompt has", cost.prompt_tokens, limits_.max_prompt_tokens);
+  }
+  if (cost.total_tokens() > limits_.max_total_tokens) {
+    return AboveLimit("prompt and n times max_tokens are", cost.total_tokens(), limits_.max_total_tokens);
   }
   {
     std::lock_guard lock(mutex_);
     if (closed_) return absl::UnavailableError("the server is draining and takes no new requests");
-    if (totals_.num_places >= limits_.max_requests) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat(totals_.num_places, " requests are waiting, the limit is ", limits_.max_requests));
-    }
-    if (totals_.num_place_tokens > limits_.max_prompt_tokens - num_tokens) {
-      return absl::ResourceExhaustedError(absl::StrCat("requests with ", totals_.num_place_tokens,
-                                                       " prompt tokens are waiting, and ", num_tokens,
-                                                       " more exceed the limit of ", limits_.max_prompt_tokens));
-    }
-    ++totals_.num_places;
-    totals_.num_place_tokens += num_tokens;
+    if (absl::Status status = CheckRoom(place); !status.ok()) return status;
+    totals_.places += cost;
+    ++totals_.requests_by_class[static_cast<size_t>(place.priority_class)];
+    places_[place.tenant] += cost;
     ++totals_.pushed_requests;
-    totals_.pushed_prompt_tokens += num_tokens;
+    totals_.pushed_prompt_tokens += cost.prompt_tokens;
     pushed_.push_back(std::move(request));
   }
   ready_.notify_one();
@@ -41,12 +116,37 @@ std::vector<Request> RequestQueue::TakeAll() {
   return std::exchange(pushed_, {});
 }
 
-void RequestQueue::ReleasePlace(int64_t num_prompt_tokens) {
+void RequestQueue::ReleasePlace(const QueuePlace& place) {
   std::lock_guard lock(mutex_);
-  CADRE_CHECK_GT(totals_.num_places, static_cast<int64_t>(pushed_.size()));
-  CADRE_CHECK_GE(totals_.num_place_tokens, num_prompt_tokens);
-  --totals_.num_places;
-  totals_.num_place_tokens -= num_prompt_tokens;
+  CADRE_CHECK_GT(totals_.places.requests, std::ssize(pushed_));
+  totals_.places -= place.cost;
+  --totals_.requests_by_class[static_cast<size_t>(place.priority_class)];
+  const auto it = places_.find(place.tenant);
+  CADRE_CHECK(it != places_.end());
+  it->second -= place.cost;
+  CADRE_CHECK_GE(it->second.prompt_tokens, 0);
+  if (it->second.requests == 0) places_.erase(it);
+}
+
+QueueCost RequestQueue::CostAhead(const std::string& tenant, const QueueCost& own) const {
+  std::lock_guard lock(mutex_);
+  QueueCost ahead;
+  const auto mine = places_.find(tenant);
+  if (mine != places_.end()) ahead = mine->second;
+  const double turn = static_cast<double>(ahead.total_tokens() + own.total_tokens());
+  for (const auto& [name, held] : places_) {
+    if (name == tenant) continue;
+    const double total = std::max(1.0, static_cast<double>(held.total_tokens()));
+    const double part = std::min(1.0, turn / total);
+    const auto part_of = [part](int64_t count) {
+      return static_cast<int64_t>(std::ceil(static_cast<double>(count) * part));
+    };
+    ahead += {.requests = part_of(held.requests),
+              .sequences = part_of(held.sequences),
+              .prompt_tokens = part_of(held.prompt_tokens),
+              .output_tokens = part_of(held.output_tokens)};
+  }
+  return ahead;
 }
 
 void RequestQueue::Close() {

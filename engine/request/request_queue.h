@@ -2,9 +2,12 @@
 #ifndef CADRE_ENGINE_REQUEST_REQUEST_QUEUE_H_
 #define CADRE_ENGINE_REQUEST_REQUEST_QUEUE_H_
 
+#include <array>
 #include <condition_variable>
 #include <cstdint>
+#include <map>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -16,10 +19,37 @@ namespace cadre {
 struct RequestQueueLimits {
   int32_t max_requests = 256;
   int64_t max_prompt_tokens = 1 << 20;
+  int64_t max_total_tokens = int64_t{1} << 40;  // prompts and all that may be generated
+  double max_tenant_share = 1.0;                // of each of these, for the requests of one named tenant
 };
 
+// What waiting requests take up.
+struct QueueCost {
+  int64_t requests = 0;
+  int64_t sequences = 0;
+  int64_t prompt_tokens = 0;
+  int64_t output_tokens = 0;  // at most: sequences x max_tokens
+
+  int64_t total_tokens() const { return prompt_tokens + output_tokens; }
+  QueueCost& operator+=(const QueueCost& other);
+  QueueCost& operator-=(const QueueCost& other);
+  bool operator==(const QueueCost&) const = default;
+};
+
+// Classes of priority, for whoever counts.
+enum class PriorityClass { kLow, kNormal, kHigh };  // below 0, 0, above 0
+inline constexpr int kNumPriorityClasses = 3;
+
+// What one request takes up, and on whose account.
+struct QueuePlace {
+  std::string tenant = {};
+  PriorityClass priority_class = PriorityClass::kNormal;
+  QueueCost cost = {};
+};
+QueuePlace PlaceOf(const Request& request);
+
 // A request takes a place when it is pushed and gives it back when its first step has been planned or it has ended, not
-// when the engine thread takes it over: the bound is on requests that wait, wherever they stand. All methods: any
+// when the engine thread takes it over: the bounds are on requests that wait, wherever they stand. All methods: any
 // thread.
 class RequestQueue {
  public:
@@ -27,21 +57,22 @@ class RequestQueue {
   struct Totals {
     int64_t pushed_requests = 0;  // since the start
     int64_t pushed_prompt_tokens = 0;
-    int64_t num_places = 0;  // held now
-    int64_t num_place_tokens = 0;
+    QueueCost places;  // held now
+    std::array<int64_t, kNumPriorityClasses> requests_by_class = {};
     absl::Time oldest_arrival = absl::InfiniteFuture();  // of the requests not taken yet
   };
 
   explicit RequestQueue(RequestQueueLimits limits) : limits_(limits) {}
 
-  // Takes the request over, or leaves it untouched: RESOURCE_EXHAUSTED when there is no place, INVALID_ARGUMENT when
-  // its prompt alone is above the limit, UNAVAILABLE after Close. Never waits for the engine.
+  // Takes the request over, or leaves it untouched: RESOURCE_EXHAUSTED (a Refusal) when there is no place, for anybody
+  // or for its tenant; INVALID_ARGUMENT when it alone is above a limit, UNAVAILABLE after Close. Never waits for the
+  // engine.
   absl::Status Push(Request&& request);
 
   // Everything pushed since the last call, in order of arrival.
   std::vector<Request> TakeAll();
   // Gives back the place of a request that was taken.
-  void ReleasePlace(int64_t num_prompt_tokens);
+  void ReleasePlace(const QueuePlace& place);
 
   // Refuses every request from now on. Idempotent.
   void Close();
@@ -52,14 +83,20 @@ class RequestQueue {
   void Wake();
 
   Totals totals() const;
+  // What of the places a fair engine serves before a new request of `tenant` that costs `own`: all of the tenant's own,
+  // and of each other tenant's as much as that and `own` are together.
+  QueueCost CostAhead(const std::string& tenant, const QueueCost& own) const;
 
  private:
+  absl::Status CheckRoom(const QueuePlace& place) const;
+
   const RequestQueueLimits limits_;
   mutable std::mutex mutex_;
   std::condition_variable ready_;
   // Guarded by mutex_:
   std::vector<Request> pushed_;
-  Totals totals_;  // without oldest_arrival
+  Totals totals_;                            // without oldest_arrival
+  std::map<std::string, QueueCost> places_;  // of each tenant that has any
   bool closed_ = false;
   bool woken_ = false;
 };

@@ -37,6 +37,24 @@ TEST(ConfigTest, Defaults) {
   EXPECT_EQ(config.drain_timeout, absl::Seconds(30));
   EXPECT_EQ(config.max_connection_age, absl::InfiniteDuration());
   EXPECT_TRUE(config.reflection);
+  EXPECT_EQ(config.prefix_cache, PrefixCacheScope::kTenant);
+  EXPECT_TRUE(config.deadline_admission);
+}
+
+TEST(ConfigTest, SchedulingFlags) {
+  const ServerConfig shared = *Parse({"--model=sim", "--prefix-cache-scope=shared", "--deadline-admission=off",
+                                      "--max-tenant-queue-share=0.25", "--max-prefill-chunk=64", "--priority-tokens=0",
+                                      "--max-queue-prompt-tokens=5", "--max-queue-total-tokens=6"})
+                                   .config;
+  EXPECT_EQ(shared.prefix_cache, PrefixCacheScope::kShared);
+  EXPECT_FALSE(shared.deadline_admission);
+  EXPECT_EQ(shared.max_tenant_queue_share, 0.25);
+  EXPECT_EQ(shared.max_prefill_chunk, 64);
+  EXPECT_EQ(shared.priority_tokens, 0);
+  EXPECT_EQ(shared.max_queue_prompt_tokens, 5);
+  EXPECT_EQ(shared.max_queue_total_tokens, 6);
+  EXPECT_EQ(Parse({"--model=sim", "--prefix-cache=off", "--prefix-cache-scope=shared"}).config->prefix_cache,
+            PrefixCacheScope::kOff);
 }
 
 TEST(ConfigTest, Flags) {

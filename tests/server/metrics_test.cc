@@ -173,6 +173,10 @@ TEST_F(MetricsTest, RequestsAndBlocksAddUp) {
   engine_.kv_blocks_in_use = 25;
   engine_.kv_blocks_cached = 5;
   engine_.kv_blocks_total = 100;
+  engine_.kv_block_evictions = 3;
+  engine_.prefix_lookup_tokens = 90;
+  engine_.prefix_hit_tokens = 60;
+  engine_.queued_requests = {1, 2, 4};
   for (int i = 0; i < 103; ++i) metrics_->OnReceived();
   for (int i = 0; i < 3; ++i) metrics_->OnRejected(RejectReason::kTooLarge);
 
@@ -184,6 +188,11 @@ TEST_F(MetricsTest, RequestsAndBlocksAddUp) {
                                                           page.at("cadre_requests_running"));
   EXPECT_EQ(page.at("cadre_requests_finished_total{outcome=\"deadline\"}"), 10.0);
   EXPECT_EQ(Sum(page, "cadre_kv_blocks"), 100.0);
+  EXPECT_EQ(page.at("cadre_kv_block_evictions_total"), 3.0);
+  EXPECT_EQ(page.at("cadre_prefix_cache_lookup_tokens_total"), 90.0);
+  EXPECT_EQ(page.at("cadre_prefix_cache_hit_tokens_total"), 60.0);
+  EXPECT_EQ(page.at("cadre_queue_requests{priority=\"low\"}"), 1.0);
+  EXPECT_EQ(page.at("cadre_queue_requests{priority=\"high\"}"), 4.0);
   EXPECT_EQ(page.at("cadre_kv_cache_usage_ratio"), 0.25);
   EXPECT_EQ(page.at("cadre_queue_oldest_wait_seconds"), 0.25);
   EXPECT_EQ(page.at("cadre_queue_request_limit"), 256.0);

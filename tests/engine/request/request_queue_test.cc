@@ -33,12 +33,12 @@ TEST(RequestQueueTest, APlaceIsHeldUntilItIsReleased) {
   EXPECT_EQ(queue.Push(RequestOf(1)).code(), absl::StatusCode::kResourceExhausted);
   queue.TakeAll();
   EXPECT_EQ(queue.Push(RequestOf(1)).code(), absl::StatusCode::kResourceExhausted);
-  queue.ReleasePlace(40);
+  queue.ReleasePlace(PlaceOf(RequestOf(40)));
   EXPECT_EQ(queue.Push(RequestOf(41)).message(),
             "requests with 60 prompt tokens are waiting, and 41 more exceed the limit of 100");
   EXPECT_TRUE(queue.Push(RequestOf(40)).ok());
-  EXPECT_EQ(queue.totals().num_places, 2);
-  EXPECT_EQ(queue.totals().num_place_tokens, 100);
+  EXPECT_EQ(queue.totals().places.requests, 2);
+  EXPECT_EQ(queue.totals().places.prompt_tokens, 100);
 }
 
 TEST(RequestQueueTest, ARefusedRequestIsLeftUntouched) {
@@ -90,10 +90,10 @@ TEST(RequestQueueTest, ManyThreadsNeverExceedTheBound) {
   int64_t num_taken = 0;
   int64_t most = 0;
   std::thread taker([&] {
-    while (!done || queue.totals().num_places > 0) {
-      most = std::max(most, queue.totals().num_places);
+    while (!done || queue.totals().places.requests > 0) {
+      most = std::max(most, queue.totals().places.requests);
       for (const Request& request : queue.TakeAll()) {
-        queue.ReleasePlace(static_cast<int64_t>(request.prompt.size()));
+        queue.ReleasePlace(PlaceOf(request));
         ++num_taken;
       }
     }
@@ -105,7 +105,7 @@ TEST(RequestQueueTest, ManyThreadsNeverExceedTheBound) {
   EXPECT_EQ(queue.totals().pushed_requests, num_accepted);
   EXPECT_LE(most, kLimit);
   EXPECT_GT(num_taken, 0);
-  EXPECT_EQ(queue.totals().num_place_tokens, 0);
+  EXPECT_EQ(queue.totals().places.prompt_tokens, 0);
 }
 
 }  // namespace

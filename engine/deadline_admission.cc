@@ -1,0 +1,48 @@
+#include "engine/deadline_admission.h"
+
+#include "absl/strings/str_cat.h"
+#include "engine/request/refusal.h"
+
+namespace cadre {
+namespace {
+
+Work ExpectedWork(const ServiceState& state, const QueueCost& cost) {
+  return {.num_sequences = cost.sequences,
+          .prompt_tokens = static_cast<int64_t>(static_cast<double>(cost.prompt_tokens) * state.prompt_ratio),
+          .output_tokens = static_cast<double>(cost.output_tokens) * state.output_ratio};
+}
+
+// Three digits are enough, and a message should not change with every nanosecond.
+std::string Rounded(absl::Duration duration) {
+  return absl::FormatDuration(absl::Trunc(duration + absl::Microseconds(500), absl::Milliseconds(1)));
+}
+
+}  // namespace
+
+absl::Duration ExpectedTime(const ServiceState& state, const QueueCost& ahead, const QueueCost& own) {
+  if (!state.costs.is_known) return absl::ZeroDuration();
+  return EstimateService(state, ExpectedWork(state, ahead), ExpectedWork(state, own)).last_token;
+}
+
+absl::Duration ExpectedServiceTime(const ServiceState& state, const QueueCost& own) {
+  ServiceState without_wait = state;
+  without_wait.running = {.num_sequences = state.running.num_sequences};
+  return ExpectedTime(without_wait, {}, own);
+}
+
+absl::Status CheckDeadline(const ServiceState& state, const QueueCost& ahead, const QueueCost& own,
+                           absl::Duration time_left) {
+  const absl::Duration expected = kDeadlineSafety * ExpectedTime(state, ahead, own);
+  if (expected <= time_left) return absl::OkStatus();
+  const absl::Duration service = kDeadlineSafety * ExpectedServiceTime(state, own);
+  const std::string left = absl::StrCat("the deadline is in ", Rounded(time_left));
+  if (service > time_left) {
+    return MakeRefusal(Refusal::kDeadlineUnreachable, absl::StatusCode::kDeadlineExceeded,
+                       absl::StrCat(left, ", and the answer would take ", Rounded(service)));
+  }
+  return MakeRefusal(Refusal::kDeadlineUnreachable, absl::StatusCode::kResourceExhausted,
+                     absl::StrCat(left, ", and with ", ahead.requests, " requests waiting the answer is expected in ",
+                                  Rounded(expected)));
+}
+
+}  // namespace cadre

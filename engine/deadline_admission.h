@@ -1,0 +1,29 @@
+// Whether a request can be answered before its deadline: who cannot is refused at once, and costs no work.
+#ifndef CADRE_ENGINE_DEADLINE_ADMISSION_H_
+#define CADRE_ENGINE_DEADLINE_ADMISSION_H_
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "engine/request/request_queue.h"
+#include "engine/schedule/service_estimate.h"
+
+namespace cadre {
+
+// Estimates are stretched by this before they are compared: what is accepted should be finished, not just begun.
+inline constexpr double kDeadlineSafety = 1.25;
+
+// What the request's last token is expected to take from now on, with `ahead` of it in the queue. Expected is as much
+// of its prompt and of max_tokens as requests have needed of late. Zero while nothing is known.
+absl::Duration ExpectedTime(const ServiceState& state, const QueueCost& ahead, const QueueCost& own);
+// The same without any wait, but beside what runs.
+absl::Duration ExpectedServiceTime(const ServiceState& state, const QueueCost& own);
+
+// OK, or a Refusal (kDeadlineUnreachable) that says what is expected and what is left: RESOURCE_EXHAUSTED when the
+// queue is the reason, so that it makes sense to try again; DEADLINE_EXCEEDED when even without it the time would not
+// do.
+absl::Status CheckDeadline(const ServiceState& state, const QueueCost& ahead, const QueueCost& own,
+                           absl::Duration time_left);
+
+}  // namespace cadre
+
+#endif  // CADRE_ENGINE_DEADLINE_ADMISSION_H_

@@ -1,0 +1,219 @@
+// Who is refused, and why: shares of the queue, tokens, deadlines; and what that does to a server under too much load.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <deque>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "engine/deadline_admission.h"
+#include "engine/request/refusal.h"
+#include "tests/support/engine_harness.h"
+
+namespace cadre {
+namespace {
+
+using Code = absl::StatusCode;
+
+absl::Status TrySubmit(EngineHarness& harness, int32_t prompt_tokens, int32_t max_tokens,
+                       const std::function<void(Request&)>& edit = nullptr) {
+  Request request = harness.MakeRequest({.prompt = MakePrompt(prompt_tokens, 3)}, max_tokens);
+  if (edit) edit(request);
+  return harness.engine->Submit(std::move(request));
+}
+
+std::function<void(Request&)> OfTenant(const char* tenant) {
+  return [=](Request& request) { request.tenant = tenant; };
+}
+
+TEST(EngineAdmissionTest, OneTenantCannotFillTheQueue) {
+  HarnessOptions options;
+  options.engine.max_queue_requests = 8;
+  options.engine.max_tenant_share = 0.5;
+  EngineHarness harness(options);
+  for (int i = 0; i < 4; ++i) ASSERT_TRUE(TrySubmit(harness, 3, 3, OfTenant("a")).ok());
+  const absl::Status refused = TrySubmit(harness, 3, 3, OfTenant("a"));
+  EXPECT_EQ(refused.code(), Code::kResourceExhausted);
+  EXPECT_EQ(RefusalOf(refused), Refusal::kTenantShare) << refused;
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(TrySubmit(harness, 3, 3, OfTenant("b")).ok());
+  EXPECT_TRUE(TrySubmit(harness, 3, 3).ok());
+  EXPECT_EQ(RefusalOf(TrySubmit(harness, 3, 3, OfTenant("c"))), Refusal::kQueueFull);
+  EXPECT_TRUE(harness.engine->Audit().ok()) << harness.engine->Audit();
+  harness.RunUntilIdle();
+  EXPECT_TRUE(TrySubmit(harness, 3, 3, OfTenant("a")).ok());  // places are given back
+}
+
+TEST(EngineAdmissionTest, AShareIsOfTokensToo) {
+  HarnessOptions options;
+  options.engine.max_queue_tokens = 100;
+  options.engine.max_tenant_share = 0.5;
+  EngineHarness harness(options);
+  EXPECT_TRUE(TrySubmit(harness, 60, 3, OfTenant("a")).ok());  // one request is never more than a share
+  EXPECT_EQ(RefusalOf(TrySubmit(harness, 1, 3, OfTenant("a"))), Refusal::kTenantShare);
+  EXPECT_TRUE(TrySubmit(harness, 30, 3, OfTenant("b")).ok());
+}
+
+TEST(EngineAdmissionTest, WhatMayBeGeneratedIsCountedForEverySequence) {
+  HarnessOptions options;
+  options.engine.max_queue_total_tokens = 100;
+  EngineHarness harness(options);
+  const auto twice = [](Request& request) { request.num_sequences = 2; };
+  EXPECT_EQ(TrySubmit(harness, 10, 46, twice).code(), Code::kInvalidArgument);  // 102, by itself
+  EXPECT_TRUE(TrySubmit(harness, 10, 20, twice).ok());                          // 50
+  EXPECT_EQ(RefusalOf(TrySubmit(harness, 11, 40)), Refusal::kQueueFull);
+  EXPECT_TRUE(TrySubmit(harness, 10, 40).ok());
+}
+
+TEST(EngineAdmissionTest, QueuedRequestsAreCountedByClassOfPriority) {
+  EngineHarness harness;
+  for (const int32_t priority : {-5, 0, 0, 1, 2, 100}) {
+    ASSERT_TRUE(TrySubmit(harness, 3, 3, [&](Request& request) { request.priority = priority; }).ok());
+  }
+  EXPECT_EQ(harness.engine->Snapshot().queued_requests, (std::array<int64_t, 3>{1, 2, 3}));
+  harness.RunUntilIdle();
+  EXPECT_EQ(harness.engine->Snapshot().queued_requests, (std::array<int64_t, 3>{0, 0, 0}));
+}
+
+// ---- deadlines ----
+
+// Ten milliseconds a step, four seats.
+HarnessOptions FourSeats() {
+  HarnessOptions options;
+  options.engine.max_num_seqs = 4;
+  options.engine.deadline_admission = true;
+  options.engine.max_queue_requests = 1000;
+  return options;
+}
+
+std::function<void(Request&)> Within(absl::Duration time) {
+  return [=](Request& request) { request.deadline = request.arrival + time; };
+}
+
+void WarmUp(EngineHarness& harness) {
+  for (int i = 0; i < 4; ++i) ASSERT_TRUE(TrySubmit(harness, 5, 30).ok());
+  harness.RunUntilIdle();
+}
+
+TEST(EngineAdmissionTest, NothingIsRefusedBeforeThePaceIsKnown) {
+  EngineHarness harness(FourSeats());
+  EXPECT_TRUE(TrySubmit(harness, 5, 400, Within(absl::Milliseconds(1))).ok());
+}
+
+TEST(EngineAdmissionTest, AnAnswerThatTakesTooLongIsRefusedForGood) {
+  EngineHarness harness(FourSeats());
+  WarmUp(harness);
+  const absl::Status refused = TrySubmit(harness, 5, 200, Within(absl::Seconds(1)));  // 2 s
+  EXPECT_EQ(refused.code(), Code::kDeadlineExceeded) << refused;
+  EXPECT_EQ(RefusalOf(refused), Refusal::kDeadlineUnreachable);
+  EXPECT_TRUE(TrySubmit(harness, 5, 200, Within(absl::Seconds(3))).ok());
+  EXPECT_TRUE(TrySubmit(harness, 5, 50, Within(absl::Seconds(1))).ok());
+}
+
+TEST(EngineAdmissionTest, AQueueThatIsTooLongIsRefusedForNow) {
+  EngineHarness harness(FourSeats());
+  WarmUp(harness);
+  for (int i = 0; i < 40; ++i) ASSERT_TRUE(TrySubmit(harness, 5, 50).ok());  // 40 x 50 / 4 steps: 5 s
+  const absl::Status refused = TrySubmit(harness, 5, 50, Within(absl::Seconds(2)));
+  EXPECT_EQ(refused.code(), Code::kResourceExhausted) << refused;
+  EXPECT_EQ(RefusalOf(refused), Refusal::kDeadlineUnreachable);
+  EXPECT_TRUE(TrySubmit(harness, 5, 50, Within(absl::Seconds(10))).ok());
+  // Another tenant does not wait behind all of them.
+  EXPECT_TRUE(TrySubmit(harness, 5, 50, [](Request& request) {
+                request.deadline = request.arrival + absl::Seconds(3);
+                request.tenant = "other";
+              }).ok());
+}
+
+TEST(EngineAdmissionTest, WhoCanNoLongerBeAnsweredCostsNoWork) {
+  EngineHarness harness(FourSeats());
+  WarmUp(harness);
+  const Ticket late = harness.MustSubmit(MakePrompt(5, 1), 50, Within(absl::Seconds(1)));
+  harness.clock->Advance(absl::Milliseconds(600));  // half of what it needs is gone
+  harness.RunUntilIdle();
+  EXPECT_EQ(late.sink->summary().status.code(), Code::kDeadlineExceeded);
+  EXPECT_TRUE(late.sink->token_ids().empty());
+  EXPECT_TRUE(harness.engine->Audit().ok()) << harness.engine->Audit();
+}
+
+// ---- overload ----
+
+struct Outcome {
+  double goodput;  // tokens of requests that ended in time, per second
+  int64_t num_refused = 0;
+  int64_t num_late = 0;  // accepted, and not answered in time
+  double wasted = 0.0;   // share of the rows that were computed for those
+  int64_t most_queued = 0;
+};
+
+// Poisson arrivals at `load` times what the engine can do, for a minute of simulated time; each has two seconds for 20
+// tokens, or more.
+Outcome Serve(double load, uint32_t seed) {
+  HarnessOptions options;
+  options.engine.max_num_seqs = 8;
+  options.engine.max_num_batched_tokens = 64;
+  options.engine.deadline_admission = true;
+  options.engine.max_queue_requests = 200;
+  options.engine.prefix_cache = PrefixCacheScope::kOff;
+  EngineHarness harness(options);
+  std::mt19937 random(seed);
+  const double capacity =
+      8 / (20 * 0.010);  // requests a second: 8 seats, 20 steps of 10 ms, and the prompts ride along
+  std::exponential_distribution<double> gap(load * capacity);
+  std::vector<Ticket> tickets;
+  Outcome outcome{};
+  const absl::Time begin = harness.clock->Now();
+  absl::Time next_arrival = begin;
+  while (harness.clock->Now() < begin + absl::Seconds(60)) {
+    while (next_arrival <= harness.clock->Now()) {
+      Ticket ticket{.prompt = MakePrompt(8, static_cast<int32_t>(random() % 500))};
+      Request request = harness.MakeRequest(ticket, 20);
+      request.arrival = next_arrival;
+      request.deadline = next_arrival + absl::Milliseconds(800 + static_cast<int>(random() % 400));
+      if (harness.engine->Submit(std::move(request)).ok()) {
+        tickets.push_back(ticket);
+      } else {
+        ++outcome.num_refused;
+      }
+      next_arrival += absl::Seconds(gap(random));
+    }
+    outcome.most_queued = std::max(outcome.most_queued, harness.engine->Snapshot().waiting_requests);
+    if (!harness.engine->Step()) harness.clock->Advance(next_arrival - harness.clock->Now());
+  }
+  const double seconds = absl::ToDoubleSeconds(harness.clock->Now() - begin);
+  harness.RunUntilIdle();
+  int64_t good_tokens = 0;
+  int64_t late_rows = 0;
+  for (const Ticket& ticket : tickets) {
+    const auto tokens = static_cast<int64_t>(ticket.sink->token_ids().size());
+    if (ticket.sink->summary().status.ok()) {
+      good_tokens += tokens;
+    } else {
+      ++outcome.num_late;
+      late_rows += tokens > 0 ? tokens + 7 : 0;
+    }
+  }
+  const EngineSnapshot snapshot = harness.engine->Snapshot();
+  outcome.goodput = static_cast<double>(good_tokens) / seconds;
+  outcome.wasted =
+      static_cast<double>(late_rows) / static_cast<double>(snapshot.prefill_tokens + snapshot.decode_tokens);
+  return outcome;
+}
+
+TEST(EngineOverloadTest, GoodputHoldsAtTenTimesTheLoad) {
+  double peak = 0.0;
+  for (const double load : {0.5, 0.9, 1.0, 2.0, 5.0, 10.0}) {
+    const Outcome outcome = Serve(load, 7);
+    peak = std::max(peak, outcome.goodput);
+    if (load > 1.0) {
+      EXPECT_GE(outcome.goodput, 0.95 * peak) << "at " << load;
+      EXPECT_GT(outcome.num_refused, 0);
+    }
+    EXPECT_LE(outcome.wasted, 0.01) << "at " << load << ", " << outcome.num_late << " late";
+    EXPECT_LT(outcome.most_queued, 200);
+  }
+  EXPECT_GT(peak, 700);  // of 800
+}
+
+}  // namespace
+}  // namespace cadre
