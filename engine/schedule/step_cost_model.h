@@ -27,7 +27,8 @@ struct StepCosts {
 };
 
 // Non-negative least squares of the relative error, in which old steps fade, faster while they are of no use any more.
-// One outlier moves little: an observation counts for at most 4 times, or a quarter of, what was expected. A pure single-threaded state machine.
+// One outlier moves little: an observation counts for at most 4 times, or a quarter of, what was expected. A pure
+// single-threaded state machine.
 class StepCostModel {
  public:
   static constexpr int64_t kMinSteps = 16;  // before costs().is_known

@@ -73,8 +73,20 @@ class LifecycleTest(unittest.TestCase):
             list(stream)
             self.assertEqual(server.process.wait(10), 0)
 
-    def test_deadlines_end_requests(self):
+    def test_a_deadline_out_of_reach_is_refused_at_once(self):
         with Server(model=SLOW_MODEL) as server:
+            Completion(server.generation.Generate(long_request(30), timeout=60))  # the server learns its pace
+            begin = time.monotonic()
+            with self.assertRaises(grpc.RpcError) as caught:
+                Completion(server.generation.Generate(long_request(3000), timeout=10))
+            self.assertEqual(caught.exception.code(), grpc.StatusCode.DEADLINE_EXCEEDED)
+            self.assertEqual(error_details(caught.exception)["ErrorInfo"].reason, "DEADLINE_UNREACHABLE")
+            self.assertLess(time.monotonic() - begin, 5)
+            self.assertEqual(server.metric("cadre_requests_rejected_total", reason="deadline_unreachable"), 1)
+            self.assertEqual(server.audit(), [])
+
+    def test_deadlines_end_requests(self):
+        with Server("--deadline-admission=off", model=SLOW_MODEL) as server:
             for timeout in (0.5, 1.0):
                 with self.assertRaises(grpc.RpcError) as caught:
                     Completion(server.generation.Generate(long_request(3000), timeout=timeout))
