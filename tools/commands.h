@@ -13,6 +13,7 @@ void AddGenerateCommand(CLI::App& app, const ClientOptions& client, int* exit_co
 void AddExpertsCommand(CLI::App& app, const ClientOptions& client, int* exit_code);
 void AddBenchCommand(CLI::App& app, const ClientOptions& client, int* exit_code);
 void AddTopCommand(CLI::App& app, const ClientOptions& client, int* exit_code);
+void AddChatCommand(CLI::App& app, const ClientOptions& client, int* exit_code);
 void AddModelCommand(CLI::App& app, const ClientOptions& client, int* exit_code);
 void AddTokenizeCommand(CLI::App& app, const ClientOptions& client, int* exit_code);
 void AddHealthCommand(CLI::App& app, const ClientOptions& client, int* exit_code);

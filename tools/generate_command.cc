@@ -12,7 +12,8 @@
 #include "cadre/v1/generation_service.grpc.pb.h"
 #include "tools/client.h"
 #include "tools/commands.h"
-#include "tools/duration_option.h"
+#include "tools/generate_options.h"
+#include "tools/generation_printer.h"
 #include "tools/text_io.h"
 
 namespace cadre {
@@ -20,77 +21,60 @@ namespace {
 
 using std::chrono::steady_clock;
 
-// What is not set is left to the server.
-struct GenerateOptions {
+struct GenerateFlags {
+  GenerateOptions options;
   std::string prompt;
   std::vector<int32_t> token_ids;
-  std::string model;
-  std::string request_id;
-  std::optional<int32_t> max_tokens;
-  std::optional<float> temperature;
-  std::optional<int32_t> top_k;
-  std::optional<float> top_p;
-  std::optional<float> min_p;
-  std::optional<uint64_t> seed;
-  std::vector<std::string> stop_strings;
-  std::vector<int32_t> stop_token_ids;
-  bool ignore_eos = false;
+  std::optional<int32_t> num_sequences;
+  std::optional<int32_t> top_logprobs;
+  std::optional<int32_t> prompt_logprobs;
+  bool add_special_tokens = true;
+  bool parse_special = false;
+  bool logprobs = false;
+  bool echo = false;
+  bool token_bytes = false;
   bool quiet = false;
-  absl::Duration timeout = absl::ZeroDuration();
 };
 
-v1::GenerateRequest MakeRequest(const GenerateOptions& options) {
-  v1::GenerateRequest request;
-  request.set_model(options.model);
-  request.set_request_id(options.request_id);
-  if (options.token_ids.empty()) {
-    request.set_text(ReadTextArgument(options.prompt));
+v1::GenerateRequest MakeRequest(const GenerateFlags& flags) {
+  v1::GenerateRequest request = flags.options.request;
+  if (flags.token_ids.empty()) {
+    request.set_text(ReadTextArgument(flags.prompt));
   } else {
-    request.mutable_token_ids()->mutable_ids()->Add(options.token_ids.begin(), options.token_ids.end());
+    request.mutable_token_ids()->mutable_ids()->Add(flags.token_ids.begin(), flags.token_ids.end());
   }
-  v1::SamplingParams& sampling = *request.mutable_sampling();
-  if (options.temperature) sampling.set_temperature(*options.temperature);
-  if (options.top_k) sampling.set_top_k(*options.top_k);
-  if (options.top_p) sampling.set_top_p(*options.top_p);
-  if (options.min_p) sampling.set_min_p(*options.min_p);
-  if (options.seed) sampling.set_seed(*options.seed);
-  v1::StopConditions& stopping = *request.mutable_stopping();
-  if (options.max_tokens) stopping.set_max_tokens(*options.max_tokens);
-  if (options.ignore_eos) stopping.set_ignore_eos(true);
-  for (const std::string& stop : options.stop_strings) stopping.add_stop_strings(stop);
-  for (int32_t id : options.stop_token_ids) stopping.add_stop_token_ids(id);
+  if (flags.num_sequences) request.mutable_sampling()->set_n(*flags.num_sequences);
+  if (!flags.add_special_tokens) request.mutable_prompt()->set_add_special_tokens(false);
+  if (flags.parse_special) request.mutable_prompt()->set_parse_special(true);
+  v1::OutputOptions& output = *request.mutable_output();
+  if (flags.logprobs || flags.top_logprobs) output.set_logprobs(true);
+  if (flags.top_logprobs) output.set_top_logprobs(*flags.top_logprobs);
+  if (flags.prompt_logprobs) output.set_prompt_logprobs(*flags.prompt_logprobs);
+  if (flags.echo) output.set_echo(true);
+  if (flags.token_bytes) output.set_token_bytes(true);
   return request;
 }
 
-std::string FinishReasonText(const v1::FinishedEvent& finished) {
-  switch (finished.reason()) {
-    case v1::FINISH_REASON_END_OF_SEQUENCE:
-      return "end of sequence";
-    case v1::FINISH_REASON_STOP_TOKEN:
-      return absl::StrFormat("stop token %d", finished.matched_token_id());
-    case v1::FINISH_REASON_STOP_STRING:
-      return "stop string";
-    case v1::FINISH_REASON_LENGTH:
-      return "length";
-    case v1::FINISH_REASON_TIME_LIMIT:
-      return "time limit";
-    default:
-      return "unknown reason";
-  }
-}
+// What all sequences of an answer took together.
+struct Totals {
+  std::optional<v1::FinishedEvent> last;
+  int num_finished = 0;
+  int64_t generated_tokens = 0;
+};
 
-// "42 tokens after 5, 31.5 tokens/s, first token after 12 ms, end: length"
-std::string Summary(const v1::FinishedEvent& finished, steady_clock::duration first_token,
-                    steady_clock::duration total) {
+// "42 tokens after a prompt of 5, 31.5 tokens/s, first token after 12 ms, end: length"
+std::string Summary(const Totals& totals, steady_clock::duration first_token, steady_clock::duration total) {
   using Milliseconds = std::chrono::duration<double, std::milli>;
-  const int64_t tokens = finished.usage().generated_tokens();
+  const v1::FinishedEvent& finished = *totals.last;
+  const int64_t tokens = totals.generated_tokens;
   const double decode_seconds = std::chrono::duration<double>(total - first_token).count();
   std::string text = absl::StrFormat("%d tokens after a prompt of %d", tokens, finished.usage().prompt_tokens());
-  if (tokens > 1 && decode_seconds > 0.0) {
-    text += absl::StrFormat(", %.1f tokens/s", static_cast<double>(tokens - 1) / decode_seconds);
+  if (tokens > totals.num_finished && decode_seconds > 0.0) {
+    text += absl::StrFormat(", %.1f tokens/s", static_cast<double>(tokens - totals.num_finished) / decode_seconds);
   }
-  text += absl::StrFormat(", first token after %.1f ms, end: %s", Milliseconds(first_token).count(),
-                          FinishReasonText(finished));
+  text += absl::StrFormat(", first token after %.1f ms", Milliseconds(first_token).count());
+  text += totals.num_finished > 1 ? absl::StrFormat(", %d sequences", totals.num_finished)
+                                  : ", end: " + FinishReasonText(finished);
   const v1::RoutingReport& routing = finished.routing();
   if (const int64_t lost = routing.reweighted() + routing.dropped(); lost > 0) {
     text += absl::StrFormat(", lost assignments: %d of %d", lost, lost + routing.processed() + routing.rerouted());
@@ -98,71 +82,70 @@ std::string Summary(const v1::FinishedEvent& finished, steady_clock::duration fi
   return text;
 }
 
-int RunGenerate(const GenerateOptions& options, const ClientOptions& client) {
+int RunGenerate(GenerateFlags& flags, const ClientOptions& client) {
+  if (const absl::Status status = CompleteGenerateOptions(flags.options); !status.ok()) {
+    std::cerr << "cadre: " << status.message() << "\n";
+    return kExitUsage;
+  }
   const auto stub = v1::GenerationService::NewStub(OpenChannel(client));
-  const auto context = MakeContext(options.timeout);
-  const v1::GenerateRequest request = MakeRequest(options);
+  const auto context = MakeContext(flags.options.timeout);
+  const v1::GenerateRequest request = MakeRequest(flags);
+  GenerationPrinter printer(request);
   const steady_clock::time_point start = steady_clock::now();
   std::optional<steady_clock::duration> first_token;
-  std::optional<v1::FinishedEvent> finished;
+  Totals totals;
 
   const auto stream = stub->Generate(context.get(), request);
   for (v1::GenerateResponse event; stream->Read(&event);) {
     if (event.has_delta() && !first_token) first_token = steady_clock::now() - start;
-    if (event.has_finished()) finished = event.finished();
-    if (client.json) {
-      std::cout << ToJsonLine(event) << std::flush;
-    } else {
-      const std::string& text = event.has_delta() ? event.delta().text() : event.finished().text();
-      std::cout << ForStdout(text) << std::flush;
+    if (event.has_finished()) {
+      ++totals.num_finished;
+      totals.generated_tokens += event.finished().usage().generated_tokens();
+      totals.last = event.finished();
     }
+    std::cout << (client.json ? ToJsonLine(event) : ForStdout(printer.Print(event))) << std::flush;
   }
   const steady_clock::duration total = steady_clock::now() - start;
-  if (!client.json && first_token) std::cout << std::endl;
+  if (!client.json && first_token && !totals.last) std::cout << std::endl;
   const grpc::Status status = stream->Finish();
   if (!status.ok()) return ReportError(status, client.address);
-  if (!finished) {
+  if (!totals.last) {
     std::cerr << "cadre: the stream ended without a finished event\n";
     return kExitFailed;
   }
-  if (!client.json && !options.quiet) {
-    std::cerr << "[" << Summary(*finished, first_token.value_or(total), total) << "]\n";
+  if (!client.json && !flags.quiet) {
+    std::cerr << "[" << Summary(totals, first_token.value_or(total), total) << "]\n";
   }
   return kExitOk;
 }
 
-void AddSamplingOptions(CLI::App& command, GenerateOptions& options) {
-  command.add_option("-n,--max-tokens", options.max_tokens, "The most tokens to generate");
-  command.add_option("-t,--temperature", options.temperature, "0 always takes the most likely token");
-  command.add_option("--top-k", options.top_k, "Choose among the k most likely tokens; 0 for all");
-  command.add_option("--top-p", options.top_p, "Choose among the most likely tokens that reach this probability");
-  command.add_option("--min-p", options.min_p, "Drop tokens less likely than this share of the most likely one");
-  command.add_option("--seed", options.seed, "The same seed gives the same text");
-  command.add_option("--stop", options.stop_strings, "End where this text appears; may be given again")
-      ->take_all()
-      ->allow_extra_args(false);
-  command.add_option("--stop-token-id", options.stop_token_ids, "End with this token; may be given again")
-      ->take_all()
-      ->allow_extra_args(false);
-  command.add_flag("--ignore-eos", options.ignore_eos, "Go on behind the model's own end of text");
+void AddOutputOptions(CLI::App& command, GenerateFlags& flags) {
+  command.add_option("--sequences,--n", flags.num_sequences, "So many continuations of the prompt");
+  command.add_flag("--logprobs", flags.logprobs, "Show the probability of each token");
+  command.add_option("--top-logprobs", flags.top_logprobs, "And of so many of the most likely alternatives");
+  command.add_option("--prompt-logprobs", flags.prompt_logprobs, "The same for the tokens of the prompt");
+  command.add_flag("--token-bytes", flags.token_bytes, "Show the bytes of each token");
+  command.add_flag("--echo", flags.echo, "Repeat the prompt in front of the text");
+  command.add_flag("!--no-special-tokens", flags.add_special_tokens,
+                   "Do not add the special tokens that the model's tokenizer adds to a prompt");
+  command.add_flag("--parse-special", flags.parse_special,
+                   "Read the text of a special token as the token, not as its characters");
+  command.add_flag("-q,--quiet", flags.quiet, "No summary on stderr");
 }
 
 }  // namespace
 
 void AddGenerateCommand(CLI::App& app, const ClientOptions& client, int* exit_code) {
-  auto options = std::make_shared<GenerateOptions>();
+  auto flags = std::make_shared<GenerateFlags>();
   CLI::App* command = app.add_subcommand("generate", "Continue a prompt and print the text as it comes");
-  CLI::Option* prompt = command->add_option("prompt", options->prompt, "The text to continue, or - for stdin");
-  CLI::Option* token_ids = command->add_option("--token-ids", options->token_ids, "A prompt as ids, such as 12,345");
+  CLI::Option* prompt = command->add_option("prompt", flags->prompt, "The text to continue, or - for stdin");
+  CLI::Option* token_ids = command->add_option("--token-ids", flags->token_ids, "A prompt as ids, such as 12,345");
   token_ids->delimiter(',')->excludes(prompt)->allow_extra_args(false);
-  AddSamplingOptions(*command, *options);
-  command->add_option("--model", options->model, "Model name; default: the one that is served");
-  command->add_option("--request-id", options->request_id, "Appears in the server's log");
-  command->add_flag("-q,--quiet", options->quiet, "No summary on stderr");
-  AddTimeoutOption(*command, &options->timeout);
-  command->callback([options, prompt, token_ids, &client, exit_code] {
+  AddGenerateOptions(*command, flags->options);
+  AddOutputOptions(*command, *flags);
+  command->callback([flags, prompt, token_ids, &client, exit_code] {
     if (prompt->count() + token_ids->count() == 0) throw CLI::RequiredError("prompt or --token-ids");
-    *exit_code = RunGenerate(*options, client);
+    *exit_code = RunGenerate(*flags, client);
   });
 }
 

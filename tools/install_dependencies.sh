@@ -10,7 +10,7 @@ build_packages=(
   libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc libabsl-dev
   libspdlog-dev prometheus-cpp-dev libcli11-dev nlohmann-json3-dev
   libpcre2-dev libutf8proc-dev libboost-dev libxxhash-dev zlib1g-dev
-  libssl-dev libc-ares-dev libre2-dev
+  libssl-dev libc-ares-dev libre2-dev libedit-dev
 )
 test_packages=(
   git libgtest-dev libgmock-dev libbenchmark-dev clang-format clang-tidy

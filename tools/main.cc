@@ -47,6 +47,7 @@ int main(int argc, char** argv) {
   app.footer("Exit codes: 0 ok, 1 refused or not serving, 64 wrong usage, 69 nobody answers.");
 
   cadre::AddGenerateCommand(app, client, &exit_code);
+  cadre::AddChatCommand(app, client, &exit_code);
   cadre::AddExpertsCommand(app, client, &exit_code);
   cadre::AddBenchCommand(app, client, &exit_code);
   cadre::AddTopCommand(app, client, &exit_code);

@@ -173,7 +173,7 @@ class CliTest(unittest.TestCase):
 
     def test_wrong_usage_is_told_in_one_line(self):
         for arguments, words in (
-                ([], "commands are: generate, experts, bench, top, model, tokenize, health"),
+                ([], "commands are: generate, chat, experts, bench, top, model, tokenize, health"),
                 (["genrate", "x"], 'no command "genrate"'),
                 (["generate"], "prompt or --token-ids"),
                 (["generate", "x", "--temprature", "1"], "unknown option --temprature"),

@@ -1,74 +1,18 @@
 """cadre top against a real server process: one look, JSON, and a live view in a pseudo-terminal."""
 
-import fcntl
 import json
-import os
-import pty
 import re
-import select
 import signal
-import struct
 import subprocess
-import termios
 import threading
 import time
 import unittest
 
 from harness import BIN, Server, clean_environment, free_port, request
+from terminal import Terminal
 
 OK, USAGE, UNREACHABLE = 0, 64, 69
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-
-
-class Terminal:
-    """The client in a pseudo-terminal of a given size."""
-
-    def __init__(self, *arguments, rows=24, columns=80, env=None):
-        self.master, slave = pty.openpty()
-        self.resize(rows, columns)
-        self.process = subprocess.Popen([str(BIN / "cadre"), *map(str, arguments)], stdin=slave, stdout=slave,
-                                        stderr=slave, env={**clean_environment(), "TERM": "xterm", **(env or {})},
-                                        start_new_session=True)
-        os.close(slave)
-        self.output = ""
-
-    def resize(self, rows, columns):
-        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-    def read_until(self, pattern, timeout=10):
-        """Reads until `pattern` is found behind what was read before; returns the match."""
-        end = time.monotonic() + timeout
-        start = len(self.output)
-        while time.monotonic() < end:
-            if match := re.search(pattern, self.output[start:]):
-                return match
-            if select.select([self.master], [], [], 0.1)[0]:
-                try:
-                    data = os.read(self.master, 1 << 16)
-                except OSError:
-                    data = b""
-                if not data:
-                    break
-                self.output += data.decode("utf-8", "replace")
-        if match := re.search(pattern, self.output[start:]):
-            return match
-        raise AssertionError(f"{pattern!r} did not come:\n{self.output[start:]!r}")
-
-    def close(self, timeout=10):
-        try:
-            code = self.process.wait(timeout)
-        finally:
-            self.process.kill()
-        while select.select([self.master], [], [], 0)[0]:
-            try:
-                data = os.read(self.master, 1 << 16)
-            except OSError:
-                break
-            if not data:
-                break
-            self.output += data.decode("utf-8", "replace")
-        os.close(self.master)
-        return code
 
 
 class TopTest(unittest.TestCase):

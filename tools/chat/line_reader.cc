@@ -1,0 +1,124 @@
+#include "tools/chat/line_reader.h"
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <clocale>
+#include <cstdio>
+#include <iostream>
+
+#ifdef CADRE_HAS_LIBEDIT
+#include <histedit.h>
+#endif
+
+namespace cadre {
+namespace {
+
+// Reads by read(2), whose interruption by a signal can be seen.
+class PlainReader final : public LineReader {
+ public:
+  explicit PlainReader(bool is_interactive) : is_interactive_(is_interactive) {}
+
+  Result Read(const std::string& prompt, std::string* line) override {
+    if (is_interactive_) std::cout << prompt << std::flush;
+    while (true) {
+      const size_t end = buffer_.find('\n');
+      if (end != std::string::npos) {
+        *line = buffer_.substr(0, end);
+        buffer_.erase(0, end + 1);
+        return Result::kLine;
+      }
+      char chunk[4096];
+      const ssize_t count = read(STDIN_FILENO, chunk, sizeof(chunk));
+      if (count < 0 && errno == EINTR) {
+        buffer_.clear();
+        return Result::kInterrupted;
+      }
+      if (count <= 0) {
+        if (buffer_.empty()) return Result::kEnd;
+        *line = std::move(buffer_);
+        buffer_.clear();
+        return Result::kLine;
+      }
+      buffer_.append(chunk, static_cast<size_t>(count));
+    }
+  }
+
+  bool is_interactive() const override { return is_interactive_; }
+
+ private:
+  const bool is_interactive_;
+  std::string buffer_;
+};
+
+#ifdef CADRE_HAS_LIBEDIT
+
+class EditingReader final : public LineReader {
+ public:
+  EditingReader() {
+    // The editor moves by characters, which are those of the locale.
+    if (std::setlocale(LC_CTYPE, "") == nullptr || MB_CUR_MAX == 1) std::setlocale(LC_CTYPE, "C.UTF-8");
+    editor_ = el_init("cadre", stdin, stdout, stderr);
+    history_ = history_init();
+    HistEvent event;
+    constexpr int kHistoryLines = 1000;
+    history(history_, &event, H_SETSIZE, kHistoryLines);
+    el_set(editor_, EL_CLIENTDATA, this);
+    el_set(
+        editor_, EL_PROMPT, +[](EditLine* editor) -> char* {
+          EditingReader* self = nullptr;
+          el_get(editor, EL_CLIENTDATA, &self);
+          return self->prompt_.data();
+        });
+    el_set(editor_, EL_EDITOR, "emacs");
+    el_set(editor_, EL_HIST, history, history_);
+    el_source(editor_, nullptr);
+  }
+  ~EditingReader() override {
+    el_end(editor_);
+    history_end(history_);
+  }
+  EditingReader(const EditingReader&) = delete;
+  EditingReader& operator=(const EditingReader&) = delete;
+
+  Result Read(const std::string& prompt, std::string* line) override {
+    prompt_ = prompt;
+    int count = 0;
+    errno = 0;
+    const char* const text = el_gets(editor_, &count);
+    if (text == nullptr || count <= 0) {
+      if (count < 0 && errno == EINTR) {
+        el_reset(editor_);
+        std::cout << std::endl;
+        return Result::kInterrupted;
+      }
+      return Result::kEnd;
+    }
+    line->assign(text, static_cast<size_t>(count));
+    if (line->ends_with('\n')) line->pop_back();
+    HistEvent event;
+    if (!line->empty()) history(history_, &event, H_ENTER, line->c_str());
+    return Result::kLine;
+  }
+
+  bool is_interactive() const override { return true; }
+
+ private:
+  EditLine* editor_ = nullptr;
+  History* history_ = nullptr;
+  std::string prompt_;
+};
+
+#endif
+
+}  // namespace
+
+std::unique_ptr<LineReader> MakeLineReader() {
+  const bool is_interactive = isatty(STDIN_FILENO) != 0 && isatty(STDOUT_FILENO) != 0;
+#ifdef CADRE_HAS_LIBEDIT
+  if (is_interactive) return std::make_unique<EditingReader>();
+#endif
+  return std::make_unique<PlainReader>(is_interactive);
+}
+
+}  // namespace cadre
