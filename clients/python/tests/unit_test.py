@@ -5,6 +5,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import os
+import re
 import threading
 import time
 import unittest
@@ -304,6 +305,53 @@ class StreamTest(unittest.TestCase):
         self.assertEqual([c.text for c in result.completions], ["xy", "ab!"])
         self.assertEqual([c.token_ids for c in result.completions], [(2,), (1, 3)])
         self.assertEqual((result.text, result.reason), ("xy", FinishReason.LENGTH))
+
+
+class OpenAiDocumentTest(unittest.TestCase):
+    """The example of docs/openai.md is run, and its tables name every value of the API."""
+
+    TEXT = (package.CLIENT.parents[1] / "docs" / "openai.md").read_text(encoding="utf-8")
+
+    def test_the_example_answers_a_chat_completion(self):
+        namespace = {}
+        exec(self.TEXT.split("```python\n")[1].split("```")[0], namespace)
+        response = _protos.GENERATE_TEXT.response_class()
+        response.started.request_id = "r"
+        for index, reason in enumerate((1, 4, 5)):
+            sequence = response.sequences.add(text=f"text {index}")
+            sequence.finished.index, sequence.finished.reason = index, reason
+            sequence.finished.usage.prompt_tokens, sequence.finished.usage.generated_tokens = 5, 2
+        parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+        body = {"messages": [{"role": "user", "content": parts},
+                             {"role": "assistant", "content": None, "tool_calls": [
+                                 {"id": "7", "type": "function", "function": {"name": "f", "arguments": "{}"}}]}],
+                "n": 3, "stop": "END", "max_tokens": 9, "logit_bias": {"12": -1}, "user": "u", "temperature": 0,
+                "response_format": {"type": "json_object"}, "tools": [{"type": "function", "function": {"name": "f"}}]}
+        server = FakeServer([[response]])
+        with server.running() as address, Client(address) as client:
+            answer = namespace["complete"](client, body)
+        sent, = server.requests
+        self.assertEqual(sent.chat.messages[0].content, "ab")
+        self.assertEqual(sent.chat.messages[1].tool_calls[0].name, "f")
+        self.assertEqual((sent.sampling.n, sent.sampling.logit_bias[12], sent.stopping.max_tokens), (3, -1, 9))
+        self.assertTrue(sent.sampling.HasField("temperature"))
+        self.assertEqual(list(sent.stopping.stop_strings), ["END"])
+        self.assertEqual((sent.structured_output.json_schema, sent.scheduling.tenant), ('{"type": "object"}', "u"))
+        self.assertEqual([choice["finish_reason"] for choice in answer["choices"]], ["stop", "length", "length"])
+        self.assertEqual(answer["choices"][1]["message"]["content"], "text 1")
+        self.assertEqual(answer["usage"]["total_tokens"], 5 + 6)
+
+    def test_every_finish_reason_is_in_the_table(self):
+        for member in FinishReason:
+            if member is not FinishReason.UNSPECIFIED:
+                self.assertRegex(self.TEXT, rf"\| `FINISH_REASON_{member.name}` \| `(stop|length)` \|")
+
+    def test_fields_that_are_named_exist(self):
+        groups = {field.name: field.message_type for field in _protos.GENERATE.request_class.DESCRIPTOR.fields}
+        named = re.findall(r"`(sampling|stopping|output|scheduling|structured_output|prompt|chat)\.(\w+)", self.TEXT)
+        self.assertGreater(len(named), 15)
+        for group, field in named:
+            self.assertIn(field, groups[group].fields_by_name, f"{group}.{field}")
 
 
 class AsyncTest(unittest.IsolatedAsyncioTestCase):
