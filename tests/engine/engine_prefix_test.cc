@@ -46,6 +46,22 @@ TEST(EnginePrefixTest, ASecondRequestComputesOnlyWhatIsNew) {
   EXPECT_EQ(snapshot.kv_blocks_free + snapshot.kv_blocks_cached, snapshot.kv_blocks_total);
 }
 
+// The leader computes the prompt; each sibling only what stands behind the last full block of it.
+TEST(EnginePrefixTest, TheSequencesOfARequestShareItsPromptAlsoWithoutACache) {
+  for (const PrefixCacheScope scope : {PrefixCacheScope::kOff, PrefixCacheScope::kTenant}) {
+    HarnessOptions options;
+    options.engine.prefix_cache = scope;
+    options.engine.max_num_batched_tokens = 12;  // the prompt takes three steps
+    EngineHarness harness(options);
+    const Ticket ticket = harness.MustSubmit(MakePrompt(30, 1), 5, [](Request& request) { request.num_sequences = 4; });
+    RunAudited(harness);
+    EXPECT_EQ(RowsOf(harness), 30 + 3 * 2 + 4 * 4);
+    EXPECT_TRUE(ticket.sink->summary().status.ok());
+    EXPECT_EQ(harness.engine->Snapshot().kv_blocks_in_use, 0);
+    EXPECT_EQ(harness.engine->Snapshot().kv_blocks_cached > 0, scope == PrefixCacheScope::kTenant);
+  }
+}
+
 int64_t RowsOfTheSecond(PrefixCacheScope scope, const char* tenant, const char* salt) {
   HarnessOptions options;
   options.engine.prefix_cache = scope;
