@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
+#include "engine/base/failpoint.h"
 #include "engine/base/status_macros.h"
 #include "engine/batch_builder.h"
 #include "engine/deadline_admission.h"
@@ -84,6 +85,7 @@ bool EngineLoop::Step() {
 }
 
 void EngineLoop::Admit(absl::Time now) {
+  CADRE_FAILPOINT("engine.admit");
   for (Request& request : parts_.queue->TakeAll()) {
     ++notice_.taken_requests;
     notice_.taken_prompt_tokens += static_cast<int64_t>(request.prompt.size());
@@ -137,6 +139,7 @@ bool EngineLoop::IsHopeless(const RequestGroup& group, absl::Time now) const {
 }
 
 StepPlan EngineLoop::Plan(absl::Time now) {
+  CADRE_FAILPOINT("engine.plan");
   StepPlan plan = scheduler_.Plan();
   scheduler_.Commit(plan);
   report_.num_sequences = static_cast<int32_t>(plan.chunks.size());
@@ -159,6 +162,7 @@ StepPlan EngineLoop::Plan(absl::Time now) {
 }
 
 absl::Status EngineLoop::Forward(const StepPlan& plan) {
+  CADRE_FAILPOINT_RETURN("engine.forward");
   std::vector<const Sequence*> sequences;
   sequences.reserve(plan.chunks.size());
   for (const ScheduledChunk& chunk : plan.chunks) sequences.push_back(&Find(chunk.sequence).sequence);
@@ -170,6 +174,7 @@ absl::Status EngineLoop::Forward(const StepPlan& plan) {
 }
 
 std::vector<EngineLoop::ChunkResult> EngineLoop::Sample(const StepPlan& plan) {
+  CADRE_FAILPOINT("engine.sample");
   const auto vocab_size = static_cast<size_t>(limits_.vocab_size);
   CADRE_CHECK_EQ(result_.logits.size(), batch_.logit_rows.size() * vocab_size);
   std::span<float> rest(result_.logits);
@@ -208,6 +213,7 @@ EngineLoop::ChunkResult EngineLoop::SampleChunk(const ScheduledChunk& chunk, std
 }
 
 void EngineLoop::Publish(const StepPlan& plan, std::vector<ChunkResult> results) {
+  CADRE_FAILPOINT("engine.publish");
   CountStep(plan);
   CountRouting(plan);
   for (const ScheduledChunk& chunk : plan.chunks) Find(chunk.sequence).sequence.Advance();
@@ -275,6 +281,7 @@ void EngineLoop::End(SequenceId id, const absl::Status& status) {
 }
 
 void EngineLoop::EndSequence(SequenceId id, const absl::Status& status) {
+  CADRE_FAILPOINT("engine.end");
   auto node = active_.extract(id);
   CADRE_CHECK(!node.empty());
   Active& active = node.mapped();
@@ -322,6 +329,7 @@ void EngineLoop::EndAll(const absl::Status& status) {
 void EngineLoop::SayFarewells() {
   if (farewells_.empty()) return;
   for (Farewell& farewell : std::exchange(farewells_, {})) {
+    CADRE_FAILPOINT("engine.farewell");
     if (parts_.observer != nullptr) parts_.observer->OnFinish(farewell.summary);
     farewell.node.mapped().response.Finish(std::move(farewell.summary));
   }

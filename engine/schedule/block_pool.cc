@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
+#include "engine/base/failpoint.h"
 
 namespace cadre {
 
@@ -20,6 +21,7 @@ BlockPool::BlockPool(int32_t num_blocks) {
 }
 
 std::vector<int32_t> BlockPool::Allocate(int32_t count) {
+  CADRE_FAILPOINT("blocks.allocate");
   CADRE_CHECK_GE(count, 0);
   CADRE_CHECK_LE(count, num_free());
   std::vector<int32_t> blocks(free_.rbegin(), free_.rbegin() + count);
@@ -35,6 +37,7 @@ void BlockPool::AddHolder(int32_t block) {
 }
 
 void BlockPool::Release(int32_t block) {
+  CADRE_FAILPOINT("blocks.release");
   CADRE_CHECK_GE(block, 0);
   CADRE_CHECK_LT(block, num_total());
   CADRE_CHECK_GT(ref_count(block), 0);

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
+#include "engine/base/failpoint.h"
 
 namespace cadre {
 namespace {
@@ -152,6 +153,7 @@ void Scheduler::Commit(const StepPlan& plan) {
 }
 
 void Scheduler::Preempt(SequenceId id) {
+  CADRE_FAILPOINT("scheduler.preempt");
   Entry* entry = running_.back();
   CADRE_CHECK_EQ(entry->sequence->id(), id);
   running_.pop_back();

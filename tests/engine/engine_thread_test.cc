@@ -14,53 +14,10 @@
 #include "engine/model/simulated_runner.h"
 #include "tests/support/engine_harness.h"
 #include "tests/support/recording_sink.h"
+#include "tests/support/running_engine.h"
 
 namespace cadre {
 namespace {
-
-// Audits on the engine thread, after each step.
-class AuditingObserver final : public EngineObserver {
- public:
-  void OnStep(const StepReport&) override {
-    ++num_steps;
-    if (absl::Status status = engine->Audit(); !status.ok()) failure = status;
-  }
-  void OnFinish(const FinishSummary&) override { ++num_finished; }
-
-  const Engine* engine = nullptr;
-  std::atomic<int64_t> num_steps = 0;
-  std::atomic<int64_t> num_finished = 0;
-  absl::Status failure;  // read after the engine has stopped
-};
-
-struct RunningEngine {
-  explicit RunningEngine(EngineOptions options, absl::Duration step_cost = absl::ZeroDuration()) {
-    SimulatedOptions simulated{.step_cost = step_cost};
-    simulated.limits.num_kv_blocks = 48;
-    simulated.limits.kv_block_size = 4;
-    simulated.limits.vocab_size = 512;
-    engine = std::make_unique<Engine>(options, std::make_unique<SimulatedRunner>(std::move(simulated)), nullptr, clock,
-                                      &observer);
-    observer.engine = engine.get();
-    engine->Start();
-  }
-
-  absl::Status Submit(const Ticket& ticket, int32_t max_tokens, absl::Duration timeout = absl::InfiniteDuration()) {
-    Request request;
-    request.prompt = ticket.prompt;
-    request.sampling.max_tokens = max_tokens;
-    request.arrival = clock->Now();
-    request.deadline = request.arrival + timeout;
-    request.wants_text = false;
-    request.sink = ticket.sink;
-    request.cancel = ticket.cancel;
-    return engine->Submit(std::move(request));
-  }
-
-  std::shared_ptr<const MonotonicClock> clock = std::make_shared<MonotonicClock>();
-  AuditingObserver observer;
-  std::unique_ptr<Engine> engine;
-};
 
 TEST(EngineThreadTest, ManyThreadsSubmitAndCancel) {
   RunningEngine running({.max_num_seqs = 8, .max_num_batched_tokens = 32, .max_queue_requests = 16});
