@@ -6,11 +6,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
-<<<<<<< HEAD
-#include "engine/request/refusal.h"
-=======
 #include "engine/base/failpoint.h"
->>>>>>> a8e1516 (Delay and fail the engine at each of its failpoints while requests are cancelled)
+#include "engine/request/refusal.h"
 
 namespace cadre {
 
@@ -92,7 +89,7 @@ absl::Status RequestQueue::CheckRoom(const QueuePlace& place) const {
 }
 
 absl::Status RequestQueue::Push(Request&& request) {
-<<<<<<< HEAD
+  CADRE_FAILPOINT_RETURN("queue.push");
   const QueuePlace place = PlaceOf(request);
   const QueueCost& cost = place.cost;
   if (cost.prompt_tokens > limits_.max_prompt_tokens) {
@@ -100,13 +97,6 @@ absl::Status RequestQueue::Push(Request&& request) {
   }
   if (cost.total_tokens() > limits_.max_total_tokens) {
     return AboveLimit("prompt and n times max_tokens are", cost.total_tokens(), limits_.max_total_tokens);
-=======
-  CADRE_FAILPOINT_RETURN("queue.push");
-  const auto num_tokens = static_cast<int64_t>(request.prompt.size());
-  if (num_tokens > limits_.max_prompt_tokens) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("prompt has ", num_tokens, " tokens, the queue's limit is ", limits_.max_prompt_tokens));
->>>>>>> a8e1516 (Delay and fail the engine at each of its failpoints while requests are cancelled)
   }
   {
     std::lock_guard lock(mutex_);
