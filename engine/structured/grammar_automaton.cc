@@ -124,44 +124,48 @@ int32_t GrammarAutomaton::Intern(Key key) {
 }
 
 int32_t GrammarAutomaton::CommonNext(int32_t state, int set) {
+  const auto s = static_cast<size_t>(set);
+  if (at(state).runs[s].next != kUnknown) return at(state).runs[s].next;
   int32_t common = kUnknown;
-  for (const uint8_t byte : set_bytes_[static_cast<size_t>(set)]) {
+  for (const uint8_t byte : set_bytes_[s]) {
     const int32_t next = Next(state, byte);
-    if (next == kDead || (common != kUnknown && next != common)) return kDead;
+    if (next == kDead || (common != kUnknown && next != common)) {
+      common = kDead;
+      break;
+    }
     common = next;
   }
+  at(state).runs[s].next = common;
   return common;
 }
 
-const GrammarAutomaton::Run& GrammarAutomaton::RunOf(int32_t state, int set) {
+bool GrammarAutomaton::HasRun(int32_t state, int set, int32_t length, int32_t* reach) {
   const auto s = static_cast<size_t>(set);
-  if (at(state).runs[s].length >= 0) return at(state).runs[s];
-  // Follow the run to where it ends, loops, or is known; then count backward.
-  std::vector<int32_t> path = {state};
-  Run run;  // of the last state of the path
-  bool is_cut = false;
-  while (run.length < 0) {
-    const int32_t last = path.back();
-    const int32_t next = CommonNext(last, set);
-    if (next == kDead) {
-      run = {.length = 0, .reach = 0};
-    } else if (next == last) {
-      run = {.length = kMaxRun, .reach = at(last).reach};
-    } else if (const Run& known = at(next).runs[s]; known.length >= 0) {
-      run = {.length = std::min(known.length + 1, kMaxRun), .reach = std::max(known.reach, at(next).reach)};
-    } else if (std::ssize(path) > kMaxRun) {
-      run = {.length = 0, .reach = 0};
-      is_cut = true;
-    } else {
+  if (const Run& run = at(state).runs[s]; run.length < length && !run.is_whole) {
+    std::vector<int32_t>& path = run_path_;
+    path.assign(1, state);
+    while (std::ssize(path) <= length) {
+      const int32_t next = CommonNext(path.back(), set);
+      if (next == kDead) break;
       path.push_back(next);
+      if (next == path[path.size() - 2]) path.resize(static_cast<size_t>(length) + 1, next);
+    }
+    const bool is_whole = std::ssize(path) <= length;
+    int32_t path_reach = 0;
+    for (size_t i = path.size(); i-- > 0;) {
+      path_reach = std::max(path_reach, at(path[i]).reach);
+      Run& known = at(path[i]).runs[s];
+      const auto steps = static_cast<int32_t>(path.size() - 1 - i);
+      if (steps < known.length) continue;
+      known.length = steps;
+      known.reach = path_reach;
+      known.is_whole = is_whole;
     }
   }
-  for (size_t i = path.size(); i-- > 0;) {
-    // States near a cut have longer runs than was seen: they will be asked for themselves.
-    if (!is_cut || i == 0) at(path[i]).runs[s] = run;
-    run = {.length = std::min(run.length + 1, kMaxRun), .reach = std::max(run.reach, at(path[i]).reach)};
-  }
-  return at(state).runs[s];
+  const Run& run = at(state).runs[s];
+  if (run.length < length) return false;
+  *reach = std::max(*reach, run.reach);
+  return true;
 }
 
 int32_t GrammarAutomaton::Abstract(int32_t state) {

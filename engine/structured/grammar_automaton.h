@@ -23,7 +23,6 @@ namespace cadre {
 class GrammarAutomaton {
  public:
   static constexpr int32_t kDead = -1;
-  static constexpr int32_t kMaxRun = 256;
 
   // `grammar` must outlive the automaton.
   explicit GrammarAutomaton(const Grammar* grammar);
@@ -42,12 +41,9 @@ class GrammarAutomaton {
   int32_t reach(int32_t state) const { return at(state).reach; }
   int32_t max_depth(int32_t state) const { return at(state).max_depth; }
 
-  struct Run {
-    int32_t length = -1;  // -1: not computed
-    int32_t reach = 0;    // the largest reach of the states on the way
-  };
-  // How many bytes of the set (byte_runs.h), whichever they are, can follow in a row; kMaxRun for no end.
-  const Run& RunOf(int32_t state, int set);
+  // Whether any `length` bytes of the set (byte_runs.h) can follow in a row, whichever they are. If so, raises `*reach`
+  // to the largest reach on the way.
+  bool HasRun(int32_t state, int set, int32_t length, int32_t* reach);
 
   // The same places with unknown stacks: number i for the i-th of `Callers`.
   int32_t Abstract(int32_t state);
@@ -63,6 +59,12 @@ class GrammarAutomaton {
   using Place = std::pair<int32_t, int32_t>;  // a state of the grammar, and the stacks below it
   static constexpr int32_t kUnknown = -2;
 
+  struct Run {
+    int32_t next = kUnknown;  // the state behind every byte of the set; kDead when they differ
+    int32_t length = 0;       // at least; exactly when is_whole
+    int32_t reach = 0;
+    bool is_whole = false;
+  };
   struct State {
     std::vector<Place> places;  // those that read bytes, ascending
     std::vector<int32_t> escapes;
@@ -96,7 +98,7 @@ class GrammarAutomaton {
   // The state for what was visited since the last call.
   int32_t Finish();
   int32_t Intern(Key key);
-  // The state behind every byte of the set, kDead when they differ.
+  // Run::next, found if need be.
   int32_t CommonNext(int32_t state, int set);
 
   const Grammar& grammar_;
@@ -106,6 +108,7 @@ class GrammarAutomaton {
   std::vector<std::vector<uint8_t>> set_bytes_;  // [run sets] one byte of each class that the set touches
   int32_t start_ = 0;
   int64_t memory_bytes_ = 0;
+  std::vector<int32_t> run_path_;  // scratch of HasRun
 
   // Of the state that is being made.
   std::vector<int32_t> stacks_at_;  // [grammar states] kNone: not visited

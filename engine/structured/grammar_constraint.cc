@@ -12,6 +12,13 @@
 #include "engine/structured/token_masks.h"
 
 namespace cadre {
+namespace {
+
+// The states whose masks are made when a constraint is compiled, and how many times the whole vocabulary they may hold.
+constexpr int kPreparedStates = 400;
+constexpr int kPreparedMasks = 12;
+
+}  // namespace
 
 // Everything that the states of one constraint have in common.
 class GrammarConstraint::Shared {
@@ -38,6 +45,10 @@ class GrammarConstraint::Shared {
     const std::lock_guard lock(mutex_);
     FlushIfFull();
     is_first ? masks_->FillFirst(*place, mask) : masks_->Fill(*place, mask);
+  }
+  void Prepare() {
+    const std::lock_guard lock(mutex_);
+    masks_->Prepare(kPreparedStates, int64_t{kPreparedMasks} * vocabulary_->size());
   }
   // False, with the place unchanged, when the language does not go on like this.
   bool Advance(std::string_view bytes, int32_t* place) {
@@ -134,8 +145,8 @@ absl::StatusOr<std::shared_ptr<const GrammarConstraint>> GrammarConstraint::Crea
       new GrammarConstraint(std::make_shared<Shared>(std::move(grammar), std::move(vocabulary), max_cache_bytes)));
   const std::unique_ptr<ConstraintState> state = constraint->Start();
   if (state->done()) return absl::InvalidArgumentError("only the empty text conforms");
-  // The first mask is asked for by every sequence: it is made here, not on the thread that generates.
-  state->AllowedTokens();
+  // What most sequences will ask for is made here, not on the thread that generates.
+  constraint->shared_->Prepare();
   return constraint;
 }
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
+
 namespace cadre {
 namespace {
 
@@ -19,7 +21,7 @@ TokenMasks::TokenMasks(const TokenVocabulary* vocabulary, GrammarAutomaton* auto
 
 void TokenMasks::Fill(int32_t state, std::span<uint64_t> mask) {
   const Whole& whole = WholeOf(state);
-  const TokenSet* inside = whole.inside == GrammarAutomaton::kDead ? nullptr : &InsideOf(whole.inside).tokens;
+  const TokenSet* inside = whole.inside == nullptr ? nullptr : &whole.inside->tokens;
   if (inside != nullptr && !inside->bits.empty()) {
     std::copy(inside->bits.begin(), inside->bits.end(), mask.begin());
   } else {
@@ -49,7 +51,7 @@ void TokenMasks::Add(const TokenSet& set, std::span<uint64_t> mask) {
   for (size_t i = 0; i < set.bits.size(); ++i) mask[i] |= set.bits[i];
 }
 
-TokenMasks::TokenSet TokenMasks::Pack(std::vector<int32_t> tokens) {
+TokenMasks::TokenSet TokenMasks::Pack(std::vector<int32_t> tokens) const {
   TokenSet set;
   if (tokens.size() * sizeof(int32_t) < vocabulary_.num_mask_words() * sizeof(uint64_t)) {
     tokens.shrink_to_fit();
@@ -58,21 +60,19 @@ TokenMasks::TokenSet TokenMasks::Pack(std::vector<int32_t> tokens) {
     set.bits.resize(vocabulary_.num_mask_words());
     SetBits(tokens, set.bits);
   }
-  memory_bytes_ += kEntryOverheadBytes + std::ssize(set.list) * 4 + std::ssize(set.bits) * 8;
   return set;
 }
 
-bool TokenMasks::TakeRun(const TokenTrie& trie, uint32_t node_id, int32_t state, std::vector<int32_t>* tokens,
-                         Inside* exits) {
+int64_t TokenMasks::MemoryOf(const TokenSet& set) { return std::ssize(set.list) * 4 + std::ssize(set.bits) * 8; }
+
+bool TokenMasks::TakeRun(const TokenTrie& trie, uint32_t node_id, int32_t state, std::vector<int32_t>* tokens) {
   const TokenTrie::Node& node = trie.nodes()[node_id];
   if (node.run_sets == 0 || node.next - node_id == 1) return false;
   for (int set = 0; set < kNumByteRunSets; ++set) {
     if ((node.run_sets >> set & 1) == 0) continue;
-    const GrammarAutomaton::Run& run = automaton_.RunOf(state, set);
-    if (run.length < node.height) continue;
+    if (!automaton_.HasRun(state, set, node.height, &walk_reach_)) continue;
     const std::span<const int32_t> all = trie.TokensBelow(node_id);
     tokens->insert(tokens->end(), all.begin(), all.end());
-    if (exits != nullptr) exits->reach = std::max(exits->reach, run.reach);
     return true;
   }
   return false;
@@ -87,7 +87,7 @@ void TokenMasks::Walk(const TokenTrie& trie, uint32_t root, int32_t state, std::
     const TokenTrie::Node& node = nodes[i];
     const size_t depth = node.depth - root_depth;
     path_.resize(depth);
-    if (TakeRun(trie, i, path_.back(), tokens, exits)) {
+    if (TakeRun(trie, i, path_.back(), tokens)) {
       i = node.next;
       continue;
     }
@@ -98,49 +98,77 @@ void TokenMasks::Walk(const TokenTrie& trie, uint32_t root, int32_t state, std::
     }
     const std::span<const int32_t> here = trie.TokensAt(i);
     tokens->insert(tokens->end(), here.begin(), here.end());
-    if (exits != nullptr) {
-      exits->reach = std::max(exits->reach, automaton_.reach(next));
-      const std::span<const int32_t> escapes = automaton_.escapes(next);
-      if (!escapes.empty() && node.next - i > 1) exits->exits.push_back({i, {escapes.begin(), escapes.end()}});
-    }
+    walk_reach_ = std::max(walk_reach_, automaton_.reach(next));
+    if (exits != nullptr && node.next - i > 1) AddExit(i, automaton_.escapes(next), exits);
     path_.push_back(next);
     i = automaton_.has_next(next) ? i + 1 : node.next;
   }
 }
 
-const TokenMasks::Inside& TokenMasks::InsideOf(int32_t abstract) {
+void TokenMasks::AddExit(uint32_t node, std::span<const int32_t> escapes, Inside* exits) {
+  if (escapes.empty()) return;
+  std::vector<std::vector<int32_t>>& sets = exits->escape_sets;
+  const auto known = std::find_if(sets.begin(), sets.end(), [&](const std::vector<int32_t>& set) {
+    return std::equal(set.begin(), set.end(), escapes.begin(), escapes.end());
+  });
+  const auto index = static_cast<uint32_t>(known - sets.begin());
+  if (known == sets.end()) sets.emplace_back(escapes.begin(), escapes.end());
+  exits->exits.push_back({node, index});
+}
+
+const TokenMasks::KnownInside& TokenMasks::InsideOf(int32_t abstract) {
   if (const auto found = inside_.find(abstract); found != inside_.end()) return found->second;
-  Inside inside = {.tokens = {}, .exits = {}, .reach = automaton_.reach(abstract)};
+  auto inside = std::make_shared<Inside>();
   std::vector<int32_t> tokens;
-  Walk(vocabulary_.trie(), 0, abstract, &tokens, &inside);
-  inside.tokens = Pack(std::move(tokens));
-  memory_bytes_ += std::ssize(inside.exits) * int64_t{sizeof(Exit) + sizeof(int32_t)};
-  return inside_.emplace(abstract, std::move(inside)).first->second;
+  walk_reach_ = automaton_.reach(abstract);
+  Walk(vocabulary_.trie(), 0, abstract, &tokens, inside.get());
+  inside->tokens = Pack(std::move(tokens));
+  if (last_inside_ == nullptr || *last_inside_ != *inside) {
+    memory_bytes_ += MemoryOf(inside->tokens) + std::ssize(inside->exits) * int64_t{sizeof(Exit)};
+    for (const std::vector<int32_t>& set : inside->escape_sets)
+      memory_bytes_ += kEntryOverheadBytes / 4 + 4 * std::ssize(set);
+    last_inside_ = std::move(inside);
+  }
+  memory_bytes_ += kEntryOverheadBytes;
+  return inside_.emplace(abstract, KnownInside{last_inside_, walk_reach_}).first->second;
 }
 
 const TokenMasks::Whole& TokenMasks::WholeOf(int32_t state) {
   if (const auto found = whole_.find(state); found != whole_.end()) return found->second;
   Whole whole;
   std::vector<int32_t> others;
-  const int32_t abstract = automaton_.Abstract(state);
-  const Inside& inside = InsideOf(abstract);
-  if (automaton_.max_depth(state) + inside.reach <= kMaxCallDepth) {
-    whole.inside = abstract;
-    std::vector<int32_t> last_escapes;
-    int32_t resumed = GrammarAutomaton::kDead;
-    for (const Exit& exit : inside.exits) {
-      if (resumed == GrammarAutomaton::kDead || exit.escapes != last_escapes) {
-        last_escapes = exit.escapes;
-        resumed = automaton_.Resume(state, last_escapes);
-      }
-      if (resumed != GrammarAutomaton::kDead) Walk(vocabulary_.trie(), exit.node, resumed, &others, nullptr);
+  const KnownInside known = InsideOf(automaton_.Abstract(state));
+  if (automaton_.max_depth(state) + known.reach <= kMaxCallDepth) {
+    whole.inside = known.inside;
+    std::vector<int32_t> resumed;  // by escape set
+    for (const std::vector<int32_t>& set : known.inside->escape_sets) resumed.push_back(automaton_.Resume(state, set));
+    for (const Exit& exit : known.inside->exits) {
+      const int32_t behind = resumed[exit.escape_set];
+      if (behind != GrammarAutomaton::kDead) Walk(vocabulary_.trie(), exit.node, behind, &others, nullptr);
     }
   } else {
     // So deep that the limit may cut off what an unknown caller would allow.
     Walk(vocabulary_.trie(), 0, state, &others, nullptr);
   }
   whole.others = Pack(std::move(others));
+  memory_bytes_ += kEntryOverheadBytes + MemoryOf(whole.others);
   return whole_.emplace(state, std::move(whole)).first->second;
+}
+
+void TokenMasks::Prepare(int max_states, int64_t max_tokens) {
+  std::vector<int32_t> states = {automaton_.start()};
+  absl::flat_hash_set<int32_t> seen(states.begin(), states.end());
+  int64_t num_tokens = 0;
+  for (size_t i = 0; i < states.size() && std::ssize(states) < max_states && num_tokens < max_tokens; ++i) {
+    const Whole& whole = WholeOf(states[i]);
+    for (const TokenSet* set : {whole.inside == nullptr ? nullptr : &whole.inside->tokens, &whole.others}) {
+      if (set != nullptr) num_tokens += std::ssize(set->list) + 64 * std::ssize(set->bits);
+    }
+    for (int byte = 0; byte < 256; ++byte) {
+      const int32_t next = automaton_.Next(states[i], static_cast<uint8_t>(byte));
+      if (next != GrammarAutomaton::kDead && seen.insert(next).second) states.push_back(next);
+    }
+  }
 }
 
 }  // namespace cadre

@@ -2,6 +2,7 @@
 #define CADRE_ENGINE_STRUCTURED_TOKEN_MASKS_H_
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -27,6 +28,10 @@ class TokenMasks {
   // The same where no token has been generated yet.
   void FillFirst(int32_t state, std::span<uint64_t> mask);
 
+  // Finds what needs the most time, before anyone waits for it: the masks of the states closest to the start, up to
+  // `max_states` of them and `max_tokens` in all masks together.
+  void Prepare(int max_states, int64_t max_tokens);
+
   int64_t memory_bytes() const { return memory_bytes_; }
 
  private:
@@ -34,36 +39,47 @@ class TokenMasks {
   struct TokenSet {
     std::vector<int32_t> list;
     std::vector<uint64_t> bits;
+    bool operator==(const TokenSet&) const = default;
   };
   struct Exit {
-    uint32_t node;                 // of the trie: the text up to here returns
-    std::vector<int32_t> escapes;  // to these unknown stacks
+    uint32_t node;        // of the trie: the text up to here returns
+    uint32_t escape_set;  // to these unknown stacks, by index
+    bool operator==(const Exit&) const = default;
   };
   // What follows in an abstract state.
   struct Inside {
     TokenSet tokens;
     std::vector<Exit> exits;
-    int32_t reach = 0;
+    std::vector<std::vector<int32_t>> escape_sets;
+    bool operator==(const Inside&) const = default;
+  };
+  struct KnownInside {
+    std::shared_ptr<const Inside> inside;
+    int32_t reach;  // the largest of the automaton's states on the way
   };
   struct Whole {
-    int32_t inside = GrammarAutomaton::kDead;  // the abstract state whose tokens belong to it; kDead: none
+    std::shared_ptr<const Inside> inside;  // null: all tokens are among the others
     TokenSet others;
   };
 
   // The tokens of the subtree below `root` that can follow, as a list. `exits` may be null.
   void Walk(const TokenTrie& trie, uint32_t root, int32_t state, std::vector<int32_t>* tokens, Inside* exits);
-  bool TakeRun(const TokenTrie& trie, uint32_t node, int32_t state, std::vector<int32_t>* tokens, Inside* exits);
-  const Inside& InsideOf(int32_t abstract);
+  bool TakeRun(const TokenTrie& trie, uint32_t node, int32_t state, std::vector<int32_t>* tokens);
+  static void AddExit(uint32_t node, std::span<const int32_t> escapes, Inside* exits);
+  const KnownInside& InsideOf(int32_t abstract);
   const Whole& WholeOf(int32_t state);
-  TokenSet Pack(std::vector<int32_t> tokens);
+  TokenSet Pack(std::vector<int32_t> tokens) const;
+  static int64_t MemoryOf(const TokenSet& set);
   static void Add(const TokenSet& set, std::span<uint64_t> mask);
   void AddEnds(int32_t state, std::span<uint64_t> mask) const;
 
   const TokenVocabulary& vocabulary_;
   GrammarAutomaton& automaton_;
-  absl::flat_hash_map<int32_t, Inside> inside_;  // by abstract state
-  absl::flat_hash_map<int32_t, Whole> whole_;    // by state
-  std::vector<int32_t> path_;                    // the state behind each byte of the walk
+  absl::flat_hash_map<int32_t, KnownInside> inside_;  // by abstract state
+  std::shared_ptr<const Inside> last_inside_;         // neighbors are often equal, and then shared
+  absl::flat_hash_map<int32_t, Whole> whole_;         // by state
+  std::vector<int32_t> path_;                         // the state behind each byte of the walk
+  int32_t walk_reach_ = 0;                            // the largest reach on it
   int64_t memory_bytes_ = 0;
 };
 
