@@ -11,6 +11,7 @@
 #include "server/field_support.h"
 #include "server/request_limits.h"
 #include "server/translate.h"
+#include "server/translate_structured.h"
 #include "server/wire.h"
 
 namespace cadre {
@@ -33,6 +34,7 @@ absl::Status CheckAndSubmit(const ServiceContext& context, const std::shared_ptr
   CADRE_RETURN_IF_ERROR(context.host->CheckName(wire.model()));
   CADRE_RETURN_IF_ERROR(RefuseUnsupportedFields(wire));
   CADRE_ASSIGN_OR_RETURN(Request request, TranslateRequest(wire, model->card, *model->tokenizer));
+  CADRE_RETURN_IF_ERROR(TranslateStructuredOutput(wire, model->constraints.get(), &request));
   stream->SetFacts({.request_id = request_id,
                     .model = model->card.name,
                     .seed = request.sampling.seed,
@@ -69,10 +71,12 @@ absl::Status CheckStillWanted(const ServiceContext& context, const TokenStream& 
   return context.host->Admit().status();
 }
 
-void Admit(const ServiceContext& context, const std::shared_ptr<TokenStream>& stream, const grpc::ByteBuffer& bytes,
-           std::string_view metadata_id) {
-  v1::GenerateRequest wire;
-  absl::Status status = ParseMessage(bytes, &wire);
+// Whether a request may take long to admit, whatever its size: a schema or an expression is compiled.
+bool MustCompile(const v1::GenerateRequest& wire) { return wire.has_structured_output(); }
+
+// `status`: whether `wire` could be read.
+void Admit(const ServiceContext& context, const std::shared_ptr<TokenStream>& stream, const v1::GenerateRequest& wire,
+           absl::Status status, std::string_view metadata_id) {
   absl::StatusOr<std::string> id = ChooseRequestId(wire.request_id(), metadata_id);
   if (status.ok()) status = id.status();
   if (!id.ok()) id = ChooseRequestId("", metadata_id);
@@ -91,21 +95,27 @@ void AdmitRequest(const ServiceContext& context, const std::shared_ptr<TokenStre
                   const grpc::ByteBuffer& bytes, const std::string& metadata_id) {
   if (context.metrics != nullptr) context.metrics->OnReceived();
   if (bytes.Length() <= kMaxInlineBytes) {
-    Admit(context, stream, bytes, metadata_id);
-    return;
+    v1::GenerateRequest wire;
+    absl::Status status = ParseMessage(bytes, &wire);
+    if (!MustCompile(wire)) {
+      Admit(context, stream, wire, std::move(status), metadata_id);
+      return;
+    }
   }
   const bool is_posted = context.work_queue->Post([context, stream, bytes, metadata_id] {
     if (const absl::Status status = CheckStillWanted(context, *stream); !status.ok()) {
       RefuseUnread(context, *stream, metadata_id, status);
     } else {
-      Admit(context, stream, bytes, metadata_id);
+      v1::GenerateRequest wire;
+      absl::Status parsed = ParseMessage(bytes, &wire);
+      Admit(context, stream, wire, std::move(parsed), metadata_id);
     }
   });
   if (is_posted) return;
   RefuseUnread(context, *stream, metadata_id,
                MakeError({.code = absl::StatusCode::kResourceExhausted,
                           .reason = reason::kQueueFull,
-                          .message = "too many long prompts wait to be tokenized",
+                          .message = "too many long prompts and schemas wait to be read",
                           .retry_delay = context.host->RetryDelay()}));
 }
 

@@ -39,6 +39,9 @@ constexpr std::string_view kGenerateFields[] = {
     "stopping.include_stop_string",
     "output.skip_special_tokens",
     "output.text",
+    "structured_output.json_schema",
+    "structured_output.regex",
+    "structured_output.choices.choices",
 };
 constexpr std::string_view kTokenizeFields[] = {
     "model",

@@ -50,6 +50,10 @@ void ModelHost::Install(LoadedModel model) {
   auto text = std::make_shared<ServedText>();
   text->card = std::move(model.card);
   text->tokenizer = std::move(model.tokenizer);
+  text->constraints = std::make_unique<ConstraintCache>([model = text.get()] {
+    return TokenVocabulary::FromTokenizer(*model->tokenizer, model->card.limits.vocab_size,
+                                          model->card.engine.eos_token_ids);
+  });
   text->ready_time = clock_->Now();
   auto engine =
       std::make_unique<Engine>(text->card.engine, std::move(model.runner), text->tokenizer.get(), clock_, observer_);

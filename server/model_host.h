@@ -20,6 +20,7 @@
 #include "absl/time/time.h"
 #include "engine/base/clock.h"
 #include "engine/engine.h"
+#include "engine/structured/constraint_cache.h"
 #include "engine/text/tokenizer.h"
 #include "kernels/device.h"
 #include "server/model_card.h"
@@ -38,6 +39,7 @@ struct LoadedModel {
 struct ServedText {
   ModelCard card;
   std::unique_ptr<const Tokenizer> tokenizer;
+  std::unique_ptr<ConstraintCache> constraints;  // of structured output
   absl::Time ready_time;
 };
 

@@ -88,21 +88,26 @@ struct BenchCase {
 };
 constexpr BenchCase kCases[] = {
     {"any JSON", "{}",
-     R"({"name": "Ada Lovelace", "born": 1815, "tags": ["mathematics", "computing"], "notes": {"a": "the first program", "b": null}})"},
+     R"({"name": "Ada Lovelace", "born": 1815, "tags": ["mathematics", "computing"], "notes": {"a": "the )"
+     R"(first program", "b": null}})"},
     {"person",
      R"({"type":"object","properties":{"name":{"type":"string"},"age":{"type":"integer","minimum":0,"maximum":150},
         "email":{"type":"string"},"tags":{"type":"array","items":{"type":"string"}}},"required":["name","age"]})",
-     R"({"name": "Ada Lovelace", "age": 36, "email": "ada@example.org", "tags": ["mathematics", "computing", "poetry"]})"},
+     R"({"name": "Ada Lovelace", "age": 36, "email": "ada@example.org", "tags": ["mathematics", )"
+     R"("computing", "poetry"]})"},
     {"maxLength 500",
      R"({"type":"object","properties":{"text":{"type":"string","maxLength":500}},"required":["text"]})",
-     R"({"text": "The quick brown fox jumps over the lazy dog, and then it goes on with its day as if nothing had happened at all."})"},
+     R"({"text": "The quick brown fox jumps over the lazy dog, and then it goes on with its day as if )"
+     R"(nothing had happened at all."})"},
     {"pattern",
-     R"({"type":"object","properties":{"text":{"type":"string","pattern":"^[A-Z][a-z ,.]{1,200}$"}},"required":["text"]})",
+     R"({"type":"object","properties":{"text":{"type":"string","pattern":"^[A-Z][a-z )"
+     R"(,.]{1,200}$"}},"required":["text"]})",
      R"({"text": "The quick brown fox jumps over the lazy dog, and then it goes on with its day."})"},
     {"tree",
      R"({"$ref":"#/$defs/N","$defs":{"N":{"type":"object","properties":{"label":{"type":"string"},
         "children":{"type":"array","items":{"$ref":"#/$defs/N"}}},"required":["label","children"]}}})",
-     R"({"label": "root", "children": [{"label": "left side", "children": [{"label": "leaf", "children": []}]}, {"label": "right side", "children": []}]})"},
+     R"({"label": "root", "children": [{"label": "left side", "children": [{"label": "leaf", "children": )"
+     R"([]}]}, {"label": "right side", "children": []}]})"},
 };
 
 std::vector<int32_t> LongestTokens(const TokenVocabulary& vocabulary, std::string_view text) {

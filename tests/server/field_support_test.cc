@@ -117,7 +117,9 @@ TEST(FieldSupportTest, EveryFieldOfAGenerationIsSupportedOrRefusedByName) {
                            "prompt.parse_special", "prompt.truncate_prompt_tokens", "sampling.temperature",
                            "sampling.top_k", "sampling.top_p", "sampling.min_p", "sampling.seed", "stopping.max_tokens",
                            "stopping.stop_strings", "stopping.stop_token_ids", "stopping.ignore_eos",
-                           "stopping.include_stop_string", "output.skip_special_tokens", "output.text"}));
+                           "stopping.include_stop_string", "output.skip_special_tokens", "output.text",
+                           "structured_output.json_schema", "structured_output.regex",
+                           "structured_output.choices.choices"}));
 }
 
 TEST(FieldSupportTest, OtherRequestsToo) {
@@ -134,9 +136,6 @@ TEST(FieldSupportTest, EmptyMessagesOfUnsupportedFieldsAreRefused) {
   v1::GenerateRequest request;
   request.mutable_chat();
   EXPECT_THAT(std::string(RefuseUnsupportedFields(request).message()), HasSubstr("chat"));
-  request.Clear();
-  request.mutable_structured_output();
-  EXPECT_THAT(std::string(RefuseUnsupportedFields(request).message()), HasSubstr("structured_output"));
   request.Clear();
   request.mutable_scheduling();  // asks for nothing
   request.mutable_sampling();

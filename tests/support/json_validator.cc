@@ -21,7 +21,7 @@ bool HasTypeName(const Json& value, const std::string& type) {
 }
 
 bool Finds(const std::string& pattern, const std::string& text) {
-  const absl::StatusOr<Regex> regex = Regex::CompilePcre2(pattern);
+  const absl::StatusOr<Regex> regex = Regex::CompilePcre2("(?-m)" + pattern);
   CADRE_CHECK(regex.ok());
   return !regex->FindAll(text)->empty();
 }
