@@ -67,9 +67,12 @@ class PlainSimulation {
 
 constexpr std::string_view kSchemas[] = {
     "{}",
-    R"({"type":"object","properties":{"a":{"type":"integer"},"b":{"type":"string","maxLength":6},"c":{"type":"number"}},"required":["b"]})",
-    R"({"$ref":"#/$defs/N","$defs":{"N":{"type":"object","properties":{"n":{"$ref":"#/$defs/N"},"v":{"type":"array","items":{"$ref":"#/$defs/N"}}}}}})",
-    R"({"anyOf":[{"type":"object","properties":{"a":{"type":"string"}}},{"type":"object","properties":{"a":{"type":"integer"},"ab":{}}},{"type":"array","items":{"type":"array"}}]})",
+    R"({"type":"object","properties":{"a":{"type":"integer"},"b":{"type":"string","maxLength":6},"c":{"type":"number"}},
+        "required":["b"]})",
+    R"({"$ref":"#/$defs/N","$defs":{"N":{"type":"object","properties":{"n":{"$ref":"#/$defs/N"},
+        "v":{"type":"array","items":{"$ref":"#/$defs/N"}}}}}})",
+    R"({"anyOf":[{"type":"object","properties":{"a":{"type":"string"}}},
+        {"type":"object","properties":{"a":{"type":"integer"},"ab":{}}},{"type":"array","items":{"type":"array"}}]})",
     R"({"type":"array","items":{"type":"array","items":{"type":"array","maxItems":2}}})",
     R"({"type":"object","additionalProperties":{"type":"string","pattern":"^[a-z]+é?$"}})",
 };

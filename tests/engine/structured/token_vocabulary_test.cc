@@ -75,7 +75,8 @@ std::string TokenizerJson(const std::string& decoder) {
     vocab += std::string(",\"") + token + "\":" + std::to_string(id++);
   }
   return R"({"version":"1.0","truncation":null,"padding":null,"added_tokens":[)"
-         R"({"id":2,"content":"</s>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],)"
+         R"({"id":2,"content":"</s>","single_word":false,"lstrip":false,"rstrip":false,)"
+         R"("normalized":false,"special":true}],)"
          R"("normalizer":null,"pre_tokenizer":null,"post_processor":null,"decoder":)" +
          decoder +
          R"(,"model":{"type":"BPE","dropout":null,"unk_token":"<unk>","continuing_subword_prefix":null,)"
