@@ -220,7 +220,6 @@ class GenerateTest(unittest.TestCase):
             (lambda m: m.sampling.allowed_token_ids.append(5), "allowed_token_ids"),
             (lambda m: setattr(m.stopping, "min_tokens", 2), "min_tokens"),
             (lambda m: setattr(m.output, "logprobs", True), "logprobs"),
-            (lambda m: setattr(m.structured_output, "regex", "a+"), "structured_output"),
             (lambda m: setattr(m.scheduling, "priority", 3), "priority"),
             (lambda m: m.chat.messages.add(role="user", content="hi"), "chat"),
         ]
