@@ -72,6 +72,7 @@ bool TokenMasks::TakeRun(const TokenTrie& trie, uint32_t node_id, int32_t state,
     if ((node.run_sets >> set & 1) == 0) continue;
     if (!automaton_.HasRun(state, set, node.height, &walk_reach_)) continue;
     const std::span<const int32_t> all = trie.TokensBelow(node_id);
+    work_ += std::ssize(all);
     tokens->insert(tokens->end(), all.begin(), all.end());
     return true;
   }
@@ -86,6 +87,7 @@ void TokenMasks::Walk(const TokenTrie& trie, uint32_t root, int32_t state, std::
   for (uint32_t i = root + 1; i < nodes[root].next;) {
     const TokenTrie::Node& node = nodes[i];
     const size_t depth = node.depth - root_depth;
+    ++work_;
     path_.resize(depth);
     if (TakeRun(trie, i, path_.back(), tokens)) {
       i = node.next;
@@ -155,19 +157,18 @@ const TokenMasks::Whole& TokenMasks::WholeOf(int32_t state) {
   return whole_.emplace(state, std::move(whole)).first->second;
 }
 
-void TokenMasks::Prepare(int max_states, int64_t max_tokens) {
+void TokenMasks::Prepare(int64_t max_states, int64_t max_work) {
   std::vector<int32_t> states = {automaton_.start()};
   absl::flat_hash_set<int32_t> seen(states.begin(), states.end());
-  int64_t num_tokens = 0;
-  for (size_t i = 0; i < states.size() && std::ssize(states) < max_states && num_tokens < max_tokens; ++i) {
-    const Whole& whole = WholeOf(states[i]);
-    for (const TokenSet* set : {whole.inside == nullptr ? nullptr : &whole.inside->tokens, &whole.others}) {
-      if (set != nullptr) num_tokens += std::ssize(set->list) + 64 * std::ssize(set->bits);
-    }
+  const int64_t last_work = work_ + max_work;
+  for (size_t i = 0; i < states.size() && work_ < last_work; ++i) {
+    WholeOf(states[i]);
+    if (std::ssize(states) >= max_states) continue;
     for (int byte = 0; byte < 256; ++byte) {
       const int32_t next = automaton_.Next(states[i], static_cast<uint8_t>(byte));
       if (next != GrammarAutomaton::kDead && seen.insert(next).second) states.push_back(next);
     }
+    work_ += 256;
   }
 }
 

@@ -28,9 +28,9 @@ class TokenMasks {
   // The same where no token has been generated yet.
   void FillFirst(int32_t state, std::span<uint64_t> mask);
 
-  // Finds what needs the most time, before anyone waits for it: the masks of the states closest to the start, up to
-  // `max_states` of them and `max_tokens` in all masks together.
-  void Prepare(int max_states, int64_t max_tokens);
+  // Finds masks before anyone waits for them: those of the states closest to the start, up to `max_states` of them,
+  // until `max_work` nodes and tokens have been looked at.
+  void Prepare(int64_t max_states, int64_t max_work);
 
   int64_t memory_bytes() const { return memory_bytes_; }
 
@@ -80,6 +80,7 @@ class TokenMasks {
   absl::flat_hash_map<int32_t, Whole> whole_;         // by state
   std::vector<int32_t> path_;                         // the state behind each byte of the walk
   int32_t walk_reach_ = 0;                            // the largest reach on it
+  int64_t work_ = 0;                                  // nodes and tokens looked at so far
   int64_t memory_bytes_ = 0;
 };
 
