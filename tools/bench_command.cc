@@ -188,6 +188,7 @@ int Fail(const absl::Status& status) {
 // Runs at each rate, or once, and prints each report.
 std::vector<LoadReport> RunAll(const BenchOptions& options, const ClientOptions& client, LoadRunOptions run) {
   std::vector<std::shared_ptr<grpc::Channel>> channels;
+  channels.reserve(static_cast<size_t>(options.connections));
   for (int i = 0; i < options.connections; ++i) channels.push_back(OpenSeparateChannel(client));
   const bool shows_progress = !options.quiet && StderrIsTerminal();
   const bool prints = !client.json && options.json_file != "-";

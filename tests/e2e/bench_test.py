@@ -9,7 +9,8 @@ import time
 import unittest
 import xml.etree.ElementTree
 
-from harness import BIN, Server, clean_environment
+from harness import BIN, Server, clean_environment, models
+from terminal import Terminal
 
 OK, FAILED, USAGE = 0, 1, 64
 
@@ -135,6 +136,21 @@ class BenchTest(unittest.TestCase):
         self.server.wait_until_idle()
         self.assertEqual(self.server.audit(), [])
 
+    def test_shared_prefixes_are_found_in_the_prefix_cache(self):
+        flags = ("--concurrency", 1, "--requests", 10, "--prompt-tokens", 64, "--output-tokens", 2)
+
+        def hits():
+            return self.server.models.GetLoad(models.GetLoadRequest(), timeout=5).load.prefix_cache_hit_tokens
+
+        self.results(*flags, "--seed", 1)
+        self.assertEqual(hits(), 0)
+        run, = self.results(*flags, "--seed", 2, "--shared-prefix", 48)["runs"]
+        self.assertEqual(run["prompt_tokens"], 640)
+        # All but the first find the three whole blocks of 16 tokens.
+        self.assertEqual(hits(), 9 * 48)
+        self.results(*flags, "--seed", 3, "--shared-prefix", 48, "--prefix-groups", 5)
+        self.assertEqual(hits(), 9 * 48 + 5 * 48)
+
     def test_the_text_report_and_the_charts(self):
         plot, cdf, out = self.file("time.svg"), self.file("cdf.svg"), self.file("out.json")
         result = self.bench("--rate", 100, "--requests", 50, "--output-tokens", 4, "--plot", plot, "--json", out,
@@ -163,6 +179,14 @@ class BenchTest(unittest.TestCase):
         self.assertEqual(run["total"]["unfinished"], 2)
         self.assertLess(run["window_seconds"], 30)
         self.assertLess(self.server.wait_until_idle(), 2)
+
+    def test_a_terminal_shows_progress_on_one_line(self):
+        terminal = Terminal("-a", self.server.address, "bench", "--rate", 50, "--duration", "2s", "--warmup", "600ms",
+                            "--output-tokens", 3)
+        terminal.read_until(r"\r +0\.\d s  sent \d+  in flight \d+  completed \d+ .* warm-up")
+        terminal.read_until(r"\r +\d\.\d s  sent \d+ ")
+        terminal.read_until(r"\r\x1b\[Krequests +\d+ sent in 2\.0 s")  # the line is gone when the report comes
+        self.assertEqual(terminal.close(), OK)
 
     def test_wrong_usage_is_told_in_one_line(self):
         for arguments, words in ((["--rate", "5", "--concurrency", "2"], "exactly one of"),

@@ -84,6 +84,7 @@ std::string PlotOverTime(const LoadReport& report, const std::string& title) {
   const std::vector<TimelineSlot> slots = Widen(report.timeline, std::max<size_t>(1, width));
   const double slot_seconds = report.slot_seconds * static_cast<double>(std::max<size_t>(1, width));
   std::vector<double> xs;
+  xs.reserve(slots.size());
   for (size_t i = 0; i < slots.size(); ++i) xs.push_back((static_cast<double>(i) + 0.5) * slot_seconds);
   const auto rate = [&](int64_t count) { return static_cast<double>(count) / slot_seconds; };
   ChartPanel requests{
@@ -118,6 +119,7 @@ std::string PlotDistribution(const LoadReport& report, const std::string& title)
 std::string PlotSweep(const std::vector<LoadReport>& reports, const std::string& title) {
   const char* const x_label = "offered requests/s";
   std::vector<double> xs;
+  xs.reserve(reports.size());
   for (const LoadReport& report : reports) xs.push_back(report.offered_rate);
   const auto per_second = [&](size_t i, int64_t count) { return reports[i].PerSecond(count); };
   ChartPanel requests{.title = "Requests", .x_label = x_label, .y_label = "1/s", .series = {}};

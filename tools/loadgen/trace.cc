@@ -219,8 +219,7 @@ class TraceReader {
     if (!is_json_ && line.front() == '#') return absl::OkStatus();
     Fields fields;
     bool is_request = true;
-    const absl::Status read =
-        is_json_ ? ReadJsonLine(line, number, fields) : ReadCsvLine(line, number, fields, &is_request);
+    absl::Status read = is_json_ ? ReadJsonLine(line, number, fields) : ReadCsvLine(line, number, fields, &is_request);
     if (!read.ok() || !is_request) return read;
     if (static_cast<int64_t>(timed.size()) >= limits_.max_requests) {
       return LineError(number, absl::StrCat("more than ", limits_.max_requests, " requests"));
