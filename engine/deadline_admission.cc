@@ -17,17 +17,39 @@ std::string Rounded(absl::Duration duration) {
   return absl::FormatDuration(absl::Trunc(duration + absl::Microseconds(500), absl::Milliseconds(1)));
 }
 
+ServiceEstimate Estimate(const ServiceState& state, const QueueCost& ahead, const QueueCost& own) {
+  if (!state.costs.is_known) return {};
+  return EstimateService(state, ExpectedWork(state, ahead), ExpectedWork(state, own));
+}
+
+// As if nobody were before the request, but beside what runs.
+ServiceEstimate EstimateWithoutWait(const ServiceState& state, const QueueCost& own) {
+  ServiceState without_wait = state;
+  without_wait.running = {.num_sequences = state.running.num_sequences};
+  return Estimate(without_wait, {}, own);
+}
+
 }  // namespace
 
 absl::Duration ExpectedTime(const ServiceState& state, const QueueCost& ahead, const QueueCost& own) {
-  if (!state.costs.is_known) return absl::ZeroDuration();
-  return EstimateService(state, ExpectedWork(state, ahead), ExpectedWork(state, own)).last_token;
+  return Estimate(state, ahead, own).last_token;
 }
 
 absl::Duration ExpectedServiceTime(const ServiceState& state, const QueueCost& own) {
-  ServiceState without_wait = state;
-  without_wait.running = {.num_sequences = state.running.num_sequences};
-  return ExpectedTime(without_wait, {}, own);
+  return EstimateWithoutWait(state, own).last_token;
+}
+
+absl::Duration ExpectedWait(const ServiceState& state, const QueueCost& ahead, const QueueCost& own) {
+  return Estimate(state, ahead, own).first_token - EstimateWithoutWait(state, own).first_token;
+}
+
+absl::Status CheckWait(const ServiceState& state, const QueueCost& ahead, const QueueCost& own,
+                       absl::Duration max_wait) {
+  const absl::Duration expected = ExpectedWait(state, ahead, own);
+  if (expected <= max_wait) return absl::OkStatus();
+  return MakeRefusal(Refusal::kQueueFull, absl::StatusCode::kResourceExhausted,
+                     absl::StrCat("the request is expected to wait for ", Rounded(expected), " behind ", ahead.requests,
+                                  " others, the limit is ", Rounded(max_wait)));
 }
 
 absl::Status CheckDeadline(const ServiceState& state, const QueueCost& ahead, const QueueCost& own,

@@ -1,4 +1,5 @@
-// Whether a request can be answered before its deadline: who cannot is refused at once, and costs no work.
+// Whether a request can be answered before its deadline, and without a longer wait than the operator allows: who cannot
+// is refused at once, and costs no work.
 #ifndef CADRE_ENGINE_DEADLINE_ADMISSION_H_
 #define CADRE_ENGINE_DEADLINE_ADMISSION_H_
 
@@ -17,6 +18,12 @@ inline constexpr double kDeadlineSafety = 1.25;
 absl::Duration ExpectedTime(const ServiceState& state, const QueueCost& ahead, const QueueCost& own);
 // The same without any wait, but beside what runs.
 absl::Duration ExpectedServiceTime(const ServiceState& state, const QueueCost& own);
+
+// How much later the first token is expected because of `ahead` and of what runs.
+absl::Duration ExpectedWait(const ServiceState& state, const QueueCost& ahead, const QueueCost& own);
+// OK, or a Refusal (kQueueFull): RESOURCE_EXHAUSTED says what is expected and what is allowed.
+absl::Status CheckWait(const ServiceState& state, const QueueCost& ahead, const QueueCost& own,
+                       absl::Duration max_wait);
 
 // OK, or a Refusal (kDeadlineUnreachable) that says what is expected and what is left: RESOURCE_EXHAUSTED when the
 // queue is the reason, so that it makes sense to try again; DEADLINE_EXCEEDED when even without it the time would not

@@ -43,6 +43,19 @@ struct Engine::State {
     }
   }
 
+  // Whether the request is expected to be served in time.
+  absl::Status CheckTime(const Request& request) const {
+    const bool has_deadline = options.deadline_admission && request.deadline != absl::InfiniteFuture();
+    const bool has_max_wait = options.max_queue_wait != absl::InfiniteDuration();
+    if (!has_deadline && !has_max_wait) return absl::OkStatus();
+    const ServiceState service = board.Read().service;
+    const QueuePlace place = PlaceOf(request);
+    const QueueCost ahead = queue.CostAhead(place.tenant, place.cost);
+    if (has_max_wait) CADRE_RETURN_IF_ERROR(CheckWait(service, ahead, place.cost, options.max_queue_wait));
+    if (!has_deadline) return absl::OkStatus();
+    return CheckDeadline(service, ahead, place.cost, request.deadline - clock->Now());
+  }
+
   // Constant after construction.
   const EngineOptions options;
   const std::unique_ptr<ModelRunner> runner;
@@ -125,13 +138,9 @@ absl::Status Engine::Submit(Request request) {
   CADRE_RETURN_IF_ERROR(CheckRequest(request, limits().vocab_size, has_tokenizer));
   CADRE_RETURN_IF_ERROR(
       state_->loop.CheckFits(static_cast<int64_t>(request.prompt.size()), request.sampling.max_tokens));
+  CADRE_RETURN_IF_ERROR(state_->CheckTime(request));
   if (request.echo && request.wants_text) {
     request.prompt_text = state_->tokenizer->Decode(request.prompt, request.sampling.skip_special_tokens);
-  }
-  if (state_->options.deadline_admission && request.deadline != absl::InfiniteFuture()) {
-    const QueuePlace place = PlaceOf(request);
-    CADRE_RETURN_IF_ERROR(CheckDeadline(state_->board.Read().service, state_->queue.CostAhead(place.tenant, place.cost),
-                                        place.cost, request.deadline - state_->clock->Now()));
   }
   return state_->queue.Push(std::move(request));
 }

@@ -32,6 +32,8 @@ struct EngineOptions {
   int64_t max_queue_total_tokens = int64_t{1} << 40;
   double max_tenant_share = 1.0;    // of each of these limits, for one named tenant
   bool deadline_admission = false;  // refuse who is not expected to be answered in time
+  // Refuse who is expected to wait longer for others before its own prompt is computed.
+  absl::Duration max_queue_wait = absl::InfiniteDuration();
   int32_t max_prefill_chunk = 0;    // prompt rows in a step that also decodes; 0: no limit of their own
   int64_t priority_tokens = 65536;  // how far a level of priority reaches; see FairQueue
   PrefixCacheScope prefix_cache = PrefixCacheScope::kTenant;

@@ -41,6 +41,7 @@ struct Typed {
   std::string prefix_cache = "on";
   std::string prefix_cache_scope = "tenant";
   std::string deadline_admission = "on";
+  std::string max_queue_wait = "0s";
   std::string log_format = "text";
   std::string drain_delay = "0s";
   std::string drain_timeout = "30s";
@@ -125,6 +126,9 @@ void AddSchedulingOptions(CLI::App& app, Typed* typed) {
   app.add_option("--max-tenant-queue-share", c.max_tenant_queue_share,
                  "Share of the queue that one named tenant may take")
       ->check(CLI::Range(0.0, 1.0));
+  app.add_option("--max-queue-wait", typed->max_queue_wait,
+                 "Refuse at once who is expected to wait longer for others; 0: no limit")
+      ->check(DurationIn(absl::ZeroDuration(), absl::Hours(24)));
   app.add_option("--deadline-admission", typed->deadline_admission,
                  "Refuse at once who is not expected to be answered before its deadline")
       ->check(CLI::IsMember({"on", "off"}));
@@ -253,6 +257,9 @@ ServerConfig Finish(const Typed& typed) {
   ServerConfig config = typed.config;
   config.dtype = ToDType(typed.dtype);
   config.kv_cache_dtype = ToDType(typed.kv_cache_dtype);
+  if (const absl::Duration wait = *ToDuration(typed.max_queue_wait); wait > absl::ZeroDuration()) {
+    config.max_queue_wait = wait;
+  }
   config.deadline_admission = typed.deadline_admission == "on";
   config.prefix_cache = typed.prefix_cache == "off"            ? PrefixCacheScope::kOff
                         : typed.prefix_cache_scope == "shared" ? PrefixCacheScope::kShared

@@ -30,6 +30,7 @@ struct ServerConfig {
   double max_tenant_queue_share = 0.5;
   int64_t priority_tokens = 65536;
   bool deadline_admission = true;
+  absl::Duration max_queue_wait = absl::InfiniteDuration();
   PrefixCacheScope prefix_cache = PrefixCacheScope::kTenant;
   int32_t kv_block_size = 16;
   double kv_cache_gb = 0;      // 0: what is left, up to what max_num_seqs whole contexts need

@@ -34,6 +34,7 @@ EngineOptions MakeEngineOptions(const ServerConfig& config) {
   options.max_queue_total_tokens = config.max_queue_total_tokens;
   options.max_tenant_share = config.max_tenant_queue_share;
   options.deadline_admission = config.deadline_admission;
+  options.max_queue_wait = config.max_queue_wait;
   options.stats_window_tokens = config.stats_window_tokens;
   return options;
 }

@@ -136,6 +136,23 @@ TEST(EngineAdmissionTest, WhoCanNoLongerBeAnsweredCostsNoWork) {
   EXPECT_TRUE(harness.engine->Audit().ok()) << harness.engine->Audit();
 }
 
+TEST(EngineAdmissionTest, AWaitCanHaveALimit) {
+  HarnessOptions options = FourSeats();
+  options.engine.max_queue_wait = absl::Seconds(1);
+  EngineHarness harness(options);
+  WarmUp(harness);
+  int32_t num_accepted = 0;
+  absl::Status status;
+  while ((status = TrySubmit(harness, 5, 50)).ok()) ASSERT_LT(++num_accepted, 100);
+  EXPECT_EQ(status.code(), Code::kResourceExhausted);
+  EXPECT_EQ(RefusalOf(status), Refusal::kQueueFull) << status;
+  // Four seats that pass on a request every half second: seats for four, two waits of half a second for four more each.
+  EXPECT_GE(num_accepted, 8);
+  EXPECT_LE(num_accepted, 16);
+  harness.RunUntilIdle();
+  EXPECT_TRUE(TrySubmit(harness, 5, 50).ok());
+}
+
 // ---- overload ----
 
 struct Outcome {
@@ -144,16 +161,18 @@ struct Outcome {
   int64_t num_late = 0;  // accepted, and not answered in time
   double wasted = 0.0;   // share of the rows that were computed for those
   int64_t most_queued = 0;
+  absl::Duration slow_first_token;  // 99th percentile of accepted requests
 };
 
 // Poisson arrivals at `load` times what the engine can do, for a minute of simulated time; each has two seconds for 20
 // tokens, or more.
-Outcome Serve(double load, uint32_t seed) {
+Outcome Serve(double load, uint32_t seed, absl::Duration max_wait = absl::InfiniteDuration()) {
   HarnessOptions options;
   options.engine.max_num_seqs = 8;
   options.engine.max_num_batched_tokens = 64;
   options.engine.deadline_admission = true;
   options.engine.max_queue_requests = 200;
+  options.engine.max_queue_wait = max_wait;
   options.engine.prefix_cache = PrefixCacheScope::kOff;
   EngineHarness harness(options);
   std::mt19937 random(seed);
@@ -184,15 +203,21 @@ Outcome Serve(double load, uint32_t seed) {
   harness.RunUntilIdle();
   int64_t good_tokens = 0;
   int64_t late_rows = 0;
+  std::vector<absl::Duration> first_tokens;
   for (const Ticket& ticket : tickets) {
     const auto tokens = static_cast<int64_t>(ticket.sink->token_ids().size());
     if (ticket.sink->summary().status.ok()) {
       good_tokens += tokens;
+      const RequestTimings& timings = ticket.sink->summary().timings;
+      // Until the pace is known, everybody is accepted.
+      if (&ticket >= &tickets[100]) first_tokens.push_back(timings.queue + timings.prefill);
     } else {
       ++outcome.num_late;
       late_rows += tokens > 0 ? tokens + 7 : 0;
     }
   }
+  std::ranges::sort(first_tokens);
+  outcome.slow_first_token = first_tokens[first_tokens.size() * 99 / 100];
   const EngineSnapshot snapshot = harness.engine->Snapshot();
   outcome.goodput = static_cast<double>(good_tokens) / seconds;
   outcome.wasted =
@@ -213,6 +238,16 @@ TEST(EngineOverloadTest, GoodputHoldsAtTenTimesTheLoad) {
     EXPECT_LT(outcome.most_queued, 200);
   }
   EXPECT_GT(peak, 700);  // of 800
+}
+
+TEST(EngineOverloadTest, WithALimitOnTheWaitAcceptedRequestsBeginSoonAtAnyLoad) {
+  const absl::Duration max_wait = absl::Milliseconds(150);
+  const Outcome busy = Serve(0.9, 7, max_wait);
+  for (const double load : {2.0, 10.0}) {
+    const Outcome outcome = Serve(load, 7, max_wait);
+    EXPECT_LE(outcome.slow_first_token, 2 * busy.slow_first_token) << "at " << load;
+    EXPECT_GE(outcome.goodput, 0.95 * 800) << "at " << load;
+  }
 }
 
 }  // namespace

@@ -39,18 +39,21 @@ TEST(ConfigTest, Defaults) {
   EXPECT_TRUE(config.reflection);
   EXPECT_EQ(config.prefix_cache, PrefixCacheScope::kTenant);
   EXPECT_TRUE(config.deadline_admission);
+  EXPECT_EQ(config.max_queue_wait, absl::InfiniteDuration());
 }
 
 TEST(ConfigTest, SchedulingFlags) {
-  const ServerConfig shared = *Parse({"--model=sim", "--prefix-cache-scope=shared", "--deadline-admission=off",
-                                      "--max-tenant-queue-share=0.25", "--max-prefill-chunk=64", "--priority-tokens=0",
-                                      "--max-queue-prompt-tokens=5", "--max-queue-total-tokens=6"})
-                                   .config;
+  const ServerConfig shared =
+      *Parse({"--model=sim", "--prefix-cache-scope=shared", "--deadline-admission=off", "--max-tenant-queue-share=0.25",
+              "--max-prefill-chunk=64", "--priority-tokens=0", "--max-queue-wait=250ms", "--max-queue-prompt-tokens=5",
+              "--max-queue-total-tokens=6"})
+           .config;
   EXPECT_EQ(shared.prefix_cache, PrefixCacheScope::kShared);
   EXPECT_FALSE(shared.deadline_admission);
   EXPECT_EQ(shared.max_tenant_queue_share, 0.25);
   EXPECT_EQ(shared.max_prefill_chunk, 64);
   EXPECT_EQ(shared.priority_tokens, 0);
+  EXPECT_EQ(shared.max_queue_wait, absl::Milliseconds(250));
   EXPECT_EQ(shared.max_queue_prompt_tokens, 5);
   EXPECT_EQ(shared.max_queue_total_tokens, 6);
   EXPECT_EQ(Parse({"--model=sim", "--prefix-cache=off", "--prefix-cache-scope=shared"}).config->prefix_cache,
