@@ -262,6 +262,57 @@ TEST(GrammarConstraintTest, ASpaceThatTheDecoderStripsMayComeFirst) {
   EXPECT_TRUE(state->done());
 }
 
+TEST(GrammarConstraintTest, NoRuleIsCalledWhoseCallerCouldNotGoOn) {
+  // list = "(" [list] ("x" deep | "w") ")", where `deep` needs four calls more.
+  GrammarBuilder builder;
+  const int32_t list = builder.AddState();
+  const int32_t opened = builder.AddText(list, "(");
+  const int32_t middle = builder.AddState();
+  builder.AddCall(opened, list, middle);
+  builder.AddJump(opened, middle);
+  const auto letter = [&](const char* text) {
+    const int32_t rule = builder.AddState();
+    builder.SetReturn(builder.AddText(rule, text));
+    return rule;
+  };
+  int32_t deep = letter("d");
+  for (int i = 0; i < 3; ++i) {
+    const int32_t outer = builder.AddState();
+    const int32_t behind = builder.AddState();
+    builder.AddCall(builder.AddText(outer, "<"), deep, behind);
+    builder.SetReturn(builder.AddText(behind, ">"));
+    deep = outer;
+  }
+  const int32_t behind_x = builder.AddState();
+  const int32_t behind_deep = builder.AddState();
+  const int32_t behind_w = builder.AddState();
+  builder.AddCall(middle, letter("x"), behind_x);
+  builder.AddCall(behind_x, deep, behind_deep);
+  builder.SetReturn(builder.AddText(behind_deep, ")"));
+  builder.AddCall(middle, letter("w"), behind_w);
+  builder.SetReturn(builder.AddText(behind_w, ")"));
+  const absl::StatusOr<Grammar> grammar = builder.Build(list, ByteSet().set(), nullptr);
+  ASSERT_TRUE(grammar.ok()) << grammar.status();
+
+  const auto vocabulary = ByteVocabulary();
+  const auto constraint = GrammarConstraint::Create(*grammar, vocabulary);
+  bool is_cut = false;
+  for (int depth = 1; depth <= kMaxCallDepth; ++depth) {
+    const std::unique_ptr<ConstraintState> state = (*constraint)->Start();
+    for (int i = 0; i < depth && IsAllowed(*state, '('); ++i) state->Advance('(');
+    ASSERT_TRUE(IsAllowed(*state, 'w'));
+    if (!IsAllowed(*state, 'x')) {
+      is_cut = true;
+      continue;
+    }
+    for (const char c : std::string_view("x<<<d>>>)")) {
+      ASSERT_TRUE(IsAllowed(*state, c)) << depth << c;
+      state->Advance(c);
+    }
+  }
+  EXPECT_TRUE(is_cut);
+}
+
 TEST(GrammarConstraintTest, StatesAreIndependentAndMayBeUsedByManyThreads) {
   const auto vocabulary = ByteVocabulary(JsonPieces());
   const CompiledConstraint constraint = ConstrainToJsonSchema(kSchemas[1], vocabulary);
