@@ -28,17 +28,20 @@ absl::Status DeadlinePassed() {
 
 // Everything up to Engine::Submit, in order of cost.
 absl::Status CheckAndSubmit(const ServiceContext& context, const std::shared_ptr<TokenStream>& stream,
-                            const v1::GenerateRequest& wire, std::string request_id) {
+                            const v1::GenerateRequest& wire, AnswerKind kind, std::string request_id) {
   CADRE_ASSIGN_OR_RETURN(const std::shared_ptr<const ServedText> model, context.host->Admit());
   if (stream->deadline() <= context.host->clock().Now()) return DeadlinePassed();
   CADRE_RETURN_IF_ERROR(context.host->CheckName(wire.model()));
   CADRE_RETURN_IF_ERROR(RefuseUnsupportedFields(wire));
-  CADRE_ASSIGN_OR_RETURN(Request request, TranslateRequest(wire, model->card, *model->tokenizer));
+  CADRE_ASSIGN_OR_RETURN(Request request, TranslateRequest(wire, model->card, *model->tokenizer, kind));
   CADRE_RETURN_IF_ERROR(TranslateStructuredOutput(wire, model->constraints.get(), &request));
   stream->SetFacts({.request_id = request_id,
                     .model = model->card.name,
                     .seed = request.sampling.seed,
-                    .prompt_tokens = std::ssize(request.prompt)});
+                    .prompt_tokens = std::ssize(request.prompt),
+                    .num_sequences = request.num_sequences,
+                    .has_token_bytes = wire.output().token_bytes(),
+                    .tokenizer = {model, model->tokenizer.get()}});
   request.id = std::move(request_id);
   request.arrival = stream->arrival();
   request.deadline = stream->deadline();
@@ -76,12 +79,12 @@ bool MustCompile(const v1::GenerateRequest& wire) { return wire.has_structured_o
 
 // `status`: whether `wire` could be read.
 void Admit(const ServiceContext& context, const std::shared_ptr<TokenStream>& stream, const v1::GenerateRequest& wire,
-           absl::Status status, std::string_view metadata_id) {
+           absl::Status status, AnswerKind kind, std::string_view metadata_id) {
   absl::StatusOr<std::string> id = ChooseRequestId(wire.request_id(), metadata_id);
   if (status.ok()) status = id.status();
   if (!id.ok()) id = ChooseRequestId("", metadata_id);
   stream->SetRequestId(*id);
-  if (status.ok()) status = CheckAndSubmit(context, stream, wire, *id);
+  if (status.ok()) status = CheckAndSubmit(context, stream, wire, kind, *id);
   if (status.ok()) {
     stream->Queued();
   } else {
@@ -92,23 +95,23 @@ void Admit(const ServiceContext& context, const std::shared_ptr<TokenStream>& st
 }  // namespace
 
 void AdmitRequest(const ServiceContext& context, const std::shared_ptr<TokenStream>& stream,
-                  const grpc::ByteBuffer& bytes, const std::string& metadata_id) {
+                  const grpc::ByteBuffer& bytes, AnswerKind kind, const std::string& metadata_id) {
   if (context.metrics != nullptr) context.metrics->OnReceived();
   if (bytes.Length() <= kMaxInlineBytes) {
     v1::GenerateRequest wire;
     absl::Status status = ParseMessage(bytes, &wire);
     if (!MustCompile(wire)) {
-      Admit(context, stream, wire, std::move(status), metadata_id);
+      Admit(context, stream, wire, std::move(status), kind, metadata_id);
       return;
     }
   }
-  const bool is_posted = context.work_queue->Post([context, stream, bytes, metadata_id] {
+  const bool is_posted = context.work_queue->Post([context, stream, bytes, kind, metadata_id] {
     if (const absl::Status status = CheckStillWanted(context, *stream); !status.ok()) {
       RefuseUnread(context, *stream, metadata_id, status);
     } else {
       v1::GenerateRequest wire;
       absl::Status parsed = ParseMessage(bytes, &wire);
-      Admit(context, stream, wire, std::move(parsed), metadata_id);
+      Admit(context, stream, wire, std::move(parsed), kind, metadata_id);
     }
   });
   if (is_posted) return;

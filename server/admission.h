@@ -9,6 +9,7 @@
 #include "server/metrics.h"
 #include "server/services.h"
 #include "server/token_stream.h"
+#include "server/translate_sampling.h"
 
 namespace grpc {
 class ByteBuffer;
@@ -19,7 +20,7 @@ namespace cadre {
 // Reads, checks, tokenizes and submits; then tells `stream` that it is queued, or rejects it. `metadata_id` is the
 // metadata's request id, or empty. Small requests are handled at once, large ones on the work queue.
 void AdmitRequest(const ServiceContext& context, const std::shared_ptr<TokenStream>& stream,
-                  const grpc::ByteBuffer& bytes, const std::string& metadata_id);
+                  const grpc::ByteBuffer& bytes, AnswerKind kind, const std::string& metadata_id);
 
 // What the metrics call an error of admission.
 RejectReason ClassifyRejection(const absl::Status& status);

@@ -31,14 +31,30 @@ constexpr std::string_view kGenerateFields[] = {
     "sampling.top_k",
     "sampling.top_p",
     "sampling.min_p",
+    "sampling.presence_penalty",
+    "sampling.frequency_penalty",
+    "sampling.repetition_penalty",
     "sampling.seed",
+    "sampling.n",
+    "sampling.logit_bias",
+    "sampling.allowed_token_ids",
     "stopping.max_tokens",
+    "stopping.min_tokens",
     "stopping.stop_strings",
     "stopping.stop_token_ids",
     "stopping.ignore_eos",
     "stopping.include_stop_string",
     "output.skip_special_tokens",
     "output.text",
+    "output.logprobs",
+    "output.top_logprobs",
+    "output.prompt_logprobs",
+    "output.echo",
+    "output.token_bytes",
+    "scheduling.priority",
+    "scheduling.time_limit",
+    "scheduling.tenant",
+    "scheduling.cache_salt",
     "structured_output.json_schema",
     "structured_output.regex",
     "structured_output.choices.choices",
@@ -48,6 +64,7 @@ constexpr std::string_view kTokenizeFields[] = {
     "text",
     "prompt.add_special_tokens",
     "prompt.parse_special",
+    "token_bytes",
 };
 constexpr std::string_view kDetokenizeFields[] = {"model", "token_ids", "skip_special_tokens"};
 constexpr std::string_view kGetExpertStatsFields[] = {"model", "scope", "layers", "include_experts"};
@@ -77,12 +94,7 @@ struct NeutralValue {
   double value;
 };
 constexpr NeutralValue kNeutralValues[] = {
-    {"sampling.presence_penalty", 0},   {"sampling.frequency_penalty", 0},
-    {"sampling.repetition_penalty", 1}, {"sampling.n", 1},
-    {"stopping.min_tokens", 0},         {"output.logprobs", 0},
-    {"output.top_logprobs", 0},         {"output.echo", 0},
-    {"output.token_bytes", 0},          {"output.routed_experts", 0},
-    {"scheduling.priority", 0},         {"token_bytes", 0},
+    {"output.routed_experts", 0},
 };
 
 std::span<const std::string_view> SupportedFieldsOf(const Message& request) {

@@ -62,7 +62,7 @@ class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, publ
         metadata_(context),
         stream_(std::make_shared<TokenStream>(this, services.host, services.metrics, services.stream,
                                               EngineDeadline(*context, services.host->clock()))) {
-    AdmitRequest(services, stream_, request, MetadataRequestId(*context));
+    AdmitRequest(services, stream_, request, AnswerKind::kStreamed, MetadataRequestId(*context));
   }
 
   void SetRequestId(const std::string& id) override { metadata_.SetRequestId(id); }
@@ -110,7 +110,7 @@ class TextCall final : public grpc::ServerUnaryReactor, public ResponseWriter {
         response_bytes_(response),
         stream_(std::make_shared<TokenStream>(this, services.host, services.metrics, services.stream,
                                               EngineDeadline(*context, services.host->clock()))) {
-    AdmitRequest(services, stream_, request, MetadataRequestId(*context));
+    AdmitRequest(services, stream_, request, AnswerKind::kCollected, MetadataRequestId(*context));
   }
 
   void SetRequestId(const std::string& id) override { metadata_.SetRequestId(id); }
@@ -137,11 +137,13 @@ class TextCall final : public grpc::ServerUnaryReactor, public ResponseWriter {
       *response_.mutable_started() = event.started();
       return;
     }
-    if (response_.sequences().empty()) response_.add_sequences();
-    v1::GeneratedSequence& sequence = *response_.mutable_sequences(0);
+    const int32_t index = event.has_delta() ? event.delta().index() : event.finished().index();
+    while (response_.sequences_size() <= index) response_.add_sequences();
+    v1::GeneratedSequence& sequence = *response_.mutable_sequences(index);
     if (event.has_delta()) {
       sequence.mutable_text()->append(event.delta().text());
       sequence.mutable_token_ids()->MergeFrom(event.delta().token_ids());
+      sequence.mutable_details()->MergeFrom(event.delta().details());
     } else {
       *sequence.mutable_finished() = event.finished();
       sequence.mutable_text()->append(event.finished().text());
@@ -165,6 +167,9 @@ absl::Status Tokenize(const ServiceContext& services, const grpc::ByteBuffer& by
   CADRE_ASSIGN_OR_RETURN(const std::vector<int32_t> ids,
                          TokenizeField(request.text(), request.prompt(), *model->tokenizer));
   response->mutable_token_ids()->Assign(ids.begin(), ids.end());
+  if (request.token_bytes()) {
+    for (const int32_t id : ids) response->add_token_bytes(TokenBytes(id, *model->tokenizer));
+  }
   response->set_max_model_len(model->card.max_sequence_tokens());
   return absl::OkStatus();
 }

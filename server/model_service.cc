@@ -81,6 +81,7 @@ void FillModel(const ServedText& model, v1::Model* wire) {
   sampling->set_top_k(card.defaults.top_k);
   sampling->set_top_p(card.defaults.top_p);
   sampling->set_min_p(card.defaults.min_p);
+  sampling->set_repetition_penalty(card.defaults.repetition_penalty);
   if (card.defaults.max_new_tokens.has_value()) {
     wire->mutable_default_stopping()->set_max_tokens(*card.defaults.max_new_tokens);
   }

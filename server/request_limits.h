@@ -21,6 +21,22 @@ inline constexpr float kMaxTemperature = 10.0f;
 // Below this, softmax(logits / temperature) is the arg max in float32 anyway, and the quotient may overflow.
 inline constexpr float kMinTemperature = 1e-4f;
 
+inline constexpr float kMaxPenalty = 2.0f;  // presence and frequency, and as much below zero
+inline constexpr float kMaxRepetitionPenalty = 10.0f;
+inline constexpr int kMaxLogitBiasEntries = 1024;
+inline constexpr float kMaxLogitBias = 100.0f;  // and as much below zero
+inline constexpr int kMaxAllowedTokenIds = 1 << 16;
+inline constexpr int32_t kMaxSequences = 128;   // n
+inline constexpr int32_t kMaxTopLogprobs = 20;  // alternatives beside a token, of prompt or output
+inline constexpr int32_t kMaxPriority = 100;    // and as much below zero
+inline constexpr size_t kMaxLabelBytes = 128;   // tenant, cache salt
+
+// What an answer may take, in the worst case, before its client has got anything of it: prompt details and repeated
+// prompts, and everything of an answer in one message. Charged before a request is admitted, by the token.
+inline constexpr int64_t kMaxAnswerBytes = 64 << 20;
+inline constexpr int64_t kAnswerBytesPerToken = 16;   // id and text
+inline constexpr int64_t kAnswerBytesPerDetail = 32;  // a token's detail, and each alternative
+
 inline constexpr int kMaxStopStrings = 16;
 inline constexpr size_t kMaxStopStringBytes = 1024;
 inline constexpr int kMaxStopTokenIds = 64;

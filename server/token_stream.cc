@@ -17,8 +17,6 @@ namespace {
 // deadline.
 constexpr absl::Duration kDeadlineTolerance = absl::Milliseconds(20);
 
-size_t Bytes(const TokenDelta& delta) { return delta.text.size() + delta.token_ids.size() * sizeof(int32_t); }
-
 // What clients are not told must be found here.
 void LogEnd(const std::string& request_id, const FinishSummary& summary) {
   const bool is_ours = summary.status.code() == absl::StatusCode::kInternal;
@@ -26,12 +24,11 @@ void LogEnd(const std::string& request_id, const FinishSummary& summary) {
               request_id, summary.status.ToString(), summary.usage.generated_tokens);
 }
 
-absl::Status SlowReader(size_t waiting_bytes, const TokenStreamOptions& options) {
+absl::Status SlowReader(size_t waiting_bytes, size_t limit, const TokenStreamOptions& options) {
   ErrorSpec spec{.code = absl::StatusCode::kResourceExhausted, .reason = reason::kSlowReader};
-  spec.message =
-      absl::StrCat("the client reads too slowly: ", waiting_bytes, " bytes wait, more than the limit of ",
-                   options.max_outbox_bytes, " for longer than ", absl::FormatDuration(options.slow_reader_timeout));
-  spec.metadata = {{"limit", absl::StrCat(options.max_outbox_bytes)}, {"actual", absl::StrCat(waiting_bytes)}};
+  spec.message = absl::StrCat("the client reads too slowly: ", waiting_bytes, " bytes wait, more than the limit of ",
+                              limit, " for longer than ", absl::FormatDuration(options.slow_reader_timeout));
+  spec.metadata = {{"limit", absl::StrCat(limit)}, {"actual", absl::StrCat(waiting_bytes)}};
   return MakeError(std::move(spec));
 }
 
@@ -74,10 +71,10 @@ void TokenStream::Reject(const absl::Status& status) {
   Pump();
 }
 
-void TokenStream::OnStarted(RequestStart /*start*/) {
+void TokenStream::OnStarted(RequestStart start) {
   const std::lock_guard lock(mutex_);
   if (final_status_.has_value()) return;
-  started_pending_ = true;
+  outbox_.Add(std::move(start));
   PumpSoon();
 }
 
@@ -85,18 +82,12 @@ void TokenStream::OnTokens(TokenDelta delta) {
   const std::lock_guard lock(mutex_);
   if (final_status_.has_value()) return;
   const absl::Time now = host_->clock().Now();
-  MeterTokens(std::ssize(delta.token_ids), now);
-  outbox_bytes_ += Bytes(delta);
-  if (metrics_ != nullptr) metrics_->AddOutboxBytes(static_cast<int64_t>(Bytes(delta)));
-  if (delta_.token_ids.empty() && delta_.text.empty()) {
-    delta_ = std::move(delta);
-  } else {
-    delta_.text += delta.text;
-    delta_.token_ids.insert(delta_.token_ids.end(), delta.token_ids.begin(), delta.token_ids.end());
-  }
+  MeterTokens(delta, now);
+  outbox_.Add(std::move(delta));
+  TellOutboxBytes();
   PumpSoon();
   if (!IsTooSlow(now)) return;
-  Abandon(SlowReader(outbox_bytes_, options_));
+  Abandon(SlowReader(outbox_.bytes(), OutboxLimit(), options_));
   if (IsStuck()) writer_->CutOffAfter(options_.slow_reader_timeout);
 }
 
@@ -105,8 +96,10 @@ void TokenStream::OnFinish(FinishSummary summary) {
   timings_ = summary.timings;
   LogEnd(facts_.request_id, summary);
   if (!final_status_.has_value()) {
-    final_status_ = FinishError(summary, facts_.request_id);
-    if (summary.status.ok()) finished_ = std::move(summary);
+    const absl::Status error = FinishError(summary, facts_.request_id);
+    // One sequence that fails fails the call; all others have to end well.
+    if (!error.ok() || summary.is_last) final_status_ = error;
+    if (error.ok()) outbox_.Add(std::move(summary));
     // From here on no token comes that would find the client too slow.
     if (IsStuck()) writer_->CutOffAfter(options_.slow_reader_timeout);
   }
@@ -187,46 +180,42 @@ void TokenStream::PumpNow() {
 
 // Whether all that could be written is tokens that come too soon after the last ones.
 bool TokenStream::MustWait() const {
-  return options_.pump != nullptr && !started_pending_ && !final_status_.has_value() &&
+  return options_.pump != nullptr && !outbox_.has_start() && !final_status_.has_value() &&
          std::chrono::steady_clock::now() < next_delta_;
 }
 
 // False when there is nothing to write now.
 bool TokenStream::WriteNext() {
-  if (!delta_.token_ids.empty() && MustWait() && PumpAt(next_delta_)) return false;
+  if (outbox_.empty() || (MustWait() && PumpAt(next_delta_))) return false;
   v1::GenerateResponse event;
-  if (started_pending_) {
-    started_pending_ = false;
-    FillStarted(facts_, event.mutable_started());
-  } else if (!delta_.token_ids.empty() || !delta_.text.empty()) {
-    FillDelta(std::exchange(delta_, {}), event.mutable_delta());
-    next_delta_ = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(options_.min_interval);
-    if (metrics_ != nullptr) metrics_->AddOutboxBytes(-static_cast<int64_t>(outbox_bytes_));
-    outbox_bytes_ = 0;
-    over_limit_since_ = absl::InfiniteFuture();
-  } else if (finished_.has_value()) {
-    FillFinished(*finished_, event.mutable_finished());
-    finished_.reset();
-  } else {
-    return false;
-  }
+  const bool ends_round = outbox_.Take(facts_, &event);
+  // Each sequence has its message before the wait begins.
+  if (ends_round) next_delta_ = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(options_.min_interval);
+  TellOutboxBytes();
+  if (outbox_.bytes() <= OutboxLimit()) over_limit_since_ = absl::InfiniteFuture();
   metadata_sent_ = true;
   write_in_flight_ = !writer_->Write(event);
   return true;
 }
 
+size_t TokenStream::OutboxLimit() const {
+  return options_.max_outbox_bytes * static_cast<size_t>(facts_.num_sequences);
+}
+
+void TokenStream::TellOutboxBytes() {
+  const size_t told = std::exchange(told_outbox_bytes_, outbox_.bytes());
+  if (metrics_ != nullptr) metrics_->AddOutboxBytes(static_cast<int64_t>(outbox_.bytes()) - static_cast<int64_t>(told));
+}
+
 bool TokenStream::IsTooSlow(absl::Time now) {
-  if (outbox_bytes_ <= options_.max_outbox_bytes) return false;
+  if (outbox_.bytes() <= OutboxLimit()) return false;
   over_limit_since_ = std::min(over_limit_since_, now);
   return now - over_limit_since_ >= options_.slow_reader_timeout;
 }
 
 void TokenStream::DropOutbox() {
-  if (metrics_ != nullptr && outbox_bytes_ > 0) metrics_->AddOutboxBytes(-static_cast<int64_t>(outbox_bytes_));
-  started_pending_ = false;
-  delta_ = {};
-  outbox_bytes_ = 0;
-  finished_.reset();
+  outbox_.Clear();
+  TellOutboxBytes();
 }
 
 void TokenStream::Abandon(absl::Status status) {
@@ -239,18 +228,21 @@ void TokenStream::Abandon(absl::Status status) {
 // Whether the call can only end if the client takes the write in flight, which it has not done for a while.
 bool TokenStream::IsStuck() const {
   const bool is_abandoned = final_status_.has_value() && !final_status_->ok();
-  return writer_ != nullptr && write_in_flight_ && (is_abandoned || outbox_bytes_ > options_.max_outbox_bytes);
+  return writer_ != nullptr && write_in_flight_ && (is_abandoned || outbox_.bytes() > OutboxLimit());
 }
 
-void TokenStream::MeterTokens(int64_t num_tokens, absl::Time now) {
-  if (metrics_ != nullptr) {
-    if (last_delivery_ == absl::InfinitePast()) {
-      metrics_->OnFirstToken(now - arrival_);
-    } else {
-      metrics_->OnInterToken(now - last_delivery_, num_tokens);
-    }
+void TokenStream::MeterTokens(const TokenDelta& delta, absl::Time now) {
+  const int64_t num_tokens = std::ssize(delta.token_ids) - delta.num_prompt_tokens;
+  if (num_tokens == 0) return;
+  // Of each sequence by itself: the tokens of others come in between.
+  const auto [last, is_first] = last_delivery_.try_emplace(delta.index, now);
+  const absl::Duration gap = now - std::exchange(last->second, now);
+  if (metrics_ == nullptr) return;
+  if (!is_first) {
+    metrics_->OnInterToken(gap, num_tokens);
+  } else if (last_delivery_.size() == 1) {
+    metrics_->OnFirstToken(now - arrival_);
   }
-  last_delivery_ = now;
 }
 
 }  // namespace cadre

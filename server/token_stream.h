@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -18,6 +19,7 @@
 #include "engine/request/request.h"
 #include "engine/request/token_sink.h"
 #include "server/stream_pump.h"
+#include "server/token_outbox.h"
 #include "server/translate.h"
 
 namespace cadre {
@@ -45,8 +47,8 @@ class ResponseWriter {
 };
 
 struct TokenStreamOptions {
-  // Text and ids that may wait for the client; more than this for longer than the timeout ends the request, and the
-  // call when the client then reads nothing for the timeout once more.
+  // What may wait for the client, for each of the request's sequences; more than this for longer than the timeout ends
+  // the request, and the call when the client then reads nothing for the timeout once more.
   size_t max_outbox_bytes = 64 << 10;
   absl::Duration slow_reader_timeout = absl::Seconds(10);
   // Where what the engine says is written; null: on the engine's own thread, at once.
@@ -102,7 +104,9 @@ class TokenStream final : public TokenSink, public Pumped, public std::enable_sh
   void DropOutbox();
   void Abandon(absl::Status status);
   bool IsStuck() const;
-  void MeterTokens(int64_t num_tokens, absl::Time now);
+  void MeterTokens(const TokenDelta& delta, absl::Time now);
+  size_t OutboxLimit() const;
+  void TellOutboxBytes();
 
   // Constant after construction.
   ModelHost* const host_;
@@ -121,16 +125,13 @@ class TokenStream final : public TokenSink, public Pumped, public std::enable_sh
   StreamPump::Time posted_due_ = StreamPump::Time::max();  // max: the pump does not know of us
   StreamPump::Time next_delta_ = StreamPump::Time::min();  // no tokens before, unless the stream ends
 
-  // The outbox, in the order it leaves.
-  bool started_pending_ = false;
-  TokenDelta delta_;
-  size_t outbox_bytes_ = 0;  // of delta_
-  std::optional<FinishSummary> finished_;
+  TokenOutbox outbox_;
+  size_t told_outbox_bytes_ = 0;              // to the metrics
   std::optional<absl::Status> final_status_;  // set: the stream ends with it once the outbox is empty
   std::optional<RequestTimings> timings_;
 
   absl::Time over_limit_since_ = absl::InfiniteFuture();
-  absl::Time last_delivery_ = absl::InfinitePast();
+  std::map<int32_t, absl::Time> last_delivery_;  // by sequence
 };
 
 }  // namespace cadre

@@ -21,70 +21,9 @@ bool IsRequestId(std::string_view id) {
 }
 
 uint64_t RandomBits() {
-  // Opened once per thread: a seed is drawn for nearly every request.
+  // Opened once per thread.
   thread_local std::random_device device;
   return (uint64_t{device()} << 32) | device();
-}
-
-// `value` must be in [low, high], or in (low, high] when `excludes_low`.
-absl::Status CheckRange(std::string field, float value, float low, float high, bool excludes_low = false) {
-  const bool is_inside = excludes_low ? value > low && value <= high : value >= low && value <= high;
-  if (is_inside) return absl::OkStatus();  // false for NaN
-  return InvalidField(std::move(field),
-                      absl::StrCat(value, " is not in ", excludes_low ? "(" : "[", low, ", ", high, "]"));
-}
-
-absl::Status TranslateSampling(const v1::SamplingParams& wire, const GenerationDefaults& defaults,
-                               SamplingParams* params) {
-  params->temperature = wire.has_temperature() ? wire.temperature() : defaults.temperature;
-  params->top_k = wire.has_top_k() ? wire.top_k() : defaults.top_k;
-  params->top_p = wire.has_top_p() ? wire.top_p() : defaults.top_p;
-  params->min_p = wire.has_min_p() ? wire.min_p() : defaults.min_p;
-  params->seed = wire.has_seed() ? wire.seed() : RandomBits();
-
-  // The model's defaults were checked when it was loaded.
-  if (wire.has_temperature()) {
-    CADRE_RETURN_IF_ERROR(CheckRange("sampling.temperature", wire.temperature(), 0, kMaxTemperature));
-  }
-  if (wire.has_top_p()) {
-    CADRE_RETURN_IF_ERROR(CheckRange("sampling.top_p", wire.top_p(), 0, 1, /*excludes_low=*/true));
-  }
-  if (wire.has_min_p()) CADRE_RETURN_IF_ERROR(CheckRange("sampling.min_p", wire.min_p(), 0, 1));
-  if (params->top_k < -1) {
-    return InvalidField("sampling.top_k", absl::StrCat(params->top_k, " is less than 0 (0 or -1: keep all tokens)"));
-  }
-  params->top_k = std::max(params->top_k, 0);
-  if (params->temperature < kMinTemperature) params->temperature = 0;
-  return absl::OkStatus();
-}
-
-absl::Status TranslateStops(const v1::StopConditions& wire, bool wants_text, int32_t vocab_size,
-                            SamplingParams* params) {
-  if (wire.stop_strings_size() > kMaxStopStrings) {
-    return InvalidField("stopping.stop_strings",
-                        absl::StrCat(wire.stop_strings_size(), " strings, the limit is ", kMaxStopStrings));
-  }
-  if (wire.stop_strings_size() > 0 && !wants_text) {
-    return InvalidField("stopping.stop_strings", "stop strings need output.text, which is false");
-  }
-  for (int i = 0; i < wire.stop_strings_size(); ++i) {
-    const std::string& stop = wire.stop_strings(i);
-    std::string field = absl::StrCat("stopping.stop_strings[", i, "]");
-    if (stop.empty()) return InvalidField(std::move(field), "is empty");
-    if (stop.size() > kMaxStopStringBytes) {
-      return InvalidField(std::move(field), absl::StrCat(stop.size(), " bytes, the limit is ", kMaxStopStringBytes));
-    }
-    params->stop_strings.push_back(stop);
-  }
-  if (wire.stop_token_ids_size() > kMaxStopTokenIds) {
-    return InvalidField("stopping.stop_token_ids",
-                        absl::StrCat(wire.stop_token_ids_size(), " ids, the limit is ", kMaxStopTokenIds));
-  }
-  CADRE_RETURN_IF_ERROR(CheckTokenIds("stopping.stop_token_ids", wire.stop_token_ids(), vocab_size));
-  params->stop_token_ids.assign(wire.stop_token_ids().begin(), wire.stop_token_ids().end());
-  params->ignore_eos = wire.ignore_eos();
-  params->include_stop_string = wire.include_stop_string();
-  return absl::OkStatus();
 }
 
 absl::Status ContextExceeded(std::string field, std::string description, int64_t limit, int64_t actual) {
@@ -164,21 +103,17 @@ absl::StatusOr<std::string> ChooseRequestId(std::string_view from_client, std::s
 }
 
 absl::StatusOr<Request> TranslateRequest(const v1::GenerateRequest& wire, const ModelCard& card,
-                                         const Tokenizer& tokenizer) {
+                                         const Tokenizer& tokenizer, AnswerKind kind) {
   Request request;
-  request.wants_text = wire.output().has_text() ? wire.output().text() : true;
   // Cheap checks first: a request that is refused costs no tokenizing.
-  CADRE_RETURN_IF_ERROR(TranslateSampling(wire.sampling(), card.defaults, &request.sampling));
-  CADRE_RETURN_IF_ERROR(TranslateStops(wire.stopping(), request.wants_text, card.limits.vocab_size, &request.sampling));
-  if (wire.output().has_skip_special_tokens()) {
-    request.sampling.skip_special_tokens = wire.output().skip_special_tokens();
-  }
+  CADRE_RETURN_IF_ERROR(TranslateOptions(wire, card, &request));
   if (wire.stopping().has_max_tokens()) {
     CADRE_RETURN_IF_ERROR(TranslateMaxTokens(wire.stopping(), card, /*prompt_tokens=*/1).status());
   }
   CADRE_ASSIGN_OR_RETURN(request.prompt, TranslatePrompt(wire, card, tokenizer));
   CADRE_ASSIGN_OR_RETURN(request.sampling.max_tokens,
                          TranslateMaxTokens(wire.stopping(), card, std::ssize(request.prompt)));
+  CADRE_RETURN_IF_ERROR(CheckAnswer(request, wire.output().token_bytes(), kind));
   return request;
 }
 

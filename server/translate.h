@@ -4,6 +4,7 @@
 #define CADRE_SERVER_TRANSLATE_H_
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -14,6 +15,7 @@
 #include "engine/request/request.h"
 #include "engine/text/tokenizer.h"
 #include "server/model_card.h"
+#include "server/translate_sampling.h"
 
 namespace cadre {
 
@@ -24,7 +26,7 @@ absl::StatusOr<std::string> ChooseRequestId(std::string_view from_client, std::s
 // The request without its sink, cancel flag, arrival and deadline. Tokenizes. The fields are known to be supported (see
 // field_support.h). INVALID_ARGUMENT names the field, the value and the limit.
 absl::StatusOr<Request> TranslateRequest(const v1::GenerateRequest& wire, const ModelCard& card,
-                                         const Tokenizer& tokenizer);
+                                         const Tokenizer& tokenizer, AnswerKind kind = AnswerKind::kStreamed);
 
 // Token ids of `text`, the field called `field`. INVALID_ARGUMENT when it is longer than kMaxPromptBytes or not UTF-8.
 absl::StatusOr<std::vector<int32_t>> TokenizeField(std::string_view text, const v1::PromptOptions& options,
@@ -40,11 +42,18 @@ struct RequestFacts {
   std::string model;
   uint64_t seed = 0;
   int64_t prompt_tokens = 0;
+  int32_t num_sequences = 1;
+  bool has_token_bytes = false;                          // tokens come with their bytes
+  std::shared_ptr<const Tokenizer> tokenizer = nullptr;  // that knows the bytes
 };
 
-void FillStarted(const RequestFacts& facts, v1::StartedEvent* event);
+// The bytes of a token as it stands inside a text, which may be part of a character; the characters of a special token.
+// Empty for an id that is no token.
+std::string TokenBytes(int32_t token_id, const Tokenizer& tokenizer);
+
+void FillStarted(const RequestFacts& facts, const RequestStart& start, v1::StartedEvent* event);
 // Moves the delta's content into the event.
-void FillDelta(TokenDelta&& delta, v1::DeltaEvent* event);
+void FillDelta(TokenDelta&& delta, const RequestFacts& facts, v1::DeltaEvent* event);
 // REQUIRES: summary.status is OK.
 void FillFinished(const FinishSummary& summary, v1::FinishedEvent* event);
 

@@ -1,4 +1,7 @@
 // The answering half of translate.h.
+#include <span>
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "server/errors.h"
@@ -28,21 +31,54 @@ v1::FinishReason ToWire(FinishReason reason) {
   return v1::FINISH_REASON_UNSPECIFIED;
 }
 
+// `facts` says whether the token's bytes are wanted, and who knows them.
+void FillBytes(int32_t token_id, const RequestFacts& facts, std::string* bytes) {
+  if (facts.has_token_bytes) *bytes = TokenBytes(token_id, *facts.tokenizer);
+}
+
+void FillDetail(const TokenLogprob& logprob, const RequestFacts& facts, v1::TokenDetail* detail) {
+  detail->set_token_id(logprob.token_id);
+  detail->set_logprob(logprob.logprob);
+  detail->set_rank(logprob.rank);
+  FillBytes(logprob.token_id, facts, detail->mutable_token_bytes());
+  for (const TokenAlternative& alternative : logprob.alternatives) {
+    v1::TokenAlternative* wire = detail->add_alternatives();
+    wire->set_token_id(alternative.token_id);
+    wire->set_logprob(alternative.logprob);
+    FillBytes(alternative.token_id, facts, wire->mutable_token_bytes());
+  }
+}
+
 }  // namespace
 
-void FillStarted(const RequestFacts& facts, v1::StartedEvent* event) {
+std::string TokenBytes(int32_t token_id, const Tokenizer& tokenizer) {
+  if (auto spelling = tokenizer.SpellToken(token_id)) return std::move(spelling->later);
+  if (tokenizer.IsSpecial(token_id)) return std::string(tokenizer.IdToToken(token_id));
+  return tokenizer.Decode(std::span(&token_id, 1), /*skip_special_tokens=*/false);
+}
+
+void FillStarted(const RequestFacts& facts, const RequestStart& start, v1::StartedEvent* event) {
   event->set_request_id(facts.request_id);
   event->set_model(facts.model);
   event->set_seed(facts.seed);
   event->set_prompt_tokens(facts.prompt_tokens);
+  event->set_cached_prompt_tokens(start.cached_prompt_tokens);
+  for (const TokenLogprob& logprob : start.prompt_logprobs) FillDetail(logprob, facts, event->add_prompt_details());
 }
 
-void FillDelta(TokenDelta&& delta, v1::DeltaEvent* event) {
+void FillDelta(TokenDelta&& delta, const RequestFacts& facts, v1::DeltaEvent* event) {
+  event->set_index(delta.index);
   event->set_text(std::move(delta.text));
+  for (const TokenLogprob& logprob : delta.logprobs) FillDetail(logprob, facts, event->add_details());
+  if (facts.has_token_bytes && delta.logprobs.empty()) {
+    for (const int32_t id : delta.token_ids)
+      FillDetail({.token_id = id, .alternatives = {}}, facts, event->add_details());
+  }
   event->mutable_token_ids()->Assign(delta.token_ids.begin(), delta.token_ids.end());
 }
 
 void FillFinished(const FinishSummary& summary, v1::FinishedEvent* event) {
+  event->set_index(summary.index);
   event->set_reason(ToWire(summary.reason));
   event->set_text(summary.text);
   if (summary.reason == FinishReason::kStopString) {
@@ -51,6 +87,7 @@ void FillFinished(const FinishSummary& summary, v1::FinishedEvent* event) {
     event->set_matched_token_id(summary.matched_token);
   }
   event->mutable_usage()->set_prompt_tokens(summary.usage.prompt_tokens);
+  event->mutable_usage()->set_cached_prompt_tokens(summary.usage.cached_prompt_tokens);
   event->mutable_usage()->set_generated_tokens(summary.usage.generated_tokens);
   v1::Timings* timings = event->mutable_timings();
   *timings->mutable_queue() = ToProto(summary.timings.queue);

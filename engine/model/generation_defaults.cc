@@ -40,6 +40,7 @@ absl::StatusOr<GenerationDefaults> ParseGenerationDefaults(std::string_view gene
   defaults.top_k = static_cast<int32_t>(reader.Int({"top_k"}, -1, kMaxInt32, 0));
   defaults.top_p = static_cast<float>(reader.Number("top_p", 1e-6, 1.0, 1.0));
   defaults.min_p = static_cast<float>(reader.Number("min_p", 0.0, 1.0, 0.0));
+  defaults.repetition_penalty = static_cast<float>(reader.Number("repetition_penalty", 1e-6, 10.0, 1.0));
   if (reader.Has("max_new_tokens")) {
     defaults.max_new_tokens = static_cast<int32_t>(reader.Int({"max_new_tokens"}, 1, kMaxInt32));
   }

@@ -88,6 +88,7 @@ struct GenerationDefaults {
   int32_t top_k = 0;
   float top_p = 1.0f;
   float min_p = 0.0f;
+  float repetition_penalty = 1.0f;
   std::optional<int32_t> max_new_tokens;
 };
 

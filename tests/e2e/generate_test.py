@@ -213,14 +213,8 @@ class GenerateTest(unittest.TestCase):
             return message
 
         cases = [
-            (lambda m: setattr(m.sampling, "n", 2), "n"),
-            (lambda m: setattr(m.sampling, "presence_penalty", 0.5), "presence_penalty"),
-            (lambda m: setattr(m.sampling, "repetition_penalty", 1.1), "repetition_penalty"),
-            (lambda m: m.sampling.logit_bias.update({5: 1.0}), "logit_bias"),
-            (lambda m: m.sampling.allowed_token_ids.append(5), "allowed_token_ids"),
-            (lambda m: setattr(m.stopping, "min_tokens", 2), "min_tokens"),
-            (lambda m: setattr(m.output, "logprobs", True), "logprobs"),
-            (lambda m: setattr(m.scheduling, "priority", 3), "priority"),
+            (lambda m: setattr(m.output, "routed_experts", True), "routed_experts"),
+            (lambda m: setattr(m.scheduling.capacity, "min_capacity", 3), "capacity"),
             (lambda m: m.chat.messages.add(role="user", content="hi"), "chat"),
         ]
         for change, field in cases:

@@ -112,19 +112,49 @@ TEST(FieldSupportTest, EveryFieldOfAGenerationIsSupportedOrRefusedByName) {
   EXPECT_EQ(AcceptedFields(v1::GenerateRequest()), supported);
   EXPECT_EQ(AcceptedFields(v1::GenerateTextRequest()), supported);
   // Each of these has a test of what it does, in generation_service_test or translate_test.
-  EXPECT_EQ(supported, (std::set<std::string>{
-                           "request_id", "model", "text", "token_ids.ids", "prompt.add_special_tokens",
-                           "prompt.parse_special", "prompt.truncate_prompt_tokens", "sampling.temperature",
-                           "sampling.top_k", "sampling.top_p", "sampling.min_p", "sampling.seed", "stopping.max_tokens",
-                           "stopping.stop_strings", "stopping.stop_token_ids", "stopping.ignore_eos",
-                           "stopping.include_stop_string", "output.skip_special_tokens", "output.text",
-                           "structured_output.json_schema", "structured_output.regex",
-                           "structured_output.choices.choices"}));
+  EXPECT_EQ(supported, (std::set<std::string>{"request_id",
+                                              "model",
+                                              "text",
+                                              "token_ids.ids",
+                                              "prompt.add_special_tokens",
+                                              "prompt.parse_special",
+                                              "prompt.truncate_prompt_tokens",
+                                              "sampling.temperature",
+                                              "sampling.top_k",
+                                              "sampling.top_p",
+                                              "sampling.min_p",
+                                              "sampling.presence_penalty",
+                                              "sampling.frequency_penalty",
+                                              "sampling.repetition_penalty",
+                                              "sampling.seed",
+                                              "sampling.n",
+                                              "sampling.logit_bias",
+                                              "sampling.allowed_token_ids",
+                                              "stopping.max_tokens",
+                                              "stopping.min_tokens",
+                                              "stopping.stop_strings",
+                                              "stopping.stop_token_ids",
+                                              "stopping.ignore_eos",
+                                              "stopping.include_stop_string",
+                                              "output.skip_special_tokens",
+                                              "output.text",
+                                              "output.logprobs",
+                                              "output.top_logprobs",
+                                              "output.prompt_logprobs",
+                                              "output.echo",
+                                              "output.token_bytes",
+                                              "scheduling.priority",
+                                              "scheduling.time_limit",
+                                              "scheduling.tenant",
+                                              "scheduling.cache_salt",
+                                              "structured_output.json_schema",
+                                              "structured_output.regex",
+                                              "structured_output.choices.choices"}));
 }
 
 TEST(FieldSupportTest, OtherRequestsToo) {
-  EXPECT_EQ(AcceptedFields(v1::TokenizeRequest()),
-            (std::set<std::string>{"model", "text", "prompt.add_special_tokens", "prompt.parse_special"}));
+  EXPECT_EQ(AcceptedFields(v1::TokenizeRequest()), (std::set<std::string>{"model", "text", "prompt.add_special_tokens",
+                                                                          "prompt.parse_special", "token_bytes"}));
   EXPECT_EQ(AcceptedFields(v1::DetokenizeRequest()),
             (std::set<std::string>{"model", "token_ids", "skip_special_tokens"}));
   EXPECT_EQ(AcceptedFields(v1::WatchExpertStatsRequest()),
@@ -153,19 +183,19 @@ TEST(FieldSupportTest, ValuesThatAskForNothingPass) {
   request.mutable_output()->set_echo(false);
   request.mutable_scheduling()->set_priority(0);
   EXPECT_TRUE(RefuseUnsupportedFields(request).ok());
-  request.mutable_sampling()->set_repetition_penalty(0);
+  request.mutable_output()->set_routed_experts(false);
+  EXPECT_TRUE(RefuseUnsupportedFields(request).ok());
+  request.mutable_output()->set_routed_experts(true);
   EXPECT_FALSE(RefuseUnsupportedFields(request).ok());
 }
 
 TEST(FieldSupportTest, AllUnsupportedFieldsAreNamedAtOnce) {
   v1::GenerateRequest request;
-  request.mutable_sampling()->set_n(2);
-  request.mutable_output()->set_logprobs(true);
-  (*request.mutable_sampling()->mutable_logit_bias())[5] = 1;
+  request.mutable_scheduling()->mutable_capacity()->set_min_capacity(2);
+  request.mutable_output()->set_routed_experts(true);
   const std::string message(RefuseUnsupportedFields(request).message());
-  EXPECT_THAT(message, HasSubstr("sampling.n"));
-  EXPECT_THAT(message, HasSubstr("sampling.logit_bias"));
-  EXPECT_THAT(message, HasSubstr("output.logprobs"));
+  EXPECT_THAT(message, HasSubstr("scheduling.capacity"));
+  EXPECT_THAT(message, HasSubstr("output.routed_experts"));
 }
 
 TEST(FieldSupportTest, FieldsOfAFutureVersionAreIgnored) {

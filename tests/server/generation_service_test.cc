@@ -248,7 +248,7 @@ TEST(GenerationServiceTest, ADeadlineThatPassedOnArrivalCostsNoWork) {
   auto stream = std::make_shared<TokenStream>(&writer, &server.host(), &server.metrics(), TokenStreamOptions{},
                                               server.host().clock().Now() - absl::Milliseconds(1));
   // Not even looked at: the prompt is one that tokenizing would refuse.
-  AdmitRequest(context, stream, SerializeMessage(TextRequest("", 1)), "");
+  AdmitRequest(context, stream, SerializeMessage(TextRequest("", 1)), AnswerKind::kStreamed, "");
   EXPECT_EQ(writer.status.code(), absl::StatusCode::kDeadlineExceeded);
   stream->Detach();
   EXPECT_EQ(server.host().Snapshot().admitted_requests, 0);
