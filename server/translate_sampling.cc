@@ -89,14 +89,10 @@ absl::Status TranslateLogitBias(const v1::SamplingParams& wire, int32_t vocab_si
   return absl::OkStatus();
 }
 
-absl::Status TranslateAllowedIds(const v1::GenerateRequest& wire, int32_t vocab_size, SamplingParams* params) {
-  const auto& ids = wire.sampling().allowed_token_ids();
+absl::Status TranslateAllowedIds(const v1::SamplingParams& wire, int32_t vocab_size, SamplingParams* params) {
+  const auto& ids = wire.allowed_token_ids();
   CADRE_RETURN_IF_ERROR(CheckCount("sampling.allowed_token_ids", ids.size(), kMaxAllowedTokenIds, "ids"));
   CADRE_RETURN_IF_ERROR(CheckTokenIds("sampling.allowed_token_ids", ids, vocab_size));
-  if (!ids.empty() && wire.has_structured_output()) {
-    return InvalidField("sampling.allowed_token_ids",
-                        "excludes structured_output, which says by itself what is allowed");
-  }
   params->allowed_token_ids.assign(ids.begin(), ids.end());
   std::sort(params->allowed_token_ids.begin(), params->allowed_token_ids.end());
   params->allowed_token_ids.erase(std::unique(params->allowed_token_ids.begin(), params->allowed_token_ids.end()),
@@ -208,7 +204,7 @@ absl::Status TranslateOptions(const v1::GenerateRequest& wire, const ModelCard& 
   CADRE_RETURN_IF_ERROR(TranslateFilters(wire.sampling(), card.defaults, params));
   CADRE_RETURN_IF_ERROR(TranslatePenalties(wire.sampling(), card.defaults, params));
   CADRE_RETURN_IF_ERROR(TranslateLogitBias(wire.sampling(), vocab_size, params));
-  CADRE_RETURN_IF_ERROR(TranslateAllowedIds(wire, vocab_size, params));
+  CADRE_RETURN_IF_ERROR(TranslateAllowedIds(wire.sampling(), vocab_size, params));
   if (wire.sampling().has_n()) {
     CADRE_RETURN_IF_ERROR(CheckRange("sampling.n", wire.sampling().n(), 1, kMaxSequences));
     request->num_sequences = wire.sampling().n();

@@ -249,8 +249,6 @@ TEST_F(TranslateSamplingTest, WhatContradictsItselfIsRefused) {
   ExpectRefused("sampling.allowed_token_ids", "only end-of-sequence and stop tokens");
   request_.mutable_stopping()->set_ignore_eos(true);
   EXPECT_TRUE(Translate().ok());
-  request_.mutable_structured_output()->set_regex("a");
-  ExpectRefused("sampling.allowed_token_ids", "excludes structured_output");
 }
 
 TEST_F(TranslateSamplingTest, TimeLimits) {
