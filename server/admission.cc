@@ -33,7 +33,8 @@ absl::Status CheckAndSubmit(const ServiceContext& context, const std::shared_ptr
   if (stream->deadline() <= context.host->clock().Now()) return DeadlinePassed();
   CADRE_RETURN_IF_ERROR(context.host->CheckName(wire.model()));
   CADRE_RETURN_IF_ERROR(RefuseUnsupportedFields(wire));
-  CADRE_ASSIGN_OR_RETURN(Request request, TranslateRequest(wire, model->card, *model->tokenizer, kind));
+  CADRE_ASSIGN_OR_RETURN(Request request,
+                         TranslateRequest(wire, model->card, *model->tokenizer, model->chat, kind));
   CADRE_RETURN_IF_ERROR(TranslateStructuredOutput(wire, model->constraints.get(), &request));
   stream->SetFacts({.request_id = request_id,
                     .model = model->card.name,
@@ -74,8 +75,11 @@ absl::Status CheckStillWanted(const ServiceContext& context, const TokenStream& 
   return context.host->Admit().status();
 }
 
-// Whether a request may take long to admit, whatever its size: a schema or an expression is compiled.
-bool MustCompile(const v1::GenerateRequest& wire) { return wire.has_structured_output(); }
+// Whether a request may take long to admit, whatever its size: a schema or an expression is compiled, or a template
+// goes through many messages.
+bool MayTakeLong(const v1::GenerateRequest& wire) {
+  return wire.has_structured_output() || wire.chat().messages_size() > kMaxInlineMessages;
+}
 
 // `status`: whether `wire` could be read.
 void Admit(const ServiceContext& context, const std::shared_ptr<TokenStream>& stream, const v1::GenerateRequest& wire,
@@ -100,7 +104,7 @@ void AdmitRequest(const ServiceContext& context, const std::shared_ptr<TokenStre
   if (bytes.Length() <= kMaxInlineBytes) {
     v1::GenerateRequest wire;
     absl::Status status = ParseMessage(bytes, &wire);
-    if (!MustCompile(wire)) {
+    if (!MayTakeLong(wire)) {
       Admit(context, stream, wire, std::move(status), kind, metadata_id);
       return;
     }

@@ -98,6 +98,9 @@ void AddModelOptions(CLI::App& app, Typed* typed) {
   app.add_option("--kv-cache-gb", c.kv_cache_gb, "Size of the KV cache in GiB; 0: what is left and can be used")
       ->check(CLI::Range(0.0, 1e6));
   app.add_option("--kv-block-size", c.kv_block_size, "Tokens in a block of the KV cache")->check(CLI::Range(1, 1024));
+  app.add_option("--chat-template", c.chat_template,
+                 "How conversations become prompts: auto (the model's own template, else what its vocabulary tells), "
+                 "chatml, mistral, llama3, deepseek, or the path of a template file");
   app.add_option("--threads", c.threads, "Compute threads; 0: one for each CPU of the process")
       ->check(CLI::Range(0, 4096));
   app.add_option("--cpu-isa", c.cpu_isa, "Kernels: auto (the best that this machine runs) or a name told by the log");

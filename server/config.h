@@ -38,6 +38,7 @@ struct ServerConfig {
   std::optional<DType> kv_cache_dtype;
   int threads = 0;  // 0: one per CPU of the process
   std::string cpu_isa = "auto";
+  std::string chat_template = "auto";  // auto, the name of a built-in format, or a path
   int64_t stats_window_tokens = 65536;
   std::string metrics_experts = "auto";  // auto, full, ranked
 

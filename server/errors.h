@@ -26,6 +26,7 @@ namespace reason {
 inline constexpr std::string_view kInvalidField = "INVALID_FIELD";
 inline constexpr std::string_view kMalformedRequest = "MALFORMED_REQUEST";
 inline constexpr std::string_view kContextLengthExceeded = "CONTEXT_LENGTH_EXCEEDED";
+inline constexpr std::string_view kNoChatTemplate = "NO_CHAT_TEMPLATE";
 inline constexpr std::string_view kUnsupportedField = "UNSUPPORTED_FIELD";
 inline constexpr std::string_view kUnsupportedMethod = "UNSUPPORTED_METHOD";
 inline constexpr std::string_view kModelNotFound = "MODEL_NOT_FOUND";

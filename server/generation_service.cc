@@ -163,12 +163,16 @@ absl::Status Tokenize(const ServiceContext& services, const grpc::ByteBuffer& by
   CADRE_ASSIGN_OR_RETURN(const std::shared_ptr<const ServedText> model, services.host->Text());
   CADRE_RETURN_IF_ERROR(services.host->CheckName(request.model()));
   CADRE_RETURN_IF_ERROR(RefuseUnsupportedFields(request));
-  if (request.input_case() == v1::TokenizeRequest::INPUT_NOT_SET) return InvalidField("input", "no text: set text");
+  if (request.input_case() == v1::TokenizeRequest::INPUT_NOT_SET) {
+    return InvalidField("input", "no text: set text or chat");
+  }
+  const Tokenizer& tokenizer = *model->tokenizer;
   CADRE_ASSIGN_OR_RETURN(const std::vector<int32_t> ids,
-                         TokenizeField(request.text(), request.prompt(), *model->tokenizer));
+                         request.has_chat() ? TokenizeChat(request.chat(), request.prompt(), model->chat, tokenizer)
+                                            : TokenizeField(request.text(), request.prompt(), tokenizer));
   response->mutable_token_ids()->Assign(ids.begin(), ids.end());
-  if (request.token_bytes()) {
-    for (const int32_t id : ids) response->add_token_bytes(TokenBytes(id, *model->tokenizer));
+  for (size_t i = 0; request.token_bytes() && i < ids.size(); ++i) {
+    response->add_token_bytes(TokenBytes(ids[i], tokenizer, /*is_first=*/i == 0));
   }
   response->set_max_model_len(model->card.max_sequence_tokens());
   return absl::OkStatus();

@@ -54,6 +54,7 @@ void ModelHost::Install(LoadedModel model) {
     return TokenVocabulary::FromTokenizer(*model->tokenizer, model->card.limits.vocab_size,
                                           model->card.engine.eos_token_ids);
   });
+  text->chat = std::move(model.chat);
   text->ready_time = clock_->Now();
   auto engine =
       std::make_unique<Engine>(text->card.engine, std::move(model.runner), text->tokenizer.get(), clock_, observer_);

@@ -24,6 +24,7 @@
 #include "engine/text/tokenizer.h"
 #include "kernels/device.h"
 #include "server/model_card.h"
+#include "server/translate_chat.h"
 
 namespace cadre {
 
@@ -32,6 +33,7 @@ struct LoadedModel {
   ModelCard card;
   std::unique_ptr<Device> device;
   std::unique_ptr<const Tokenizer> tokenizer;
+  ChatSupport chat;
   std::unique_ptr<ModelRunner> runner;
 };
 
@@ -40,6 +42,7 @@ struct ServedText {
   ModelCard card;
   std::unique_ptr<const Tokenizer> tokenizer;
   std::unique_ptr<ConstraintCache> constraints;  // of structured output
+  ChatSupport chat;
   absl::Time ready_time;
 };
 

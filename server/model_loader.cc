@@ -10,8 +10,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "engine/base/status_macros.h"
+#include "engine/base/strings.h"
 #include "engine/model/simulated_runner.h"
 #include "engine/model/weights.h"
+#include "engine/text/builtin_chat_formats.h"
+#include "engine/text/chat_template.h"
 #include "server/simulated_tokenizer.h"
 
 namespace cadre {
@@ -77,6 +80,30 @@ ModelCard MakeCard(const ServerConfig& config, const ModelConfig& model, const M
   return card;
 }
 
+// Without a usable template of its own a model still serves text; one that was asked for by name must be there.
+absl::StatusOr<ChatSupport> LoadChatSupport(const ServerConfig& config, const std::filesystem::path& folder,
+                                            const Tokenizer& tokenizer) {
+  ChatSupport chat;
+  absl::StatusOr<ChatTemplate> loaded = ChatTemplate::Load(folder, tokenizer, config.chat_template);
+  if (loaded.ok()) {
+    spdlog::info("chat template: {}", loaded->source());
+    chat.chat_template = std::make_shared<const ChatTemplate>(*std::move(loaded));
+    return chat;
+  }
+  const std::string error(loaded.status().message());
+  if (config.chat_template != "auto") {
+    const std::string message = absl::StrCat("--chat-template: ", error);
+    return absl::IsNotFound(loaded.status()) ? absl::NotFoundError(message) : absl::InvalidArgumentError(message);
+  }
+  chat.error = absl::IsNotFound(loaded.status()) ? error : absl::StrCat("the chat template cannot be used: ", error);
+  if (absl::IsNotFound(loaded.status())) {
+    spdlog::info("conversations will be refused: {}", error);
+  } else {
+    spdlog::warn("conversations will be refused: {}", chat.error);
+  }
+  return chat;
+}
+
 absl::StatusOr<LoadedModel> LoadCheckpoint(const ServerConfig& config, std::unique_ptr<Device> device,
                                            const std::function<void(double)>& on_progress) {
   const std::filesystem::path folder = config.model;
@@ -87,6 +114,7 @@ absl::StatusOr<LoadedModel> LoadCheckpoint(const ServerConfig& config, std::uniq
     spdlog::warn("the tokenizer has {} tokens, the model {}: prompts with tokens beyond are refused",
                  tokenizer->vocab_size(), model_config.vocab_size);
   }
+  CADRE_ASSIGN_OR_RETURN(ChatSupport chat, LoadChatSupport(config, folder, *tokenizer));
 
   WeightsOptions weights_options;
   weights_options.dtype = config.dtype;
@@ -111,7 +139,24 @@ absl::StatusOr<LoadedModel> LoadCheckpoint(const ServerConfig& config, std::uniq
   loaded.card.defaults = std::move(defaults);
   loaded.device = std::move(device);
   loaded.tokenizer = std::move(tokenizer);
+  loaded.chat = std::move(chat);
   return loaded;
+}
+
+// A simulated model has no vocabulary to recognize a format by: it takes chatml.
+absl::StatusOr<ChatSupport> MakeSimulatedChat(const ServerConfig& config) {
+  const BuiltinChatFormat* builtin =
+      FindBuiltinChatFormat(config.chat_template == "auto" ? "chatml" : config.chat_template);
+  TemplateSource source;
+  if (builtin != nullptr) {
+    source = {std::string(builtin->source), absl::StrCat("built-in ", ToAbsl(builtin->name))};
+  } else {
+    CADRE_ASSIGN_OR_RETURN(source, ReadTemplateFile(config.chat_template, config.chat_template));
+  }
+  CADRE_ASSIGN_OR_RETURN(ChatTemplate chat_template, ChatTemplate::Parse(std::move(source), {}));
+  ChatSupport chat;
+  chat.chat_template = std::make_shared<const ChatTemplate>(std::move(chat_template));
+  return chat;
 }
 
 absl::StatusOr<LoadedModel> MakeSimulated(const ServerConfig& config) {
@@ -119,6 +164,7 @@ absl::StatusOr<LoadedModel> MakeSimulated(const ServerConfig& config) {
   if (config.max_model_len > 0) options.limits.max_model_len = config.max_model_len;
   LoadedModel loaded;
   CADRE_ASSIGN_OR_RETURN(loaded.tokenizer, MakeSimulatedTokenizer(options.limits.vocab_size));
+  CADRE_ASSIGN_OR_RETURN(loaded.chat, MakeSimulatedChat(config));
   ModelCard& card = loaded.card;
   card.name = config.served_model_name;
   card.family = "simulated";

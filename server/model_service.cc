@@ -64,6 +64,8 @@ void FillLimits(const ModelCard& card, v1::ModelLimits* wire) {
   wire->set_max_stop_token_ids(kMaxStopTokenIds);
   wire->set_max_temperature(kMaxTemperature);
   wire->set_max_request_bytes(kMaxRequestBytes);
+  wire->set_max_chat_messages(kMaxChatMessages);
+  wire->set_max_chat_tools(kMaxChatTools);
 }
 
 void FillModel(const ServedText& model, v1::Model* wire) {
@@ -87,6 +89,11 @@ void FillModel(const ServedText& model, v1::Model* wire) {
   }
   wire->mutable_eos_token_ids()->Assign(card.engine.eos_token_ids.begin(), card.engine.eos_token_ids.end());
   for (std::string& field : SupportedGenerateFields()) wire->add_supported_fields(std::move(field));
+  if (model.chat.chat_template != nullptr) {
+    wire->mutable_chat_template()->set_source(model.chat.chat_template->source());
+  } else {
+    wire->mutable_chat_template()->set_error(model.chat.error);
+  }
 }
 
 void FillCounts(const EngineSnapshot& snapshot, v1::ModelLoad* wire) {

@@ -17,6 +17,17 @@ inline constexpr int kMaxRequestBytes = 16 << 20;
 // refused request can make the server do.
 inline constexpr size_t kMaxPromptBytes = 1 << 20;
 
+// A conversation: messages, functions (and as many documents), calls of one message, members of `template_arguments`.
+inline constexpr int kMaxChatMessages = 4096;
+inline constexpr int kMaxChatTools = 128;
+inline constexpr int kMaxToolCallsOfMessage = 128;
+inline constexpr int kMaxTemplateArguments = 256;
+// Bytes of one JSON text of a conversation, and of a role, a name or an id.
+inline constexpr size_t kMaxChatJsonBytes = 256 << 10;
+inline constexpr size_t kMaxChatNameBytes = 256;
+// More messages than this are rendered on the work queue.
+inline constexpr int kMaxInlineMessages = 64;
+
 inline constexpr float kMaxTemperature = 10.0f;
 // Below this, softmax(logits / temperature) is the arg max in float32 anyway, and the quotient may overflow.
 inline constexpr float kMinTemperature = 1e-4f;

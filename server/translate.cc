@@ -35,7 +35,7 @@ absl::Status ContextExceeded(std::string field, std::string description, int64_t
 }
 
 absl::StatusOr<std::vector<int32_t>> TranslatePrompt(const v1::GenerateRequest& wire, const ModelCard& card,
-                                                     const Tokenizer& tokenizer) {
+                                                     const Tokenizer& tokenizer, const ChatSupport& chat) {
   const int64_t limit = card.max_sequence_tokens() - 1;  // room for one generated token
   std::vector<int32_t> prompt;
   std::string field;
@@ -47,8 +47,11 @@ absl::StatusOr<std::vector<int32_t>> TranslatePrompt(const v1::GenerateRequest& 
     field = "token_ids.ids";
     CADRE_RETURN_IF_ERROR(CheckTokenIds(field, wire.token_ids().ids(), card.limits.vocab_size));
     prompt.assign(wire.token_ids().ids().begin(), wire.token_ids().ids().end());
+  } else if (wire.has_chat()) {
+    field = "chat";
+    CADRE_ASSIGN_OR_RETURN(prompt, TokenizeChat(wire.chat(), wire.prompt(), chat, tokenizer));
   } else {
-    return InvalidField("input", "no prompt: set text or token_ids");
+    return InvalidField("input", "no prompt: set text, token_ids or chat");
   }
   if (wire.prompt().has_truncate_prompt_tokens()) {
     const int32_t keep = wire.prompt().truncate_prompt_tokens();
@@ -103,14 +106,14 @@ absl::StatusOr<std::string> ChooseRequestId(std::string_view from_client, std::s
 }
 
 absl::StatusOr<Request> TranslateRequest(const v1::GenerateRequest& wire, const ModelCard& card,
-                                         const Tokenizer& tokenizer, AnswerKind kind) {
+                                         const Tokenizer& tokenizer, const ChatSupport& chat, AnswerKind kind) {
   Request request;
   // Cheap checks first: a request that is refused costs no tokenizing.
   CADRE_RETURN_IF_ERROR(TranslateOptions(wire, card, &request));
   if (wire.stopping().has_max_tokens()) {
     CADRE_RETURN_IF_ERROR(TranslateMaxTokens(wire.stopping(), card, /*prompt_tokens=*/1).status());
   }
-  CADRE_ASSIGN_OR_RETURN(request.prompt, TranslatePrompt(wire, card, tokenizer));
+  CADRE_ASSIGN_OR_RETURN(request.prompt, TranslatePrompt(wire, card, tokenizer, chat));
   CADRE_ASSIGN_OR_RETURN(request.sampling.max_tokens,
                          TranslateMaxTokens(wire.stopping(), card, std::ssize(request.prompt)));
   CADRE_RETURN_IF_ERROR(CheckAnswer(request, wire.output().token_bytes(), kind));

@@ -15,6 +15,7 @@
 #include "engine/request/request.h"
 #include "engine/text/tokenizer.h"
 #include "server/model_card.h"
+#include "server/translate_chat.h"
 #include "server/translate_sampling.h"
 
 namespace cadre {
@@ -26,7 +27,8 @@ absl::StatusOr<std::string> ChooseRequestId(std::string_view from_client, std::s
 // The request without its sink, cancel flag, arrival and deadline. Tokenizes. The fields are known to be supported (see
 // field_support.h). INVALID_ARGUMENT names the field, the value and the limit.
 absl::StatusOr<Request> TranslateRequest(const v1::GenerateRequest& wire, const ModelCard& card,
-                                         const Tokenizer& tokenizer, AnswerKind kind = AnswerKind::kStreamed);
+                                         const Tokenizer& tokenizer, const ChatSupport& chat,
+                                         AnswerKind kind = AnswerKind::kStreamed);
 
 // Token ids of `text`, the field called `field`. INVALID_ARGUMENT when it is longer than kMaxPromptBytes or not UTF-8.
 absl::StatusOr<std::vector<int32_t>> TokenizeField(std::string_view text, const v1::PromptOptions& options,
@@ -47,9 +49,9 @@ struct RequestFacts {
   std::shared_ptr<const Tokenizer> tokenizer = nullptr;  // that knows the bytes
 };
 
-// The bytes of a token as it stands inside a text, which may be part of a character; the characters of a special token.
-// Empty for an id that is no token.
-std::string TokenBytes(int32_t token_id, const Tokenizer& tokenizer);
+// The bytes of a token as it stands inside a text, or (`is_first`) at its begin, which may be part of a character; the
+// characters of a special token. Empty for an id that is no token.
+std::string TokenBytes(int32_t token_id, const Tokenizer& tokenizer, bool is_first = false);
 
 void FillStarted(const RequestFacts& facts, const RequestStart& start, v1::StartedEvent* event);
 // Moves the delta's content into the event.

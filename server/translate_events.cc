@@ -51,8 +51,8 @@ void FillDetail(const TokenLogprob& logprob, const RequestFacts& facts, v1::Toke
 
 }  // namespace
 
-std::string TokenBytes(int32_t token_id, const Tokenizer& tokenizer) {
-  if (auto spelling = tokenizer.SpellToken(token_id)) return std::move(spelling->later);
+std::string TokenBytes(int32_t token_id, const Tokenizer& tokenizer, bool is_first) {
+  if (auto spelling = tokenizer.SpellToken(token_id)) return std::move(is_first ? spelling->first : spelling->later);
   if (tokenizer.IsSpecial(token_id)) return std::string(tokenizer.IdToToken(token_id));
   return tokenizer.Decode(std::span(&token_id, 1), /*skip_special_tokens=*/false);
 }

@@ -1,6 +1,7 @@
 #include "engine/text/added_tokens.h"
 
 #include <algorithm>
+#include <tuple>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -85,6 +86,12 @@ std::pair<std::size_t, int> LongestMatch(const ByteTrie& trie, std::string_view 
   return longest;
 }
 
+// The first span that ends behind `position`.
+std::span<const TextSpan>::iterator SpanBehind(std::span<const TextSpan> spans, std::size_t position) {
+  return std::upper_bound(spans.begin(), spans.end(), position,
+                          [](std::size_t p, const TextSpan& span) { return p < span.end; });
+}
+
 }  // namespace
 
 absl::StatusOr<AddedTokens> AddedTokens::Parse(const nlohmann::json* json, const BpeModel& model,
@@ -123,6 +130,7 @@ absl::Status AddedTokens::Add(AddedToken token, const BpeModel& model, std::int3
   max_id_bound_ = std::max(max_id_bound_, id + 1);
   // What the normalizer leaves nothing of is never found. Two tokens with one form would be found by chance.
   ByteTrie& trie = token.normalized ? normalized_trie_ : raw_trie_;
+  has_normalized_special_ |= token.normalized && token.special;
   if (!token.form.empty() && !trie.Add(token.form, index)) {
     return absl::InvalidArgumentError(absl::StrCat(where, ": normalized, this token is equal to another"));
   }
@@ -148,14 +156,26 @@ bool AddedTokens::IsSingleWord(std::string_view text, TextSpan match) const {
   return true;
 }
 
-std::vector<AddedTokenPart> AddedTokens::Split(std::string_view text, Pass pass, bool parse_special) const {
+std::vector<AddedTokenPart> AddedTokens::Split(std::string_view text, Pass pass,
+                                               std::span<const TextSpan> client_spans) const {
   const ByteTrie& trie = pass == Pass::kRawText ? raw_trie_ : normalized_trie_;
   if (trie.is_empty()) return {{{0, text.size()}, std::nullopt}};
   std::vector<AddedTokenPart> parts;
   WhiteSpaceScanner white_space(text);
   std::size_t covered = 0;  // end of the last part
   for (std::size_t position = 0; position < text.size();) {
-    const auto [match_end, index] = LongestMatch(trie, text, position);
+    auto [match_end, index] = LongestMatch(trie, text, position);
+    if (index != ByteTrie::kNone && tokens_[static_cast<std::size_t>(index)].special) {
+      const auto client = SpanBehind(client_spans, position);
+      if (client != client_spans.end() && client->begin < match_end) {
+        if (client->begin <= position && match_end <= client->end) {
+          position = match_end;
+          continue;
+        }
+        // Across a seam: what is left of the template's own text may still be a token.
+        std::tie(match_end, index) = LongestMatch(trie, text.substr(0, std::max(client->begin, position)), position);
+      }
+    }
     if (index == ByteTrie::kNone) {
       ++position;
       continue;
@@ -163,7 +183,6 @@ std::vector<AddedTokenPart> AddedTokens::Split(std::string_view text, Pass pass,
     const TextSpan match{position, match_end};
     position = match.end;
     const AddedToken& token = tokens_[static_cast<std::size_t>(index)];
-    if (token.special && !parse_special) continue;
     if (token.single_word && !IsSingleWord(text, match)) continue;
     const std::size_t begin = token.lstrip ? WhiteSpaceBefore(text, match.begin, covered) : match.begin;
     const std::size_t end = token.rstrip ? white_space.End(match.end) : match.end;

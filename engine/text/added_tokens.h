@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -47,9 +48,14 @@ class AddedTokens {
   enum class Pass { kRawText, kNormalizedText };
 
   // Cuts `text` at the tokens of that pass: the leftmost match wins, among those that start there the longest. Matches
-  // that are passed over (special ones unless `parse_special`, a `single_word` inside a word) hide what they cover.
-  // Time is O(size * longest token). REQUIRES: text is valid UTF-8.
-  std::vector<AddedTokenPart> Split(std::string_view text, Pass pass, bool parse_special) const;
+  // that are passed over (special ones inside a client's span, a `single_word` inside a word) hide what they cover. A
+  // special one that a client's span has only a part of is no match, and hides nothing: what a client writes beside a
+  // token of the template can neither forge nor break it. Time is O(size * longest token). REQUIRES: text is valid
+  // UTF-8, `client_spans` rise and do not overlap.
+  std::vector<AddedTokenPart> Split(std::string_view text, Pass pass, std::span<const TextSpan> client_spans) const;
+
+  // Whether the pass over normalized text can find a special token.
+  bool has_normalized_special() const { return has_normalized_special_; }
 
   // Null when the id is not that of an added token. Valid as long as this object.
   const AddedToken* Find(std::int32_t id) const;
@@ -72,6 +78,7 @@ class AddedTokens {
   absl::flat_hash_map<std::string, int> index_of_content_;
   ByteTrie raw_trie_;
   ByteTrie normalized_trie_;
+  bool has_normalized_special_ = false;
   std::int32_t max_id_bound_ = 0;
 };
 

@@ -1,5 +1,7 @@
 #include "engine/text/post_processor.h"
 
+#include <algorithm>
+#include <iterator>
 #include <string_view>
 #include <utility>
 
@@ -114,6 +116,17 @@ std::vector<std::int32_t> PostProcessor::Apply(std::vector<std::int32_t> ids, bo
     result.insert(result.end(), part.begin(), part.end());
   }
   return result;
+}
+
+std::vector<std::int32_t> PostProcessor::ApplyOnce(std::vector<std::int32_t> ids, bool add_special_tokens) const {
+  std::vector<std::int32_t> prefix;
+  for (const Piece& piece : template_) {
+    if (piece.is_text) break;
+    prefix.insert(prefix.end(), piece.special_ids.begin(), piece.special_ids.end());
+  }
+  const bool is_there = ids.size() >= prefix.size() && std::equal(prefix.begin(), prefix.end(), ids.begin());
+  if (add_special_tokens && is_there) ids.erase(ids.begin(), ids.begin() + std::ssize(prefix));
+  return Apply(std::move(ids), add_special_tokens);
 }
 
 }  // namespace cadre

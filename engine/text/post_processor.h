@@ -27,6 +27,8 @@ class PostProcessor {
 
   // The tokens of a text with the special tokens of the template around them, or without these.
   std::vector<std::int32_t> Apply(std::vector<std::int32_t> ids, bool add_special_tokens) const;
+  // The same, but what stands before the text is left out when the ids begin with it already.
+  std::vector<std::int32_t> ApplyOnce(std::vector<std::int32_t> ids, bool add_special_tokens) const;
 
  private:
   // Either the text itself or special tokens.

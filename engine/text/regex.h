@@ -8,19 +8,12 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/text/text_span.h"
 
 struct pcre2_real_code_8;
 struct pcre2_real_match_context_8;
 
 namespace cadre {
-
-// Bytes [begin, end) of a text.
-struct TextSpan {
-  std::size_t begin;
-  std::size_t end;
-
-  bool operator==(const TextSpan&) const = default;
-};
 
 // A compiled pattern: PCRE2 with Unicode, just-in-time compiled where the machine allows it. Immutable; may be used
 // from many threads at once (each has its own match memory). Movable.

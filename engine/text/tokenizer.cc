@@ -6,6 +6,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
+#include "engine/text/span_mapping.h"
 #include "engine/text/tokenizer_loader.h"
 #include "engine/text/utf8.h"
 
@@ -34,34 +35,57 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Parse(std::string_view tok
 }
 
 absl::StatusOr<std::vector<std::int32_t>> Tokenizer::Encode(std::string_view text, const EncodeOptions& options) const {
+  std::vector<TextSpan> client_spans;
+  if (!options.parse_special) client_spans.push_back({0, text.size()});
+  CADRE_ASSIGN_OR_RETURN(std::vector<std::int32_t> ids, EncodeText(text, client_spans));
+  return post_processor_.Apply(std::move(ids), options.add_special_tokens);
+}
+
+absl::StatusOr<std::vector<std::int32_t>> Tokenizer::EncodeMarked(std::string_view text,
+                                                                  std::span<const TextSpan> client_spans,
+                                                                  bool add_special_tokens) const {
+  CADRE_ASSIGN_OR_RETURN(std::vector<std::int32_t> ids, EncodeText(text, client_spans));
+  return post_processor_.ApplyOnce(std::move(ids), add_special_tokens);
+}
+
+absl::StatusOr<std::vector<std::int32_t>> Tokenizer::EncodeText(std::string_view text,
+                                                                std::span<const TextSpan> client_spans) const {
   if (text.size() > kMaxEncodeBytes) {
     return absl::InvalidArgumentError(absl::StrCat("text has ", text.size(), " bytes, the limit is ", kMaxEncodeBytes));
   }
   if (!IsValidUtf8(text)) return absl::InvalidArgumentError("text is not valid UTF-8");
 
   std::vector<std::int32_t> ids;
-  for (const AddedTokenPart& part : added_tokens_.Split(text, AddedTokens::Pass::kRawText, options.parse_special)) {
+  for (const AddedTokenPart& part : added_tokens_.Split(text, AddedTokens::Pass::kRawText, client_spans)) {
     if (part.id.has_value()) {
       ids.push_back(*part.id);
-      continue;
-    }
-    NormalizedText normalized{std::string(text.substr(part.span.begin, part.span.end - part.span.begin)),
-                              part.span.begin == 0};
-    CADRE_RETURN_IF_ERROR(normalizer_.Apply(&normalized));
-    const std::string_view whole = normalized.text;
-    for (const AddedTokenPart& inner :
-         added_tokens_.Split(whole, AddedTokens::Pass::kNormalizedText, options.parse_special)) {
-      if (inner.id.has_value()) {
-        ids.push_back(*inner.id);
-        continue;
-      }
-      const TextSpan span = inner.span;
-      CADRE_RETURN_IF_ERROR(EncodeNormalized(
-          {std::string(whole.substr(span.begin, span.end - span.begin)), normalized.is_at_origin && span.begin == 0},
-          &ids));
+    } else {
+      const std::string_view piece = text.substr(part.span.begin, part.span.end - part.span.begin);
+      CADRE_RETURN_IF_ERROR(
+          EncodePart({std::string(piece), part.span.begin == 0}, SpansWithin(client_spans, part.span), &ids));
     }
   }
-  return post_processor_.Apply(std::move(ids), options.add_special_tokens);
+  return ids;
+}
+
+absl::Status Tokenizer::EncodePart(NormalizedText part, const std::vector<TextSpan>& client_spans,
+                                   std::vector<std::int32_t>* ids) const {
+  std::vector<TextSpan> normalized_spans;
+  if (added_tokens_.has_normalized_special()) {
+    CADRE_ASSIGN_OR_RETURN(normalized_spans, NormalizeSpans(normalizer_, part, client_spans));
+  }
+  CADRE_RETURN_IF_ERROR(normalizer_.Apply(&part));
+  const std::string_view whole = part.text;
+  for (const AddedTokenPart& inner : added_tokens_.Split(whole, AddedTokens::Pass::kNormalizedText, normalized_spans)) {
+    if (inner.id.has_value()) {
+      ids->push_back(*inner.id);
+      continue;
+    }
+    const TextSpan span = inner.span;
+    CADRE_RETURN_IF_ERROR(EncodeNormalized(
+        {std::string(whole.substr(span.begin, span.end - span.begin)), part.is_at_origin && span.begin == 0}, ids));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status Tokenizer::EncodeNormalized(NormalizedText text, std::vector<std::int32_t>* ids) const {

@@ -48,6 +48,13 @@ class Tokenizer {
   // character that the model cannot express.
   absl::StatusOr<std::vector<std::int32_t>> Encode(std::string_view text, const EncodeOptions& options = {}) const;
 
+  // The same for a text of which only `client_spans` (rising, not overlapping, at boundaries of characters) come from a
+  // client, such as a conversation that a template rendered: special tokens are recognized where no byte of theirs is a
+  // client's. The text is not cut at the seams: without special tokens in the client's parts the ids are those of
+  // Encode with `parse_special`. Nothing is added in front of what begins with it already: no second BOS.
+  absl::StatusOr<std::vector<std::int32_t>> EncodeMarked(std::string_view text, std::span<const TextSpan> client_spans,
+                                                         bool add_special_tokens) const;
+
   // Always valid UTF-8. Ids that are not tokens are left out.
   std::string Decode(std::span<const std::int32_t> ids, bool skip_special_tokens = true) const;
 
@@ -76,6 +83,12 @@ class Tokenizer {
   Tokenizer(Normalizer normalizer, PreTokenizer pre_tokenizer, BpeModel model, AddedTokens added_tokens,
             PostProcessor post_processor, Decoder decoder);
 
+  // The ids of the text alone.
+  absl::StatusOr<std::vector<std::int32_t>> EncodeText(std::string_view text,
+                                                       std::span<const TextSpan> client_spans) const;
+  // Ids of a part without tokens of the first pass; `client_spans` are of the part.
+  absl::Status EncodePart(NormalizedText part, const std::vector<TextSpan>& client_spans,
+                          std::vector<std::int32_t>* ids) const;
   absl::Status EncodeNormalized(NormalizedText text, std::vector<std::int32_t>* ids) const;
 
   const Normalizer normalizer_;

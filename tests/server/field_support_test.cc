@@ -116,6 +116,12 @@ TEST(FieldSupportTest, EveryFieldOfAGenerationIsSupportedOrRefusedByName) {
                                               "model",
                                               "text",
                                               "token_ids.ids",
+                                              "chat.messages",
+                                              "chat.add_generation_prompt",
+                                              "chat.tools",
+                                              "chat.documents",
+                                              "chat.template_arguments",
+                                              "chat.continue_final_message",
                                               "prompt.add_special_tokens",
                                               "prompt.parse_special",
                                               "prompt.truncate_prompt_tokens",
@@ -153,8 +159,10 @@ TEST(FieldSupportTest, EveryFieldOfAGenerationIsSupportedOrRefusedByName) {
 }
 
 TEST(FieldSupportTest, OtherRequestsToo) {
-  EXPECT_EQ(AcceptedFields(v1::TokenizeRequest()), (std::set<std::string>{"model", "text", "prompt.add_special_tokens",
-                                                                          "prompt.parse_special", "token_bytes"}));
+  EXPECT_EQ(AcceptedFields(v1::TokenizeRequest()),
+            (std::set<std::string>{"model", "text", "chat.messages", "chat.add_generation_prompt", "chat.tools",
+                                   "chat.documents", "chat.template_arguments", "chat.continue_final_message",
+                                   "prompt.add_special_tokens", "prompt.parse_special", "token_bytes"}));
   EXPECT_EQ(AcceptedFields(v1::DetokenizeRequest()),
             (std::set<std::string>{"model", "token_ids", "skip_special_tokens"}));
   EXPECT_EQ(AcceptedFields(v1::WatchExpertStatsRequest()),
@@ -164,8 +172,8 @@ TEST(FieldSupportTest, OtherRequestsToo) {
 
 TEST(FieldSupportTest, EmptyMessagesOfUnsupportedFieldsAreRefused) {
   v1::GenerateRequest request;
-  request.mutable_chat();
-  EXPECT_THAT(std::string(RefuseUnsupportedFields(request).message()), HasSubstr("chat"));
+  request.mutable_scheduling()->mutable_capacity();
+  EXPECT_THAT(std::string(RefuseUnsupportedFields(request).message()), HasSubstr("scheduling.capacity"));
   request.Clear();
   request.mutable_scheduling();  // asks for nothing
   request.mutable_sampling();

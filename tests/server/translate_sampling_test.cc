@@ -38,7 +38,7 @@ class TranslateSamplingTest : public ::testing::Test {
   }
 
   absl::StatusOr<Request> Translate(AnswerKind kind = AnswerKind::kStreamed) {
-    return TranslateRequest(request_, card_, *tokenizer_, kind);
+    return TranslateRequest(request_, card_, *tokenizer_, ChatSupport{}, kind);
   }
 
   void ExpectRefused(const std::string& field, const std::string& part, AnswerKind kind = AnswerKind::kStreamed) {

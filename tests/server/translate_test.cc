@@ -29,7 +29,7 @@ class TranslateTest : public ::testing::Test {
     request_.set_text("hello");
   }
 
-  absl::StatusOr<Request> Translate() { return TranslateRequest(request_, card_, *tokenizer_); }
+  absl::StatusOr<Request> Translate() { return TranslateRequest(request_, card_, *tokenizer_, ChatSupport{}); }
 
   // The request is refused, and the violation names `field` and tells `part`.
   void ExpectRefused(const std::string& field, const std::string& part) {
@@ -203,7 +203,7 @@ TEST_F(TranslateTest, Prompts) {
     ExpectRefused("token_ids.ids[1]", std::to_string(bad));
   }
   request_.clear_input();
-  ExpectRefused("input", "set text or token_ids");
+  ExpectRefused("input", "set text, token_ids or chat");
 }
 
 TEST_F(TranslateTest, ATokenOfTheTokenizerAloneIsRefused) {

@@ -20,6 +20,7 @@ LAYERS = {
     "kernels": ["kernels"],
     "engine/base": ["engine/base", "kernels/check.h"],
     "engine/text": ["engine/text", "engine/base"],
+    "engine/text/jinja": ["engine/text/jinja", "engine/text/text_span.h", "engine/text/utf8.h", "engine/base"],
     "engine/sample": ["engine/sample", "engine/request", "engine/structured/token_constraint.h", "engine/base"],
     "engine/structured": ["engine/structured", "engine/text", "engine/base"],
     "engine/request": ["engine/request", "engine/base"],

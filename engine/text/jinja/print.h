@@ -1,0 +1,22 @@
+#ifndef CADRE_ENGINE_TEXT_JINJA_PRINT_H_
+#define CADRE_ENGINE_TEXT_JINJA_PRINT_H_
+
+#include <string>
+
+#include "engine/text/jinja/text.h"
+#include "engine/text/jinja/value.h"
+
+namespace cadre::jinja {
+
+// Appends what Python's str() makes of the value, with the marks of the strings in it. Undefined prints nothing.
+void AppendString(const Value& value, Text* out);
+// What repr() makes of it: strings in quotes.
+void AppendRepr(const Value& value, Text* out);
+Text ToText(const Value& value);
+
+// repr() of a float: the shortest digits that read back as the same number.
+std::string PrintFloat(double value);
+
+}  // namespace cadre::jinja
+
+#endif  // CADRE_ENGINE_TEXT_JINJA_PRINT_H_

@@ -1,0 +1,25 @@
+#ifndef CADRE_ENGINE_TEXT_JINJA_SEQUENCE_FUNCTIONS_H_
+#define CADRE_ENGINE_TEXT_JINJA_SEQUENCE_FUNCTIONS_H_
+
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/text/jinja/runtime.h"
+#include "engine/text/jinja/text.h"
+#include "engine/text/jinja/value.h"
+
+namespace cadre::jinja {
+
+// The items as strings with `separator` between them.
+absl::StatusOr<Value> JoinTexts(Runtime& runtime, const std::vector<Value>& items, const Text& separator);
+
+// Orders `items` by the key beside each; equal ones keep their order, also when reversed.
+using KeyedItem = std::pair<Value, Value>;
+absl::StatusOr<std::vector<Value>> SortByKey(Runtime& runtime, std::vector<KeyedItem> items, bool is_reversed);
+
+// A string in lower case, anything else as it is: what sort and its kin compare unless told to mind the case.
+Value IgnoreCase(const Value& value);
+
+}  // namespace cadre::jinja
+
+#endif  // CADRE_ENGINE_TEXT_JINJA_SEQUENCE_FUNCTIONS_H_
