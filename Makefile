@@ -2,6 +2,7 @@
 # make build     the release build: build/release/bin/cadre-server and build/release/bin/cadre
 # make test      install, build, run every test that needs no GPU
 # make sanitize  the tests of kernels and engine under ASan+UBSan and under TSan
+# make mutants   seeds bugs into a copy of the tree, one at a time, and sees the tests find each
 # make lint      clang-format and clang-tidy
 # make fuzz      every fuzz target for FUZZ_SECONDS each (30)
 # make bench     kernel and engine benchmarks
@@ -10,7 +11,7 @@
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 30
 
-.PHONY: build test demo sanitize asan tsan fuzz lint format tidy bench clean
+.PHONY: build test demo sanitize asan tsan mutants fuzz lint format tidy bench clean
 
 build:
 	tools/install_dependencies.sh build
@@ -33,6 +34,10 @@ asan tsan:
 	cmake --preset $@
 	cmake --build --preset $@ -j $(JOBS)
 	ctest --preset $@
+
+mutants:
+	tools/install_dependencies.sh test
+	tests/mutants/run.py
 
 fuzz:
 	tools/install_dependencies.sh fuzz

@@ -6,9 +6,13 @@ Run from anywhere: python3 tests/tidy/tidy_test.py. Needs Python's standard libr
 import pathlib
 import re
 import subprocess
+import sys
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "mutants"))
+
+from mutants import MUTANTS  # noqa: E402
 CODE = {".cc", ".h", ".cu", ".cuh"}
 MAX_FILE_LINES = 450
 MAX_LINE_COLUMNS = 120
@@ -169,6 +173,18 @@ class TidyTest(unittest.TestCase):
         documented = set(re.findall(r"`((?:cadre|process)_\w+)`", text_of("docs/metrics.md")))
         declared = set(re.findall(r'"((?:cadre|process)_\w+)"', text_of("server/metric_names.h")))
         self.report([f"docs/metrics.md lacks {name}" for name in sorted(declared - documented)])
+
+    def test_every_seeded_bug_has_its_place_and_its_tests(self):
+        findings = [f"two are called: {name}" for name in {m.name for m in MUTANTS}
+                    if sum(m.name == name for m in MUTANTS) > 1]
+        programs = re.findall(r"cadre_test\((\w+)", text_of("tests/CMakeLists.txt"))
+        for mutant in MUTANTS:
+            count = text_of(mutant.file).count(mutant.old)
+            if count != 1:
+                findings.append(f"{mutant.name}: its text is in {mutant.file} {count} times")
+            if mutant.program not in programs:
+                findings.append(f"{mutant.name}: there is no test program {mutant.program}")
+        self.report(findings)
 
     def test_the_tree_is_small_enough_to_travel(self):
         total = sum((ROOT / f).stat().st_size for f in FILES)

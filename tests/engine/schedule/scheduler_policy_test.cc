@@ -193,13 +193,17 @@ std::vector<int64_t> ServedTokens(const std::vector<int32_t>& in_flight) {
   SchedulerSimulation simulation(
       {.max_num_seqs = 20, .max_num_batched_tokens = 64, .block_size = 4, .max_model_len = 200}, 600);
   const auto name = [](size_t tenant) { return std::string(1, static_cast<char>('a' + tenant)); };
+  // Of many lengths, so that seats become free one at a time.
+  std::vector<int32_t> num_arrived(in_flight.size(), 0);
+  const auto next_length = [&](size_t tenant) { return 20 + num_arrived[tenant]++ * 13 % 21; };
   for (int step = 0; step < 3000; ++step) {
     for (size_t tenant = 0; tenant < in_flight.size(); ++tenant) {
       while (simulation.num_in_flight(name(tenant)) < in_flight[tenant]) {
+        const int32_t length = next_length(tenant);
         EXPECT_TRUE(simulation
                         .Arrive({.num_prompt_tokens = 10,
-                                 .max_tokens = 30,
-                                 .num_generated = 30,
+                                 .max_tokens = length,
+                                 .num_generated = length,
                                  .tenant = name(tenant),
                                  .is_cached = false})
                         .ok());
