@@ -1,7 +1,7 @@
 #include "engine/schedule/fair_queue.h"
 
 #include <algorithm>
-#include <limits>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
@@ -16,12 +16,11 @@ FairQueue::FairQueue(const FairQueueOptions& options) : options_(options) {
 int64_t FairQueue::Arrive(const Sequence& sequence) {
   const auto [it, is_new] = tenants_.try_emplace(sequence.traits().tenant);
   Tenant& tenant = it->second;
-  if (tenant.num_present == 0) {
-    if (!is_new) --num_idle_;
-    least_service_ = LeastService();
+  if (tenant.num_present++ == 0 && !is_new) --num_idle_;
+  if (tenant.waiting.empty()) {
+    UpdateLeastService();
     tenant.service = std::max(tenant.service, least_service_);
   }
-  ++tenant.num_present;
   return tenant.service - options_.priority_tokens * sequence.traits().priority;
 }
 
@@ -29,10 +28,7 @@ void FairQueue::Leave(const Sequence& sequence) {
   Tenant& tenant = Find(sequence);
   CADRE_CHECK_GT(tenant.num_present, 0);
   if (--tenant.num_present > 0) return;
-  ++num_idle_;
-  const bool was_last = std::ranges::none_of(tenants_, [](const auto& entry) { return entry.second.num_present > 0; });
-  least_service_ = was_last ? std::max(least_service_, tenant.service) : LeastService();
-  ForgetIdleTenants();
+  if (++num_idle_ > num_idle_to_look_) ForgetIdleTenants();
 }
 
 void FairQueue::Push(const Sequence* sequence, int64_t order) {
@@ -49,7 +45,12 @@ void FairQueue::Remove(const Sequence& sequence, int64_t order) {
   --size_;
 }
 
-void FairQueue::Charge(const Sequence& sequence, int64_t tokens) { Find(sequence).service += tokens; }
+void FairQueue::Charge(const Sequence& sequence, int64_t tokens) {
+  Tenant& tenant = Find(sequence);
+  tenant.service += tokens;
+  most_service_ = std::max(most_service_, tenant.service);
+  if (!sequence.started()) least_service_ = std::max(least_service_, tenant.service);
+}
 
 int64_t FairQueue::service(const std::string& tenant) const {
   const auto it = tenants_.find(tenant);
@@ -62,30 +63,39 @@ FairQueue::Tenant& FairQueue::Find(const Sequence& sequence) {
   return it->second;
 }
 
-int64_t FairQueue::LeastService() const {
-  int64_t least = std::numeric_limits<int64_t>::max();
-  for (const auto& [name, tenant] : tenants_) {
-    if (tenant.num_present > 0) least = std::min(least, tenant.service);
-  }
-  return least == std::numeric_limits<int64_t>::max() ? least_service_ : std::max(least_service_, least);
+void FairQueue::UpdateLeastService() {
+  int64_t least = most_service_;
+  for (const Tenant* tenant : backlogged_) least = std::min(least, tenant->service);
+  least_service_ = std::max(least_service_, least);
 }
 
 void FairQueue::ForgetIdleTenants() {
+  UpdateLeastService();
   // Who would start from the least service anyway has nothing to be remembered.
   std::erase_if(tenants_, [this](const auto& entry) {
     const bool is_plain = entry.second.num_present == 0 && entry.second.service <= least_service_;
     num_idle_ -= is_plain ? 1 : 0;
     return is_plain;
   });
-  while (num_idle_ > options_.max_idle_tenants) {
-    auto least = tenants_.end();
-    for (auto it = tenants_.begin(); it != tenants_.end(); ++it) {
-      if (it->second.num_present > 0) continue;
-      if (least == tenants_.end() || it->second.service < least->second.service) least = it;
-    }
-    tenants_.erase(least);
-    --num_idle_;
+  if (num_idle_ > options_.max_idle_tenants) ForgetLeastServed();
+  // Not for each one that leaves: there may be thousands.
+  num_idle_to_look_ = std::min(options_.max_idle_tenants, 2 * num_idle_);
+}
+
+// A quarter of those that may be remembered, so that the next ones find room.
+void FairQueue::ForgetLeastServed() {
+  std::vector<int64_t> services;
+  for (const auto& [name, tenant] : tenants_) {
+    if (tenant.num_present == 0) services.push_back(tenant.service);
   }
+  const int32_t num_forgotten = num_idle_ - options_.max_idle_tenants * 3 / 4;
+  const auto last = services.begin() + num_forgotten - 1;
+  std::ranges::nth_element(services, last);
+  std::erase_if(tenants_, [&](const auto& entry) {
+    const bool is_forgotten = entry.second.num_present == 0 && entry.second.service <= *last;
+    num_idle_ -= is_forgotten ? 1 : 0;
+    return is_forgotten;
+  });
 }
 
 const Sequence* FairQueue::Cursor::Next() {

@@ -30,8 +30,10 @@ struct FairQueueOptions {
 //                     token counter of Sheng et al., "Fairness in Serving Large Language Models" (OSDI 2024); a
 //                     priority is a head start of A tokens per level, and no more.
 //
-// A tenant that comes (back) starts from the least service of the tenants that are there, so that nobody saves up
-// service by being away. Ties: the earlier sequence.
+// A tenant of whom nobody waits and then somebody does starts from the least service of the tenants that wait, so that
+// nobody saves up service by being away, or by asking for little: whoever else runs is no measure. Nor does it start
+// before what the latest first run came to, so that ever new names cannot keep ahead of who waits. While nobody waits
+// at all, everybody gets what it wants, and all start again as equals. Ties: the earlier sequence.
 //
 // A pure single-threaded state machine.
 class FairQueue {
@@ -52,7 +54,7 @@ class FairQueue {
   // It waits for its first run from now on, or no longer.
   void Push(const Sequence* sequence, int64_t order);
   void Remove(const Sequence& sequence, int64_t order);
-  // Its tenant was served.
+  // Its tenant was served; in a first run, before the sequence has started.
   void Charge(const Sequence& sequence, int64_t tokens);
 
   int32_t size() const { return size_; }
@@ -81,14 +83,18 @@ class FairQueue {
 
  private:
   Tenant& Find(const Sequence& sequence);
-  int64_t LeastService() const;  // of the tenants that are present; the last known one when none is
+  // Where a tenant starts that comes to wait.
+  void UpdateLeastService();
   void ForgetIdleTenants();
+  void ForgetLeastServed();
 
   const FairQueueOptions options_;
   std::map<std::string, Tenant> tenants_;  // nodes do not move
   std::vector<const Tenant*> backlogged_;  // those with somebody waiting, in no order
   int64_t least_service_ = 0;              // rises only
+  int64_t most_service_ = 0;               // of anybody, ever
   int32_t num_idle_ = 0;
+  int32_t num_idle_to_look_ = 0;  // idle tenants are looked through when there are more
   int32_t size_ = 0;
 };
 

@@ -35,6 +35,14 @@ class FairQueueTest : public testing::Test {
     Audit();
     return next->id();
   }
+  // What follows a first run, then the end.
+  void ServeOn(SequenceId id, int64_t tokens) {
+    Sequence& sequence = sequences_[static_cast<size_t>(id)];
+    sequence.Schedule(1, std::vector<int32_t>{0});
+    queue_.Charge(sequence, tokens);
+    queue_.Leave(sequence);
+    Audit();
+  }
   std::vector<SequenceId> ServeAll() {
     std::vector<SequenceId> order;
     for (SequenceId id = Serve(); id != kNoSequence; id = Serve()) order.push_back(id);
@@ -126,11 +134,66 @@ TEST_F(FairQueueTest, NorHasWhoLeftEscapedItsDebt) {
   EXPECT_EQ(Serve(10), 1);
 }
 
+// A tenant that always has a little running is there all the time; that is no reason to owe it anything.
+TEST_F(FairQueueTest, ATrickleSavesNothingUp) {
+  Arrive("trickle");
+  EXPECT_EQ(Serve(1, /*leaves=*/false), 0);
+  for (int i = 0; i < 40; ++i) Arrive("here");
+  for (int i = 0; i < 20; ++i) Serve(10);
+  for (int i = 0; i < 3; ++i) Arrive("trickle");
+  EXPECT_EQ(Serve(), 21);
+  EXPECT_EQ(Serve(), 41);
+  EXPECT_EQ(Serve(), 22);
+  EXPECT_EQ(Serve(), 42);
+}
+
+// Nor does it make a present of it to whoever comes under a new name.
+TEST_F(FairQueueTest, NewNamesAreAheadOfNobodyWhoWaits) {
+  Arrive("trickle");
+  EXPECT_EQ(Serve(1, /*leaves=*/false), 0);
+  for (int i = 0; i < 40; ++i) Arrive("here");
+  for (int i = 0; i < 20; ++i) Serve(10);
+  int num_served_here = 0;
+  for (int i = 0; i < 20; ++i) {
+    Arrive("name " + std::to_string(i));
+    const SequenceId served = Serve();
+    num_served_here += sequences_[static_cast<size_t>(served)].traits().tenant == "here" ? 1 : 0;
+  }
+  EXPECT_GE(num_served_here, 4);  // some of the names wait, too
+}
+
+// What was taken while nobody waited was taken from nobody.
+TEST_F(FairQueueTest, WhoWasAloneOwesNothing) {
+  Arrive("alone");
+  EXPECT_EQ(Serve(1000, /*leaves=*/false), 0);
+  for (int i = 0; i < 3; ++i) Arrive("new");
+  for (int i = 0; i < 3; ++i) Arrive("alone");
+  EXPECT_THAT(ServeAll(), ElementsAre(1, 4, 2, 5, 3, 6));
+}
+
+TEST_F(FairQueueTest, ThousandsOfNamesAreForgottenTogether) {
+  FairQueue queue({.priority_tokens = 100, .max_idle_tenants = 1000});
+  const Sequence anchor(0, {1}, {.tenant = "anchor"});
+  queue.Push(&anchor, queue.Arrive(anchor));
+  for (SequenceId i = 1; i <= 5000; ++i) {
+    Sequence sequence(i, {1}, {.tenant = std::to_string(i)});
+    queue.Arrive(sequence);
+    sequence.Schedule(1, std::vector<int32_t>{0});
+    queue.Charge(sequence, i);
+    queue.Leave(sequence);
+    ASSERT_LE(queue.num_tenants(), 1001);
+  }
+  EXPECT_TRUE(queue.Audit().ok()) << queue.Audit();
+  EXPECT_EQ(queue.service("5000"), 5000);
+  EXPECT_GE(queue.num_tenants(), 750);  // who used most is remembered
+}
+
 TEST_F(FairQueueTest, RemembersABoundedNumberOfTenants) {
   Arrive("anchor");  // waits for ever and keeps the least service low
   for (int i = 0; i < 50; ++i) {
     Arrive("tenant " + std::to_string(i), 1);
-    ASSERT_EQ(Serve(5 + i), i + 1);
+    ASSERT_EQ(Serve(0, /*leaves=*/false), i + 1);
+    ServeOn(i + 1, 5 + i);
     EXPECT_LE(queue_.num_tenants(), 4);
   }
   EXPECT_EQ(queue_.service("tenant 49"), 54);
