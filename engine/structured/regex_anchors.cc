@@ -68,7 +68,7 @@ absl::Status Resolve(Side front, Side back, RegexNode* node) {
     CADRE_RETURN_IF_ERROR(Resolve(Side::kInside, back, row.back().get()));
     back = Side::kInside;
   }
-  if (HasAnchor(*node)) return absl::InvalidArgumentError("an anchor ^ or $ inside the expression is not supported");
+  if (HasAnchor(*node)) return absl::UnimplementedError("an anchor ^ or $ inside the expression is not supported");
   if (front == Side::kOpen) row.insert(row.begin(), AnyText());
   if (back == Side::kOpen) row.push_back(AnyText());
   return absl::OkStatus();

@@ -111,6 +111,9 @@ class Parser {
     return absl::InvalidArgumentError(absl::StrCat(ToAbsl(what), " at byte ", position_, " of the expression"));
   }
 
+  // For what some dialect knows.
+  absl::Status Unsupported(std::string_view what) const { return absl::UnimplementedError(Error(what).message()); }
+
   absl::StatusOr<NodePtr> ParseAlternatives(int depth) {
     if (depth > kMaxRegexDepth) return Error(absl::StrCat("groups nested deeper than ", kMaxRegexDepth));
     NodePtr alternatives = NewNode(Kind::kAlternate);
@@ -152,16 +155,16 @@ class Parser {
 
   absl::StatusOr<NodePtr> ParseGroup(int depth) {
     for (const std::string_view look : {"(?=", "(?!", "(?<=", "(?<!"}) {
-      if (Sees(look)) return Error(absl::StrCat("look-around ", ToAbsl(look), "...) is not supported"));
+      if (Sees(look)) return Unsupported(absl::StrCat("look-around ", ToAbsl(look), "...) is not supported"));
     }
-    if (Sees("(?>")) return Error("the atomic group (?>...) is not supported");
-    if (Sees("(?P=")) return Error("the back-reference (?P=...) is not supported");
+    if (Sees("(?>")) return Unsupported("the atomic group (?>...) is not supported");
+    if (Sees("(?P=")) return Unsupported("the back-reference (?P=...) is not supported");
     const bool is_named = Take("(?P<") || Take("(?<");
     if (is_named) {
       while (!AtEnd() && !Sees(">")) TakeCodePoint();
       if (!Take(">")) return Error("the name of a group does not end");
     } else if (!Take("(?:")) {
-      if (Sees("(?")) return Error("flags and other groups that begin with (? are not supported");
+      if (Sees("(?")) return Unsupported("flags and other groups that begin with (? are not supported");
       Take("(");
     }
     CADRE_ASSIGN_OR_RETURN(NodePtr node, ParseAlternatives(depth + 1));
@@ -185,8 +188,9 @@ class Parser {
     }
     if (is_anchor) return Error("an anchor cannot be repeated");
     Take("?");  // lazy: the same language
-    if (Sees("+")) return Error("the possessive quantifier is not supported");
-    if (Sees("*") || Sees("?")) return Error("two quantifiers in a row");
+    if (Sees("+")) return Unsupported("the possessive quantifier is not supported");
+    const bool is_repeated = Sees("*") || Sees("?") || SeesCounts();
+    if (is_repeated) return Error("two quantifiers in a row");
     repeat->children.push_back(std::move(atom));
     return repeat;
   }
@@ -212,6 +216,14 @@ class Parser {
     return true;
   }
 
+  bool SeesCounts() const {
+    Parser rest(text_.substr(position_));
+    int min = 0;
+    int max = 0;
+    const absl::StatusOr<bool> is_counted = rest.ParseCounts(&min, &max);
+    return !is_counted.ok() || *is_counted;
+  }
+
   // Numbers above the limit come back as one above it.
   std::optional<int> TakeNumber() {
     std::optional<int> number;
@@ -227,8 +239,8 @@ class Parser {
     if (Sees("]")) return Error("an empty class, or a ] at its start: write \\]");
     while (!Take("]")) {
       if (AtEnd()) return Error("a class does not end");
-      if (Sees("[:") || Sees("[.") || Sees("[=")) return Error("POSIX classes are not supported");
-      if (Sees("&&") || Sees("--") || Sees("~~")) return Error("set operations in a class are not supported");
+      if (Sees("[:") || Sees("[.") || Sees("[=")) return Unsupported("POSIX classes are not supported");
+      if (Sees("&&") || Sees("--") || Sees("~~")) return Unsupported("set operations in a class are not supported");
       CADRE_ASSIGN_OR_RETURN(const CodePointSet first, ParseClassItem());
       const bool is_range = Sees("-") && !Sees("-]");
       if (!is_range) {
@@ -261,15 +273,16 @@ class Parser {
     const uint32_t c = TakeCodePoint();
     if (std::optional<CodePointSet> set = EscapedClass(c); set.has_value()) return *std::move(set);
     const bool digit_follows = !AtEnd() && text_[position_] >= '0' && text_[position_] <= '9';
-    if (c == '0' && digit_follows) return Error("octal escapes are not supported");
+    if (c == '0' && digit_follows) return Unsupported("octal escapes are not supported");
     if (c == 'b' && in_class) return Single('\b');
     if (const std::optional<uint32_t> control = EscapedControl(c); control.has_value()) return Single(*control);
     if (c == 'x') return ParseHex(2);
     if (c == 'u') return Take("{") ? ParseBracedHex() : ParseHex(4);
-    if (c == 'b' || c == 'B') return Error("the word boundary \\b is not supported");
-    if (c == 'A' || c == 'z' || c == 'Z') return Error("the anchor \\A, \\z or \\Z is not supported: write ^ or $");
-    if (c == 'p' || c == 'P') return Error("the Unicode property \\p is not supported");
-    if (c == 'k' || (c >= '1' && c <= '9')) return Error("back-references are not supported");
+    if (c == 'b' || c == 'B') return Unsupported("the word boundary \\b is not supported");
+    if (c == 'A' || c == 'z' || c == 'Z')
+      return Unsupported("the anchor \\A, \\z or \\Z is not supported: write ^ or $");
+    if (c == 'p' || c == 'P') return Unsupported("the Unicode property \\p is not supported");
+    if (c == 'k' || (c >= '1' && c <= '9')) return Unsupported("back-references are not supported");
     if (IsAsciiLetterOrDigit(c)) return Error(absl::StrCat("unknown escape \\", std::string(1, static_cast<char>(c))));
     return Single(c);
   }

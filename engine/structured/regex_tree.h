@@ -44,8 +44,8 @@ enum class RegexExtent {
 // anchor does. The syntax is the common part of ECMAScript, Python and Rust expressions: see README.md. Lazy
 // quantifiers mean the same language as greedy ones.
 //
-// InvalidArgument, with the offset, for a syntax error and for anything that is no regular expression or not supported
-// (look-around, back-references, word boundaries, flags, properties, possessive quantifiers), by name.
+// InvalidArgument, with the offset, for a syntax error. Unimplemented for what some dialect knows and is not supported
+// here (look-around, back-references, word boundaries, flags, properties, possessive quantifiers), by name.
 absl::StatusOr<std::unique_ptr<RegexNode>> ParseRegex(std::string_view pattern, RegexExtent extent);
 
 }  // namespace cadre

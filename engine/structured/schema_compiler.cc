@@ -68,21 +68,12 @@ absl::Status SchemaCompiler::Fill(const PlacedSchema& schema, int32_t start) {
 }
 
 absl::Status SchemaCompiler::FillAlternatives(const PlacedSchema& schema, const char* keyword, int32_t start) {
-  const SchemaJson& alternatives = schema[keyword];
-  if (!alternatives.is_array() || alternatives.empty()) {
-    return SchemaError(schema.path, absl::StrCat("\"", keyword, "\" is not a list of schemas"));
-  }
-  if (std::string_view(keyword) == "oneOf") CADRE_RETURN_IF_ERROR(CheckOneOf(schema, &resolver_));
-  // What stands beside the keyword holds for each alternative.
-  const SchemaJson beside = AssertionsOf(*schema.json, keyword);
+  CADRE_ASSIGN_OR_RETURN(const std::vector<const SchemaJson*> alternatives,
+                         resolver_.Alternatives(*schema.json, keyword, schema.path));
+  if (std::string_view(keyword) == "oneOf") CADRE_RETURN_IF_ERROR(CheckOneOf(alternatives, schema.path, &resolver_));
   for (size_t i = 0; i < alternatives.size(); ++i) {
     const std::string path = absl::StrCat(schema.path, "/", keyword, "/", i);
-    const SchemaJson* alternative = &alternatives[i];
-    if (!beside.empty()) {
-      const SchemaJson both = SchemaJson::array({beside, *alternative});
-      CADRE_ASSIGN_OR_RETURN(alternative, resolver_.Keep(SchemaJson{{"allOf", both}}, path));
-    }
-    CADRE_ASSIGN_OR_RETURN(const int32_t rule, RuleOf(*alternative, path));
+    CADRE_ASSIGN_OR_RETURN(const int32_t rule, RuleOf(*alternatives[i], path));
     json_.AddLast(start, rule);
   }
   return absl::OkStatus();

@@ -17,9 +17,15 @@ bool Contains(const std::vector<std::string>& list, const std::string& item) {
   return std::find(list.begin(), list.end(), item) != list.end();
 }
 
-bool SharesType(const std::vector<std::string>& types, const std::string& type) {
+bool HasTypeOf(const std::vector<std::string>& types, const std::string& type) {
   return Contains(types, type) || (type == "integer" && Contains(types, "number")) ||
          (type == "number" && Contains(types, "integer"));
+}
+
+void AddShared(const std::vector<std::string>& a, const std::vector<std::string>& b, std::vector<std::string>* shared) {
+  for (const std::string& type : a) {
+    if (HasTypeOf(b, type) && !Contains(*shared, type)) shared->push_back(type);
+  }
 }
 
 bool Forbids(const PlacedSchema& schema, const std::string& name) {
@@ -38,18 +44,19 @@ class Comparison {
     if (*left == false || *right == false) return true;
     if (!left->is_object() || !right->is_object() || depth > kMaxDepth) return false;
     for (const char* keyword : {"anyOf", "oneOf"}) {
-      if (left->contains(keyword)) return AreAllDisjoint((*left)[keyword], *right, path, depth);
-      if (right->contains(keyword)) return AreAllDisjoint((*right)[keyword], *left, path, depth);
+      if (left->contains(keyword)) return AreAllDisjoint(*left, keyword, *right, path, depth);
+      if (right->contains(keyword)) return AreAllDisjoint(*right, keyword, *left, path, depth);
     }
     return ArePlainDisjoint({left, path}, {right, path}, depth);
   }
 
  private:
-  absl::StatusOr<bool> AreAllDisjoint(const SchemaJson& alternatives, const SchemaJson& other, const std::string& path,
-                                      int depth) {
-    if (!alternatives.is_array()) return false;
-    for (const SchemaJson& alternative : alternatives) {
-      CADRE_ASSIGN_OR_RETURN(const bool is_disjoint, AreDisjoint(alternative, other, path, depth + 1));
+  absl::StatusOr<bool> AreAllDisjoint(const SchemaJson& schema, const char* keyword, const SchemaJson& other,
+                                      const std::string& path, int depth) {
+    CADRE_ASSIGN_OR_RETURN(const std::vector<const SchemaJson*> alternatives,
+                           resolver_.Alternatives(schema, keyword, path));
+    for (const SchemaJson* alternative : alternatives) {
+      CADRE_ASSIGN_OR_RETURN(const bool is_disjoint, AreDisjoint(*alternative, other, path, depth + 1));
       if (!is_disjoint) return false;
     }
     return true;
@@ -63,14 +70,15 @@ class Comparison {
         return std::find(b_values->begin(), b_values->end(), value) != b_values->end();
       });
     }
-    CADRE_ASSIGN_OR_RETURN(const std::vector<std::string> a_types, TypesOf(a));
-    CADRE_ASSIGN_OR_RETURN(const std::vector<std::string> b_types, TypesOf(b));
+    CADRE_ASSIGN_OR_RETURN(const std::vector<std::string> a_types, ConformingTypesOf(a));
+    CADRE_ASSIGN_OR_RETURN(const std::vector<std::string> b_types, ConformingTypesOf(b));
     if (a_values.has_value()) return HasNone(*a_values, b_types);
     if (b_values.has_value()) return HasNone(*b_values, a_types);
+    CADRE_ASSIGN_OR_RETURN(const std::vector<std::string> a_generated, TypesOf(a));
+    CADRE_ASSIGN_OR_RETURN(const std::vector<std::string> b_generated, TypesOf(b));
     std::vector<std::string> shared;
-    for (const std::string& type : a_types) {
-      if (SharesType(b_types, type)) shared.push_back(type);
-    }
+    AddShared(a_generated, b_types, &shared);
+    AddShared(b_generated, a_types, &shared);
     if (shared.empty()) return true;
     return shared == std::vector<std::string>{"object"} ? AreObjectsDisjoint(a, b, depth) : false;
   }
@@ -101,20 +109,20 @@ class Comparison {
 
 }  // namespace
 
-absl::Status CheckOneOf(const PlacedSchema& schema, SchemaResolver* resolver) {
-  const SchemaJson& alternatives = schema["oneOf"];
+absl::Status CheckOneOf(const std::vector<const SchemaJson*>& alternatives, const std::string& path,
+                        SchemaResolver* resolver) {
   if (alternatives.size() > kMaxOneOf) {
-    return UnsupportedSchema(schema.path, absl::StrCat("\"oneOf\" with ", alternatives.size(),
-                                                       " alternatives, above the limit of ", kMaxOneOf, ","));
+    return UnsupportedSchema(path, absl::StrCat("\"oneOf\" with ", alternatives.size(),
+                                                " alternatives, above the limit of ", kMaxOneOf, ","));
   }
   Comparison comparison(resolver);
   for (size_t i = 0; i < alternatives.size(); ++i) {
     for (size_t j = i + 1; j < alternatives.size(); ++j) {
       CADRE_ASSIGN_OR_RETURN(const bool is_disjoint,
-                             comparison.AreDisjoint(alternatives[i], alternatives[j], schema.path, 0));
+                             comparison.AreDisjoint(*alternatives[i], *alternatives[j], path, 0));
       if (is_disjoint) continue;
-      return UnsupportedSchema(schema.path, absl::StrCat("\"oneOf\" whose alternatives ", i, " and ", j,
-                                                         " may both hold (anyOf asks for one or both)"));
+      return UnsupportedSchema(path, absl::StrCat("\"oneOf\" whose alternatives ", i, " and ", j,
+                                                  " may both hold (anyOf asks for one or both)"));
     }
   }
   return absl::OkStatus();

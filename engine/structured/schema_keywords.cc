@@ -112,6 +112,11 @@ absl::Status CheckKeywords(const PlacedSchema& schema) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::vector<std::string>> ConformingTypesOf(const PlacedSchema& schema) {
+  if (schema.Has("type")) return NamedTypes(schema);
+  return std::vector<std::string>{"object", "array", "string", "number", "boolean", "null"};
+}
+
 absl::StatusOr<std::vector<std::string>> TypesOf(const PlacedSchema& schema) {
   if (schema.Has("type")) return NamedTypes(schema);
   std::vector<std::string> types;
@@ -120,7 +125,7 @@ absl::StatusOr<std::vector<std::string>> TypesOf(const PlacedSchema& schema) {
     if (keyword != nullptr && !keyword->type.empty() && !Contains(types, keyword->type))
       types.emplace_back(keyword->type);
   }
-  if (types.empty()) return std::vector<std::string>{"object", "array", "string", "number", "boolean", "null"};
+  if (types.empty()) return ConformingTypesOf(schema);
   return types;
 }
 

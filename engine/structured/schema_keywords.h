@@ -26,8 +26,11 @@ struct PlacedSchema {
 // Unimplemented, naming it, for a keyword that is neither supported nor an annotation.
 absl::Status CheckKeywords(const PlacedSchema& schema);
 
-// "object", "string", ...: what `type` says, else the types that other keywords speak of, else all. Never both integer
-// and number.
+// The types of the values that conform: what `type` says, else all. Never both integer and number.
+absl::StatusOr<std::vector<std::string>> ConformingTypesOf(const PlacedSchema& schema);
+
+// The types that are generated, among them: "object", "string", ...: what `type` says, else the types that other
+// keywords speak of, else all. Never both integer and number.
 absl::StatusOr<std::vector<std::string>> TypesOf(const PlacedSchema& schema);
 
 // The values of `enum` and `const` that have one of its types; nullopt when there is neither keyword.

@@ -86,6 +86,30 @@ absl::Status CheckAdditional(const SchemaJson& a, const SchemaJson& b, const std
                            "\"additionalProperties\" in a part of allOf, or beside $ref, whose properties differ");
 }
 
+// What holds for element `index`, whatever its index when that is beyond the end of `prefixItems`.
+SchemaJson ElementSchema(const SchemaJson& schema, size_t index) {
+  if (schema.contains("prefixItems") && index < schema["prefixItems"].size()) return schema["prefixItems"][index];
+  return schema.value("items", SchemaJson(true));
+}
+
+// `items` speaks of the elements behind those of the `prefixItems` beside it: the two are merged element by element.
+absl::Status MergeElements(const SchemaJson& a, const SchemaJson& b, const std::string& path, SchemaJson* merged) {
+  size_t num_prefix = 0;
+  for (const SchemaJson* schema : {&a, &b}) {
+    if (!schema->contains("prefixItems")) continue;
+    if (!(*schema)["prefixItems"].is_array()) return SchemaError(path, "\"prefixItems\" is not a list of schemas");
+    num_prefix = std::max(num_prefix, (*schema)["prefixItems"].size());
+  }
+  if (num_prefix == 0) return absl::OkStatus();
+  SchemaJson prefix = SchemaJson::array();
+  for (size_t i = 0; i < num_prefix; ++i) prefix.push_back(Both(ElementSchema(a, i), ElementSchema(b, i)));
+  (*merged)["prefixItems"] = std::move(prefix);
+  if (a.contains("items") || b.contains("items")) {
+    (*merged)["items"] = Both(ElementSchema(a, num_prefix), ElementSchema(b, num_prefix));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<SchemaJson> MergeKeyword(const std::string& keyword, const SchemaJson& a, const SchemaJson& b,
                                         const std::string& path) {
   if (a == b) return a;
@@ -111,7 +135,7 @@ absl::StatusOr<SchemaJson> MergeSchemas(const SchemaJson& a, const SchemaJson& b
   CADRE_RETURN_IF_ERROR(CheckAdditional(a, b, path));
   SchemaJson merged = a;
   for (const auto& [keyword, value] : b.items()) {
-    if (IsAnnotation(keyword)) continue;
+    if (IsAnnotation(keyword) || keyword == "prefixItems") continue;
     if (!merged.contains(keyword)) {
       merged[keyword] = value;
       continue;
@@ -120,6 +144,7 @@ absl::StatusOr<SchemaJson> MergeSchemas(const SchemaJson& a, const SchemaJson& b
     CADRE_ASSIGN_OR_RETURN(SchemaJson both, MergeKeyword(keyword, merged[keyword], value, path));
     merged[keyword] = std::move(both);
   }
+  CADRE_RETURN_IF_ERROR(MergeElements(a, b, path, &merged));
   return merged;
 }
 

@@ -87,6 +87,27 @@ absl::StatusOr<const SchemaJson*> SchemaResolver::Keep(SchemaJson schema, const 
   return kept;
 }
 
+absl::StatusOr<std::vector<const SchemaJson*>> SchemaResolver::Alternatives(const SchemaJson& schema,
+                                                                            const char* keyword,
+                                                                            const std::string& path) {
+  const SchemaJson& listed = schema[keyword];
+  if (!listed.is_array() || listed.empty()) {
+    return SchemaError(path, absl::StrCat("\"", keyword, "\" is not a list of schemas"));
+  }
+  const SchemaJson beside = AssertionsOf(schema, keyword);
+  std::vector<const SchemaJson*> alternatives;
+  for (const SchemaJson& alternative : listed) {
+    const SchemaJson* whole = &alternative;
+    if (!beside.empty()) {
+      const SchemaJson both = SchemaJson::array({beside, alternative});
+      const std::string place = absl::StrCat(path, "/", keyword, "/", alternatives.size());
+      CADRE_ASSIGN_OR_RETURN(whole, Keep(SchemaJson{{"allOf", both}}, place));
+    }
+    alternatives.push_back(whole);
+  }
+  return alternatives;
+}
+
 absl::StatusOr<const SchemaJson*> SchemaResolver::Target(const SchemaJson& reference, const std::string& path) const {
   if (!reference.is_string()) return SchemaError(path, "\"$ref\" is not a string");
   const auto& text = reference.get_ref<const std::string&>();

@@ -5,6 +5,7 @@
 #include <deque>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
@@ -39,6 +40,11 @@ class SchemaResolver {
 
   // A schema that is not in the document, kept as long as this object.
   absl::StatusOr<const SchemaJson*> Keep(SchemaJson schema, const std::string& path);
+
+  // The alternatives of `keyword` (anyOf, oneOf) in `schema`, an object that Resolve returned. What stands beside the
+  // keyword holds for each alternative, and is merged into it.
+  absl::StatusOr<std::vector<const SchemaJson*>> Alternatives(const SchemaJson& schema, const char* keyword,
+                                                              const std::string& path);
 
  private:
   absl::StatusOr<const SchemaJson*> ResolveAfresh(const SchemaJson& schema, const std::string& path);

@@ -126,12 +126,19 @@ class StructuredTest(unittest.TestCase):
                          'structured_output.json_schema: #/properties/a: the keyword "not" is not supported')
         self.assertEqual(fields, ["structured_output.json_schema"])
 
+    def test_unsupported_construct_of_an_expression_is_named(self):
+        error, fields = self.refused(constrained(regex="(a)\\1"))
+        self.assertEqual(error.code(), grpc.StatusCode.UNIMPLEMENTED)
+        self.assertEqual(error.details(),
+                         "structured_output.regex: back-references are not supported at byte 5 of the expression")
+        self.assertEqual(fields, ["structured_output.regex"])
+
     def test_what_is_malformed_or_too_large_is_invalid(self):
         for constraint, field in [({"json_schema": "{"}, "structured_output.json_schema"),
                                   ({"json_schema": '{"type":"integer","minimum":2,"maximum":1}'},
                                    "structured_output.json_schema"),
                                   ({"regex": "(a{1,1000}){1,1000}"}, "structured_output.regex"),
-                                  ({"regex": "(?=a)b"}, "structured_output.regex"),
+                                  ({"regex": "(a"}, "structured_output.regex"),
                                   ({"regex": ""}, "structured_output.regex"),
                                   ({"choices": generation.Choices(choices=["a", ""])},
                                    "structured_output.choices.choices"),

@@ -148,6 +148,8 @@ TEST(JsonSchemaTest, UnsupportedKeywordsAreNamedWithTheirPlace) {
               HasSubstr("#: the format \"iri\" (supported: date, "));
   EXPECT_EQ(ErrorOf(R"({"oneOf":[{"type":"integer"},{"type":"number"}]})", kCode),
             "#: \"oneOf\" whose alternatives 0 and 1 may both hold (anyOf asks for one or both) is not supported");
+  EXPECT_EQ(ErrorOf(R"-({"properties":{"a":{"pattern":"a(?=b)"}}})-", kCode),
+            "#/properties/a/pattern: look-around (?=...) is not supported at byte 1 of the expression");
   EXPECT_EQ(ErrorOf(R"({"$ref":"other.json#/a"})", kCode),
             "#: \"$ref\" to \"other.json#/a\", outside this document or by anchor, is not supported");
   EXPECT_EQ(ErrorOf(R"({"allOf":[{"pattern":"a"},{"pattern":"b"}]})", kCode),
@@ -156,6 +158,20 @@ TEST(JsonSchemaTest, UnsupportedKeywordsAreNamedWithTheirPlace) {
             "#: \"minLength\" beside enum or const is not supported");
   EXPECT_EQ(ErrorOf(R"({"minLength":20000})", kCode),
             "#: \"minLength\" of 20000, above the limit of 16384, is not supported");
+}
+
+// A keyword says nothing of values of another type: without `type` they conform, though they are not generated.
+TEST(JsonSchemaTest, OneOfCountsValuesThatConformAndAreNotGenerated) {
+  for (const char* schema :
+       {R"({"oneOf":[{"type":"string"},{"properties":{"a":{"type":"integer"}},"required":["a"]}]})",
+        R"({"oneOf":[{"minLength":5},{"type":"number"}]})", R"({"oneOf":[{"minLength":5},{"minimum":3}]})",
+        R"({"type":["string","number"],"oneOf":[{"minLength":5},{"minimum":5}]})",
+        R"({"oneOf":[{"const":"x"},{"minimum":3}]})",
+        R"({"oneOf":[{"type":"string"},{"anyOf":[{"type":"null"},{"minimum":1}]}]})",
+        R"({"oneOf":[{"type":"object","properties":{"a":{"type":"integer"}},"required":["a"]},
+                     {"type":"object","properties":{"a":{"minLength":1}},"required":["a"]}]})"}) {
+    EXPECT_THAT(ErrorOf(schema, absl::StatusCode::kUnimplemented), HasSubstr("may both hold")) << schema;
+  }
 }
 
 TEST(JsonSchemaTest, MalformedSchemasAreRefusedWithTheirPlace) {
