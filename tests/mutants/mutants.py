@@ -58,8 +58,8 @@ MUTANTS = [
     Mutant(
         "tenants are not charged for what they are served",
         "engine/schedule/fair_queue.cc",
-        "{ Find(sequence).service += tokens; }",
-        "{ Find(sequence).service += 0 * tokens; }",
+        "  tenant.service += tokens;\n",
+        "  tenant.service += 0 * tokens;\n",
         "scheduler_test", "SchedulerFairnessTest.*"),
     Mutant(
         "a new tenant begins with no service at all",

@@ -3,7 +3,7 @@
 
     tests/mutants/run.py [--list] [WORD...]     only mutants whose name has one of the words
 
-The copy and its build lie in build/mutants. Exits with 1 if a test is red without a bug, or a bug leaves its tests green.
+The copy and its build lie in build/mutants. Exits with 1 if a test is red without a bug, or green with one.
 """
 
 import argparse
@@ -24,8 +24,8 @@ TEST_SECONDS = 120
 
 def update_copy():
     """Makes the copy equal to the tree. Equal files keep their times, so that they are not built again."""
-    listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, check=True,
-                            capture_output=True).stdout.decode()
+    listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT,
+                            check=True, capture_output=True).stdout.decode()
     wanted = {name for name in listed.split("\0") if name and (ROOT / name).is_file()}
     for path in COPY.rglob("*"):
         if path.is_file() and not path.is_relative_to(BUILD) and str(path.relative_to(COPY)) not in wanted:
@@ -41,8 +41,8 @@ def update_copy():
 def build(*programs):
     environment = {**os.environ, "CCACHE_BASEDIR": str(COPY), "CCACHE_NOHASHDIR": "1",
                    "CCACHE_SLOPPINESS": "pch_defines,time_macros"}
-    return subprocess.run(["cmake", "--build", BUILD, "-j", str(os.cpu_count()), "--target", *programs], env=environment,
-                          capture_output=True, text=True)
+    return subprocess.run(["cmake", "--build", BUILD, "-j", str(os.cpu_count()), "--target", *programs],
+                          env=environment, capture_output=True, text=True)
 
 
 def run_tests(program, tests):
