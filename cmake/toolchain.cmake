@@ -2,7 +2,9 @@
 
 find_program(CADRE_CCACHE ccache)
 if(CADRE_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${CADRE_CCACHE})
+  # Paths are told relative to the tree, so that every checkout and build folder shares what one has compiled.
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_NOHASHDIR=1
+    CCACHE_SLOPPINESS=pch_defines,time_macros ${CADRE_CCACHE})
 endif()
 
 find_program(CADRE_MOLD mold)
