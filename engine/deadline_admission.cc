@@ -9,7 +9,7 @@ namespace {
 Work ExpectedWork(const ServiceState& state, const QueueCost& cost) {
   return {.num_sequences = cost.sequences,
           .prompt_tokens = static_cast<int64_t>(static_cast<double>(cost.prompt_tokens) * state.prompt_ratio),
-          .output_tokens = static_cast<double>(cost.output_tokens) * state.output_ratio};
+          .output_tokens = static_cast<double>(cost.expected_tokens)};
 }
 
 // Three digits are enough, and a message should not change with every nanosecond.
@@ -30,6 +30,10 @@ ServiceEstimate EstimateWithoutWait(const ServiceState& state, const QueueCost& 
 }
 
 }  // namespace
+
+bool IsLimitedByDeadline(const Request& request) {
+  return request.deadline != absl::InfiniteFuture() && request.time_limit >= request.deadline - request.arrival;
+}
 
 absl::Duration ExpectedTime(const ServiceState& state, const QueueCost& ahead, const QueueCost& own) {
   return Estimate(state, ahead, own).last_token;

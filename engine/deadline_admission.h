@@ -13,8 +13,11 @@ namespace cadre {
 // Estimates are stretched by this before they are compared: what is accepted should be finished, not just begun.
 inline constexpr double kDeadlineSafety = 1.25;
 
-// What the request's last token is expected to take from now on, with `ahead` of it in the queue. Expected is as much
-// of its prompt and of max_tokens as requests have needed of late. Zero while nothing is known.
+// Whether a deadline may cut the request off: not one that a time limit ends well before it.
+bool IsLimitedByDeadline(const Request& request);
+
+// What the request's last token is expected to take from now on, with `ahead` of it in the queue. As much of its prompt
+// is expected to be computed as of late, and as many tokens as the costs say. Zero while nothing is known.
 absl::Duration ExpectedTime(const ServiceState& state, const QueueCost& ahead, const QueueCost& own);
 // The same without any wait, but beside what runs.
 absl::Duration ExpectedServiceTime(const ServiceState& state, const QueueCost& own);

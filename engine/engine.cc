@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <span>
 #include <thread>
 #include <utility>
@@ -43,17 +44,23 @@ struct Engine::State {
     }
   }
 
-  // Whether the request is expected to be served in time.
-  absl::Status CheckTime(const Request& request) const {
-    const bool has_deadline = options.deadline_admission && request.deadline != absl::InfiniteFuture();
-    const bool has_max_wait = options.max_queue_wait != absl::InfiniteDuration();
-    if (!has_deadline && !has_max_wait) return absl::OkStatus();
-    const ServiceState service = board.Read().service;
-    const QueuePlace place = PlaceOf(request);
-    const QueueCost ahead = queue.CostAhead(place.tenant, place.cost);
-    if (has_max_wait) CADRE_RETURN_IF_ERROR(CheckWait(service, ahead, place.cost, options.max_queue_wait));
-    if (!has_deadline) return absl::OkStatus();
-    return CheckDeadline(service, ahead, place.cost, request.deadline - clock->Now());
+  // Says what is expected of the request, and whether it is expected to be served in time.
+  absl::Status CheckTime(Request* request) const {
+    const StatusBoard::Notice notice = board.Read();
+    request->may_end_early = MayEndEarly(*request, !options.eos_token_ids.empty());
+    const double most = ExpectedOutput(notice.service, request->may_end_early, request->sampling.max_tokens);
+    request->expected_tokens = int64_t{request->num_sequences} * static_cast<int64_t>(std::ceil(most));
+
+    QueuePlace place = PlaceOf(*request);
+    const QueueCost ahead = queue.CostAhead(place);
+    if (options.max_queue_wait != absl::InfiniteDuration()) {
+      CADRE_RETURN_IF_ERROR(CheckWait(notice.service, ahead, place.cost, options.max_queue_wait));
+    }
+    if (!options.deadline_admission || !IsLimitedByDeadline(*request)) return absl::OkStatus();
+    // What was learned of lengths may be wrong. With nothing else to do, trying costs nothing, and corrects it.
+    const bool is_idle = queue.totals().pushed_requests == notice.snapshot.num_finished();
+    if (is_idle && request->may_end_early) place.cost.expected_tokens = request->num_sequences;
+    return CheckDeadline(notice.service, ahead, place.cost, request->deadline - clock->Now());
   }
 
   // Constant after construction.
@@ -138,7 +145,7 @@ absl::Status Engine::Submit(Request request) {
   CADRE_RETURN_IF_ERROR(CheckRequest(request, limits().vocab_size, has_tokenizer));
   CADRE_RETURN_IF_ERROR(
       state_->loop.CheckFits(static_cast<int64_t>(request.prompt.size()), request.sampling.max_tokens));
-  CADRE_RETURN_IF_ERROR(state_->CheckTime(request));
+  CADRE_RETURN_IF_ERROR(state_->CheckTime(&request));
   if (request.echo && request.wants_text) {
     request.prompt_text = state_->tokenizer->Decode(request.prompt, request.sampling.skip_special_tokens);
   }

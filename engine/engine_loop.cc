@@ -116,11 +116,16 @@ void EngineLoop::AddRequest(Request request) {
 
 void EngineLoop::EndInterrupted(absl::Time now) {
   std::vector<std::pair<SequenceId, absl::Status>> ends;
+  // When nothing runs, whoever may be done sooner than expected may try.
+  const RequestGroup* trial = nullptr;
+  const bool is_idle = scheduler_.num_running() == 0;
   for (auto& [id, active] : active_) {
     if (const auto interruption = active.response.Interruption(now)) {
       if (interruption->ok()) active.response.Interrupt(FinishReason::kTimeLimit);
       ends.emplace_back(id, *interruption);
-    } else if (IsHopeless(active.response.group(), now)) {
+    } else if (const RequestGroup& group = active.response.group(); IsHopeless(group, now)) {
+      if (is_idle && trial == nullptr && group.request().may_end_early) trial = &group;
+      if (trial == &group) continue;
       ends.emplace_back(id, absl::DeadlineExceededError(
                                 "the request has waited too long: it could not be answered before its deadline"));
     } else if (active.chooser.done()) {
@@ -133,15 +138,15 @@ void EngineLoop::EndInterrupted(absl::Time now) {
 }
 
 bool EngineLoop::IsHopeless(const RequestGroup& group, absl::Time now) const {
-  const absl::Time deadline = group.request().deadline;
-  if (!options_.deadline_admission || group.has_started() || deadline == absl::InfiniteFuture()) return false;
-  return ExpectedServiceTime(meter_.state(), PlaceOf(group).cost) > deadline - now;
+  if (!options_.deadline_admission || group.has_started() || !IsLimitedByDeadline(group.request())) return false;
+  return ExpectedServiceTime(meter_.state(), PlaceOf(group).cost) > group.request().deadline - now;
 }
 
 StepPlan EngineLoop::Plan(absl::Time now) {
   CADRE_FAILPOINT("engine.plan");
   StepPlan plan = scheduler_.Plan();
   scheduler_.Commit(plan);
+  ObserveSeats(plan);
   report_.num_sequences = static_cast<int32_t>(plan.chunks.size());
   report_.preemptions = static_cast<int32_t>(plan.preempted.size());
   notice_.snapshot.preemptions += report_.preemptions;
@@ -159,6 +164,19 @@ StepPlan EngineLoop::Plan(absl::Time now) {
     active.response.Start(now, active.sequence.num_found_tokens());
   }
   return plan;
+}
+
+void EngineLoop::ObserveSeats(const StepPlan& plan) {
+  int32_t prompt_rows = 0;
+  for (size_t i = static_cast<size_t>(plan.num_decodes); i < plan.chunks.size(); ++i) {
+    prompt_rows += plan.chunks[i].count;
+  }
+  const SchedulerOptions& limits = scheduler_.options();
+  const int32_t max_prompt_rows =
+      std::min(limits.max_num_batched_tokens - plan.num_decodes,
+               plan.num_decodes > 0 ? limits.max_prefill_chunk : limits.max_num_batched_tokens);
+  const bool has_seats = scheduler_.num_running() < limits.max_num_seqs && prompt_rows < max_prompt_rows;
+  meter_.ObserveSeats(scheduler_.num_running(), has_seats && scheduler_.num_in_line() > 0);
 }
 
 absl::Status EngineLoop::Forward(const StepPlan& plan) {
@@ -286,11 +304,13 @@ void EngineLoop::EndSequence(SequenceId id, const absl::Status& status) {
   CADRE_CHECK(!node.empty());
   Active& active = node.mapped();
   RequestGroup& group = active.response.group();
-  if (status.ok()) meter_.ObserveEnd(active.sequence);
+  const bool may_end_early = group.request().may_end_early;
   ReleaseBlocks(&active.sequence, status);
   ended_rows_ += active.sequence.peak_computed_tokens() - active.sequence.num_found_tokens();
   ended_assignments_ += active.response.num_assignments();
   FinishSummary summary = active.response.Summarize(status, parts_.clock->Now(), active.sequence.num_preemptions());
+  const bool is_cut_off = summary.reason == FinishReason::kLength || summary.reason == FinishReason::kTimeLimit;
+  if (may_end_early) meter_.ObserveEnd(active.sequence, status.ok() && !is_cut_off);
   summary.is_last = group.EndSequence(status);
   if (summary.is_last) CountEnd(group);
   farewells_.push_back({std::move(node), std::move(summary)});
@@ -350,7 +370,8 @@ void EngineLoop::CloseBooks() {
     bool is_running = false;
     for (; it != active_.end() && &it->second.response.group() == &response.group(); ++it) {
       is_running |= it->second.sequence.state() != SequenceState::kWaiting;
-      if (response.group().has_started()) meter_.AddRunning(it->second.sequence);
+      if (response.group().has_started())
+        meter_.AddRunning(it->second.sequence, response.group().request().may_end_early);
     }
     ++(is_running ? snapshot.running_requests : snapshot.waiting_requests);
     if (is_running) continue;

@@ -85,6 +85,8 @@ class EngineLoop {
   void PublishToken(SequenceId id, ChosenToken token, absl::Time now);
   // Whether a request that has not started can no longer be answered before its deadline.
   bool IsHopeless(const RequestGroup& group, absl::Time now) const;
+  // Sequences that run, and whether more wait for nothing but blocks.
+  void ObserveSeats(const StepPlan& plan);
   void CountStep(const StepPlan& plan);
   void CountRouting(const StepPlan& plan);
   // Ends the sequence; one that failed takes the rest of its request with it. Nothing for one that has ended.

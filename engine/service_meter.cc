@@ -7,14 +7,17 @@ namespace {
 
 // Weight of the latest of the requests that make a ratio.
 constexpr double kSmoothing = 0.05;
+// How much of the seats that were taken for want of blocks is forgotten in a step without that want.
+constexpr double kSeatRecovery = 0.01;
 
 void Blend(double sample, double* mean) { *mean += kSmoothing * (sample - *mean); }
 
 }  // namespace
 
-ServiceMeter::ServiceMeter(int32_t max_num_seqs, int32_t max_prompt_rows) {
-  state_.max_num_seqs = max_num_seqs;
+ServiceMeter::ServiceMeter(int32_t max_num_seqs, int32_t max_prompt_rows) : max_num_seqs_(max_num_seqs) {
+  state_.num_seats = max_num_seqs;
   state_.max_prompt_rows = max_prompt_rows;
+  output_tokens_ = state_.mean_output;
 }
 
 void ServiceMeter::ObserveStep(const StepPlan& plan, absl::Duration duration) {
@@ -37,14 +40,24 @@ void ServiceMeter::ObserveStart(const Sequence& sequence) {
   Blend(1.0 - found / sequence.num_prompt_tokens(), &state_.prompt_ratio);
 }
 
-void ServiceMeter::ObserveEnd(const Sequence& sequence) {
-  const double most = std::max(sequence.traits().max_tokens, 1);
-  Blend(std::min(1.0, sequence.num_generated_tokens() / most), &state_.output_ratio);
+void ServiceMeter::ObserveEnd(const Sequence& sequence, bool by_itself) {
+  if (sequence.num_generated_tokens() == 0) return;
+  // Who was cut off tells how long it was at least: many tokens, and no end.
+  output_tokens_ = (1 - kSmoothing) * output_tokens_ + sequence.num_generated_tokens();
+  num_own_ends_ = (1 - kSmoothing) * num_own_ends_ + (by_itself ? 1 : 0);
+  constexpr double kMaxMean = 1e9;
+  state_.mean_output = std::min(output_tokens_ / std::max(num_own_ends_, 1 / kMaxMean), kMaxMean);
 }
 
-void ServiceMeter::AddRunning(const Sequence& sequence) {
+void ServiceMeter::ObserveSeats(int32_t num_running, bool for_blocks) {
+  double* seats = &state_.num_seats;
+  *seats += for_blocks ? kSmoothing * (num_running - *seats) : kSeatRecovery * (max_num_seqs_ - *seats);
+  *seats = std::clamp<double>(*seats, std::max(num_running, 1), max_num_seqs_);
+}
+
+void ServiceMeter::AddRunning(const Sequence& sequence, bool may_end_early) {
   const int32_t generated = sequence.num_generated_tokens();
-  const double expected = state_.output_ratio * sequence.traits().max_tokens - generated;
+  const double expected = ExpectedOutput(state_, may_end_early, sequence.traits().max_tokens - generated);
   state_.running += {.num_sequences = 1,
                      .prompt_tokens = sequence.num_uncomputed_tokens() - (generated > 0 ? 1 : 0),
                      .output_tokens = std::max(expected, 1.0)};

@@ -22,18 +22,25 @@ class ServiceMeter {
   void ObserveStep(const StepPlan& plan, absl::Duration duration);
   // A sequence ran for the first time.
   void ObserveStart(const Sequence& sequence);
-  // A sequence ended normally.
-  void ObserveEnd(const Sequence& sequence);
+  // A sequence that may end early has ended: by itself, or in another way.
+  void ObserveEnd(const Sequence& sequence, bool by_itself);
+  // So many sequences run; `for_blocks`: others wait for nothing but blocks.
+  void ObserveSeats(int32_t num_running, bool for_blocks);
 
   // The running work, counted anew.
   void ClearRunning() { state_.running = {}; }
-  void AddRunning(const Sequence& sequence);
+  void AddRunning(const Sequence& sequence, bool may_end_early);
 
   const ServiceState& state() const { return state_; }
 
  private:
+  const int32_t max_num_seqs_;
   StepCostModel costs_;
   ServiceState state_;
+  // Of sequences that may end early, the latest weigh most: how many tokens they generated, how many ended by
+  // themselves.
+  double output_tokens_;
+  double num_own_ends_ = 1.0;
 };
 
 }  // namespace cadre

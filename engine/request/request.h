@@ -39,13 +39,19 @@ struct Request {
   std::optional<int32_t> prompt_logprobs;                // alternatives beside each prompt token; absent: not wanted
   bool echo = false;                                     // the prompt's text and tokens stand before the output's
   std::string prompt_text;                               // what is repeated as text; filled by Engine::Submit
-  int32_t priority = 0;                                  // higher runs earlier, [-100, 100]
-  std::string tenant;                                    // the unit of fair sharing
-  std::string cache_salt;                                // with the tenant: whose cached prompt prefixes may be shared
-  std::shared_ptr<const TokenConstraint> constraint;     // the language of the output; null: none
+  bool may_end_early = false;                            // before max_tokens, by itself; filled by Engine::Submit
+  // What all its sequences will generate together, as far as is known on arrival; filled by Engine::Submit.
+  int64_t expected_tokens = 0;
+  int32_t priority = 0;                               // higher runs earlier, [-100, 100]
+  std::string tenant;                                 // the unit of fair sharing
+  std::string cache_salt;                             // with the tenant: whose cached prompt prefixes may be shared
+  std::shared_ptr<const TokenConstraint> constraint;  // the language of the output; null: none
   std::shared_ptr<TokenSink> sink;
   std::shared_ptr<CancelFlag> cancel;  // shared with whoever may cancel; never null
 };
+
+// Whether what the model says may end the request before max_tokens do.
+bool MayEndEarly(const Request& request, bool has_eos_tokens);
 
 }  // namespace cadre
 

@@ -20,6 +20,20 @@ int64_t ShareOf(int64_t limit, double share) {
   return std::max(int64_t{1}, static_cast<int64_t>(static_cast<double>(limit) * share));
 }
 
+// As much of `cost` as is served with `tokens`, in whole requests.
+QueueCost PartOf(const QueueCost& cost, int64_t tokens) {
+  const double total = static_cast<double>(std::max(int64_t{1}, cost.served_tokens()));
+  const double part = std::min(1.0, static_cast<double>(tokens) / total);
+  const auto part_of = [part](int64_t count) {
+    return static_cast<int64_t>(std::ceil(static_cast<double>(count) * part));
+  };
+  return {.requests = part_of(cost.requests),
+          .sequences = part_of(cost.sequences),
+          .prompt_tokens = part_of(cost.prompt_tokens),
+          .output_tokens = part_of(cost.output_tokens),
+          .expected_tokens = part_of(cost.expected_tokens)};
+}
+
 absl::Status AboveLimit(absl::string_view what, int64_t value, int64_t limit) {
   return absl::InvalidArgumentError(absl::StrCat(what, " ", value, " tokens, the queue's limit is ", limit));
 }
@@ -31,6 +45,7 @@ QueueCost& QueueCost::operator+=(const QueueCost& other) {
   sequences += other.sequences;
   prompt_tokens += other.prompt_tokens;
   output_tokens += other.output_tokens;
+  expected_tokens += other.expected_tokens;
   return *this;
 }
 
@@ -39,19 +54,18 @@ QueueCost& QueueCost::operator-=(const QueueCost& other) {
   sequences -= other.sequences;
   prompt_tokens -= other.prompt_tokens;
   output_tokens -= other.output_tokens;
+  expected_tokens -= other.expected_tokens;
   return *this;
 }
 
 QueuePlace PlaceOf(const Request& request) {
-  const int32_t priority = request.priority;
   return {.tenant = request.tenant,
-          .priority_class = priority > 0   ? PriorityClass::kHigh
-                            : priority < 0 ? PriorityClass::kLow
-                                           : PriorityClass::kNormal,
+          .priority = request.priority,
           .cost = {.requests = 1,
                    .sequences = request.num_sequences,
                    .prompt_tokens = std::ssize(request.prompt),
-                   .output_tokens = int64_t{request.num_sequences} * request.sampling.max_tokens}};
+                   .output_tokens = int64_t{request.num_sequences} * request.sampling.max_tokens,
+                   .expected_tokens = request.expected_tokens}};
 }
 
 absl::Status RequestQueue::CheckRoom(const QueuePlace& place) const {
@@ -75,7 +89,8 @@ absl::Status RequestQueue::CheckRoom(const QueuePlace& place) const {
   if (place.tenant.empty()) return absl::OkStatus();
   const auto it = places_.find(place.tenant);
   if (it == places_.end()) return absl::OkStatus();  // one request is nobody's whole queue
-  const QueueCost& own = it->second;
+  QueueCost own;
+  for (const auto& [priority, held_there] : it->second) own += held_there;
   const auto share_of = [this](int64_t limit) { return ShareOf(limit, limits_.max_tenant_share); };
   if (Fits(own.requests, 1, share_of(limits_.max_requests)) &&
       Fits(own.prompt_tokens, cost.prompt_tokens, share_of(limits_.max_prompt_tokens)) &&
@@ -103,8 +118,8 @@ absl::Status RequestQueue::Push(Request&& request) {
     if (closed_) return absl::UnavailableError("the server is draining and takes no new requests");
     if (absl::Status status = CheckRoom(place); !status.ok()) return status;
     totals_.places += cost;
-    ++totals_.requests_by_class[static_cast<size_t>(place.priority_class)];
-    places_[place.tenant] += cost;
+    ++totals_.requests_by_class[static_cast<size_t>(place.priority_class())];
+    places_[place.tenant][place.priority] += cost;
     ++totals_.pushed_requests;
     totals_.pushed_prompt_tokens += cost.prompt_tokens;
     pushed_.push_back(std::move(request));
@@ -122,31 +137,31 @@ void RequestQueue::ReleasePlace(const QueuePlace& place) {
   std::lock_guard lock(mutex_);
   CADRE_CHECK_GT(totals_.places.requests, std::ssize(pushed_));
   totals_.places -= place.cost;
-  --totals_.requests_by_class[static_cast<size_t>(place.priority_class)];
-  const auto it = places_.find(place.tenant);
-  CADRE_CHECK(it != places_.end());
-  it->second -= place.cost;
-  CADRE_CHECK_GE(it->second.prompt_tokens, 0);
-  if (it->second.requests == 0) places_.erase(it);
+  --totals_.requests_by_class[static_cast<size_t>(place.priority_class())];
+  const auto tenant = places_.find(place.tenant);
+  CADRE_CHECK(tenant != places_.end());
+  const auto level = tenant->second.find(place.priority);
+  CADRE_CHECK(level != tenant->second.end());
+  level->second -= place.cost;
+  CADRE_CHECK_GE(level->second.prompt_tokens, 0);
+  if (level->second.requests == 0) tenant->second.erase(level);
+  if (tenant->second.empty()) places_.erase(tenant);
 }
 
-QueueCost RequestQueue::CostAhead(const std::string& tenant, const QueueCost& own) const {
+QueueCost RequestQueue::CostAhead(const QueuePlace& place) const {
   std::lock_guard lock(mutex_);
   QueueCost ahead;
-  const auto mine = places_.find(tenant);
-  if (mine != places_.end()) ahead = mine->second;
-  const double turn = static_cast<double>(ahead.total_tokens() + own.total_tokens());
-  for (const auto& [name, held] : places_) {
-    if (name == tenant) continue;
-    const double total = std::max(1.0, static_cast<double>(held.total_tokens()));
-    const double part = std::min(1.0, turn / total);
-    const auto part_of = [part](int64_t count) {
-      return static_cast<int64_t>(std::ceil(static_cast<double>(count) * part));
-    };
-    ahead += {.requests = part_of(held.requests),
-              .sequences = part_of(held.sequences),
-              .prompt_tokens = part_of(held.prompt_tokens),
-              .output_tokens = part_of(held.output_tokens)};
+  if (const auto mine = places_.find(place.tenant); mine != places_.end()) {
+    for (auto level = mine->second.lower_bound(place.priority); level != mine->second.end(); ++level) {
+      ahead += level->second;
+    }
+  }
+  const int64_t turn = ahead.served_tokens() + place.cost.served_tokens();
+  for (const auto& [name, levels] : places_) {
+    if (name == place.tenant) continue;
+    for (auto level = levels.upper_bound(place.priority); level != levels.end(); ++level) ahead += level->second;
+    const auto equals = levels.find(place.priority);
+    if (equals != levels.end()) ahead += PartOf(equals->second, turn);
   }
   return ahead;
 }

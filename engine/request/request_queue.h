@@ -28,9 +28,11 @@ struct QueueCost {
   int64_t requests = 0;
   int64_t sequences = 0;
   int64_t prompt_tokens = 0;
-  int64_t output_tokens = 0;  // at most: sequences x max_tokens
+  int64_t output_tokens = 0;    // at most: sequences x max_tokens
+  int64_t expected_tokens = 0;  // of these, as expected when the request came
 
   int64_t total_tokens() const { return prompt_tokens + output_tokens; }
+  int64_t served_tokens() const { return prompt_tokens + expected_tokens; }  // in all likelihood
   QueueCost& operator+=(const QueueCost& other);
   QueueCost& operator-=(const QueueCost& other);
   bool operator==(const QueueCost&) const = default;
@@ -43,8 +45,12 @@ inline constexpr int kNumPriorityClasses = 3;
 // What one request takes up, and on whose account.
 struct QueuePlace {
   std::string tenant = {};
-  PriorityClass priority_class = PriorityClass::kNormal;
+  int32_t priority = 0;
   QueueCost cost = {};
+
+  PriorityClass priority_class() const {
+    return priority > 0 ? PriorityClass::kHigh : priority < 0 ? PriorityClass::kLow : PriorityClass::kNormal;
+  }
 };
 QueuePlace PlaceOf(const Request& request);
 
@@ -83,11 +89,14 @@ class RequestQueue {
   void Wake();
 
   Totals totals() const;
-  // What of the places a fair engine serves before a new request of `tenant` that costs `own`: all of the tenant's own,
-  // and of each other tenant's as much as that and `own` are together.
-  QueueCost CostAhead(const std::string& tenant, const QueueCost& own) const;
+  // What of the places a fair engine serves before a new request at `place`: all of its tenant's own, and of each other
+  // tenant's as much as that and the request are together; nothing of a lower priority, and all of a higher one.
+  QueueCost CostAhead(const QueuePlace& place) const;
 
  private:
+  // By priority.
+  using TenantPlaces = std::map<int32_t, QueueCost>;
+
   absl::Status CheckRoom(const QueuePlace& place) const;
 
   const RequestQueueLimits limits_;
@@ -95,8 +104,8 @@ class RequestQueue {
   std::condition_variable ready_;
   // Guarded by mutex_:
   std::vector<Request> pushed_;
-  Totals totals_;                            // without oldest_arrival
-  std::map<std::string, QueueCost> places_;  // of each tenant that has any
+  Totals totals_;                               // without oldest_arrival
+  std::map<std::string, TenantPlaces> places_;  // of each tenant that has any
   bool closed_ = false;
   bool woken_ = false;
 };

@@ -76,6 +76,8 @@ class Scheduler {
   void Confirm(Sequence* sequence);
 
   int32_t num_waiting() const { return static_cast<int32_t>(entries_.size() - running_.size()); }
+  // Of those that wait, who could run: not for a leader's first token.
+  int32_t num_in_line() const { return fair_queue_.size() + static_cast<int32_t>(preempted_.size()); }
   int32_t num_running() const { return static_cast<int32_t>(running_.size()); }
   // The running sequence that advances in the next step whatever happens; kNoSequence when none runs.
   SequenceId most_senior() const { return running_.empty() ? kNoSequence : running_.front()->sequence->id(); }

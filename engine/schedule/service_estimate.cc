@@ -7,12 +7,17 @@
 
 namespace cadre {
 
+double ExpectedOutput(const ServiceState& state, bool may_end_early, double most) {
+  if (!may_end_early || most <= 0) return most;
+  return -state.mean_output * std::expm1(-most / state.mean_output);
+}
+
 ServiceEstimate EstimateService(const ServiceState& state, const Work& ahead, const Work& own) {
   CADRE_CHECK(state.costs.is_known);
   CADRE_CHECK_GE(own.num_sequences, 1);
   Work before = state.running;
   before += ahead;
-  const double seats = state.max_num_seqs;
+  const double seats = state.num_seats;
   const auto own_sequences = static_cast<double>(own.num_sequences);
   const double others = static_cast<double>(before.num_sequences);
   const double batch = std::min(seats, others + own_sequences);

@@ -26,20 +26,23 @@ struct Work {
 // What the engine knows of itself; a value.
 struct ServiceState {
   StepCosts costs;
-  int32_t max_num_seqs = 1;
+  double num_seats = 1.0;       // sequences that run at once: as many as are allowed, or as find blocks
   int32_t max_prompt_rows = 1;  // of a step that also decodes
   Work running;                 // what is left of the sequences that have started
   double mean_context = 0.0;    // tokens of a running sequence
   double prompt_ratio = 1.0;    // prompt tokens that had to be computed, of late, by all: the rest was cached
-  double output_ratio = 1.0;    // tokens that ended requests generated / their max_tokens, of late
+  double mean_output = 256.0;   // tokens after which sequences that may end early do, of late
 };
+
+// How many of `most` tokens a sequence is expected to generate, if each may be the last with the same probability.
+double ExpectedOutput(const ServiceState& state, bool may_end_early, double most);
 
 struct ServiceEstimate {
   absl::Duration first_token;
   absl::Duration last_token;
 };
 
-// A fluid model: rows and tokens flow through max_num_seqs seats in steps of equal time, in order of arrival. `ahead`
+// A fluid model: rows and tokens flow through the seats in steps of equal time, in order of arrival. `ahead`
 // waits and will be served before `own`, a request of one or more sequences with one prompt. REQUIRES: the costs are
 // known.
 ServiceEstimate EstimateService(const ServiceState& state, const Work& ahead, const Work& own);

@@ -153,6 +153,98 @@ TEST(EngineAdmissionTest, AWaitCanHaveALimit) {
   EXPECT_TRUE(TrySubmit(harness, 5, 50).ok());
 }
 
+TEST(EngineAdmissionTest, WhomATimeLimitEndsBeforeItsDeadlineIsNotRefused) {
+  EngineHarness harness(FourSeats());
+  WarmUp(harness);
+  const auto limited = [](Request& request) {
+    request.deadline = request.arrival + absl::Seconds(1);
+    request.time_limit = absl::Milliseconds(500);
+  };
+  const Ticket ticket = harness.MustSubmit(MakePrompt(5, 1), 400, limited);  // 4 s
+  harness.RunUntilIdle();
+  EXPECT_TRUE(ticket.sink->summary().status.ok()) << ticket.sink->summary().status;
+  EXPECT_EQ(ticket.sink->summary().reason, FinishReason::kTimeLimit);
+  EXPECT_GE(ticket.sink->token_ids().size(), 49u);
+}
+
+TEST(EngineAdmissionTest, WhoIsAheadByPriorityDoesNotWaitForTheOthers) {
+  HarnessOptions options = FourSeats();
+  options.engine.max_queue_wait = absl::Seconds(8);
+  EngineHarness harness(options);
+  WarmUp(harness);
+  const auto with = [](int32_t priority, const char* tenant) {
+    return [=](Request& request) {
+      request.deadline = request.arrival + absl::Seconds(2);
+      request.priority = priority;
+      request.tenant = tenant;
+    };
+  };
+  for (int i = 0; i < 40; ++i) ASSERT_TRUE(TrySubmit(harness, 5, 50).ok());  // 5 s
+  EXPECT_EQ(RefusalOf(TrySubmit(harness, 5, 50, with(0, ""))), Refusal::kDeadlineUnreachable);
+  EXPECT_EQ(RefusalOf(TrySubmit(harness, 5, 50, with(-1, "other"))), Refusal::kDeadlineUnreachable);
+  Ticket urgent{.prompt = MakePrompt(5, 4)};
+  Request request = harness.MakeRequest(urgent, 50);
+  with(1, "")(request);
+  EXPECT_TRUE(harness.engine->Submit(std::move(request)).ok());
+  harness.RunUntilIdle();
+  EXPECT_TRUE(urgent.sink->summary().status.ok()) << urgent.sink->summary().status;
+}
+
+HarnessOptions FourSeatsWithEos() {
+  HarnessOptions options = FourSeats();
+  options.engine.eos_token_ids = {500};
+  return options;
+}
+
+// From now on the model ends what it says with the `length`-th step after a prompt.
+void EndAfter(EngineHarness& harness, size_t length) {
+  harness.runner->after = [length, num_steps = size_t{0}](const ForwardBatch& batch, ForwardResult* result) mutable {
+    num_steps = batch.positions.front() == 0 ? 1 : num_steps + 1;
+    if (num_steps < length) return;
+    for (size_t row = 0; row < batch.logit_rows.size(); ++row) result->logits[row * 512 + 500] = 100.0f;
+  };
+}
+
+// max_tokens is a bound, and few come near it: clients that set none must not be judged by it.
+TEST(EngineAdmissionTest, AnswersThatEndByThemselvesAreExpectedAsLongAsOfLate) {
+  EngineHarness harness(FourSeatsWithEos());
+  EndAfter(harness, 20);
+  for (int i = 0; i < 6; ++i) {
+    ASSERT_TRUE(TrySubmit(harness, 5, 500).ok());
+    harness.RunUntilIdle();
+  }
+  // 5 s if max_tokens were what is expected, half a second as it is. The engine is not idle.
+  ASSERT_TRUE(TrySubmit(harness, 5, 500).ok());
+  EXPECT_TRUE(TrySubmit(harness, 5, 500, Within(absl::Seconds(2))).ok());
+  // What cannot end early is not expected to.
+  const auto to_the_end = [](Request& request) {
+    request.deadline = request.arrival + absl::Seconds(2);
+    request.sampling.ignore_eos = true;
+  };
+  EXPECT_EQ(RefusalOf(TrySubmit(harness, 5, 500, to_the_end)), Refusal::kDeadlineUnreachable);
+}
+
+// What was learned from one load must not shut out another for ever: who is refused teaches nothing.
+TEST(EngineAdmissionTest, AnIdleEngineTriesWhatItHadLearnedToRefuse) {
+  EngineHarness harness(FourSeatsWithEos());
+  for (int i = 0; i < 200; ++i) {  // all cut off by max_tokens: how long would they have been?
+    ASSERT_TRUE(TrySubmit(harness, 5, 20).ok());
+    harness.RunUntilIdle();
+  }
+  EndAfter(harness, 20);
+  const Ticket tried = harness.MustSubmit(MakePrompt(5, 1), 500, Within(absl::Seconds(2)));
+  EXPECT_EQ(RefusalOf(TrySubmit(harness, 5, 500, Within(absl::Seconds(2)))), Refusal::kDeadlineUnreachable);
+  harness.RunUntilIdle();
+  EXPECT_TRUE(tried.sink->summary().status.ok()) << tried.sink->summary().status;
+  EXPECT_EQ(tried.sink->summary().reason, FinishReason::kEos);
+  for (int i = 0; i < 10; ++i) {
+    ASSERT_TRUE(TrySubmit(harness, 5, 500, Within(absl::Seconds(2))).ok());
+    harness.RunUntilIdle();
+  }
+  ASSERT_TRUE(TrySubmit(harness, 5, 500).ok());
+  EXPECT_TRUE(TrySubmit(harness, 5, 500, Within(absl::Seconds(2))).ok());
+}
+
 // ---- overload ----
 
 struct Outcome {
@@ -166,8 +258,10 @@ struct Outcome {
 
 // Poisson arrivals at `load` times what the engine can do, for a minute of simulated time; each has two seconds for 20
 // tokens, or more.
-Outcome Serve(double load, uint32_t seed, absl::Duration max_wait = absl::InfiniteDuration()) {
+Outcome Serve(double load, uint32_t seed, absl::Duration max_wait = absl::InfiniteDuration(),
+              int32_t num_blocks = 256) {
   HarnessOptions options;
+  options.limits.num_kv_blocks = num_blocks;
   options.engine.max_num_seqs = 8;
   options.engine.max_num_batched_tokens = 64;
   options.engine.deadline_admission = true;
@@ -247,6 +341,20 @@ TEST(EngineOverloadTest, WithALimitOnTheWaitAcceptedRequestsBeginSoonAtAnyLoad) 
     const Outcome outcome = Serve(load, 7, max_wait);
     EXPECT_LE(outcome.slow_first_token, 2 * busy.slow_first_token) << "at " << load;
     EXPECT_GE(outcome.goodput, 0.95 * 800) << "at " << load;
+  }
+}
+
+// Blocks for about five of the eight seats: how many run at once is not the number of seats.
+TEST(EngineOverloadTest, WhereBlocksAreTheBoundAcceptedRequestsBeginSoonToo) {
+  constexpr int32_t kNumBlocks = 24;  // a request holds two to seven
+  const absl::Duration max_wait = absl::Milliseconds(150);
+  const Outcome busy = Serve(0.3, 7, max_wait, kNumBlocks);
+  const Outcome full = Serve(1.0, 7, max_wait, kNumBlocks);
+  for (const double load : {2.0, 10.0}) {
+    const Outcome outcome = Serve(load, 7, max_wait, kNumBlocks);
+    EXPECT_LE(outcome.slow_first_token, 1.75 * busy.slow_first_token) << "at " << load;
+    EXPECT_GE(outcome.goodput, 0.95 * full.goodput) << "at " << load;
+    EXPECT_LE(outcome.wasted, 0.01);
   }
 }
 

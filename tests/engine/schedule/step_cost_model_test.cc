@@ -86,7 +86,7 @@ TEST(StepCostModelTest, LoadsThatNeverChangeAreNoTrouble) {
 ServiceState FourSeats() {
   ServiceState state;
   state.costs = {.step = 0.01, .row = 0.001, .position = 0.0, .is_known = true};
-  state.max_num_seqs = 4;
+  state.num_seats = 4;
   state.max_prompt_rows = 100;
   return state;
 }
