@@ -1,7 +1,5 @@
 #include "server/errors.h"
 
-#include <grpcpp/support/status.h>
-
 #include <algorithm>
 
 #include "absl/strings/cord.h"
@@ -123,19 +121,16 @@ std::optional<absl::Duration> ErrorRetryDelay(const absl::Status& status) {
   return FromProto(retry->retry_delay());
 }
 
-grpc::Status ToGrpcStatus(const absl::Status& status) {
-  if (status.ok()) return grpc::Status::OK;
-  if (const auto details = DetailsOf(status); details.has_value()) {
-    return grpc::Status(static_cast<grpc::StatusCode>(details->code()), details->message(),
-                        details->SerializeAsString());
-  }
-  const bool is_ours = status.code() == absl::StatusCode::kInternal || status.code() == absl::StatusCode::kUnknown;
+google::rpc::Status ToWireStatus(const absl::Status& status) {
+  if (auto details = DetailsOf(status); details.has_value()) return *std::move(details);
   google::rpc::Status details;
   details.set_code(static_cast<int32_t>(status.code()));
+  if (status.ok()) return details;
+  const bool is_ours = status.code() == absl::StatusCode::kInternal || status.code() == absl::StatusCode::kUnknown;
   details.set_message(is_ours ? "internal error; the server's log tells more"
                               : Truncate(std::string(status.message()), kMaxErrorMessageBytes));
   details.add_details()->PackFrom(MakeErrorInfo(absl::StatusCodeToString(status.code())));
-  return grpc::Status(static_cast<grpc::StatusCode>(details.code()), details.message(), details.SerializeAsString());
+  return details;
 }
 
 std::string Excerpt(std::string_view value) {

@@ -1,7 +1,7 @@
 // Errors as clients see them: a status code, a sentence, and google.rpc details that programs can act on.
 //
 // Inside the server an error is an absl::Status that carries its details as a payload, so that it passes through
-// StatusOr; ToGrpcStatus turns it into what travels.
+// StatusOr; ToWireStatus turns it into what travels.
 #ifndef CADRE_SERVER_ERRORS_H_
 #define CADRE_SERVER_ERRORS_H_
 
@@ -14,7 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 
-namespace grpc {
+namespace google::rpc {
 class Status;
 }
 
@@ -73,9 +73,9 @@ std::string ErrorReason(const absl::Status& status);
 // The delay of its RetryInfo.
 std::optional<absl::Duration> ErrorRetryDelay(const absl::Status& status);
 
-// A status without details gets an ErrorInfo that repeats its code. INTERNAL and UNKNOWN without details lose their
-// message, which may name what only the log should.
-grpc::Status ToGrpcStatus(const absl::Status& status);
+// Code, message and details, for grpc_status.h. A status without details gets an ErrorInfo that repeats its code.
+// INTERNAL and UNKNOWN without details lose their message, which may name what only the log should.
+google::rpc::Status ToWireStatus(const absl::Status& status);
 
 // At most 64 bytes of a value that a client sent, with everything but printable ASCII escaped.
 std::string Excerpt(std::string_view value);

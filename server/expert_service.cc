@@ -10,6 +10,7 @@
 #include "cadre/v1/expert_service.grpc.pb.h"
 #include "engine/base/status_macros.h"
 #include "server/errors.h"
+#include "server/grpc_status.h"
 #include "server/field_support.h"
 #include "server/proto_time.h"
 #include "server/request_limits.h"

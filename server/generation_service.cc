@@ -12,6 +12,7 @@
 #include "engine/base/status_macros.h"
 #include "server/admission.h"
 #include "server/errors.h"
+#include "server/grpc_status.h"
 #include "server/field_support.h"
 #include "server/request_limits.h"
 #include "server/services.h"

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "server/errors.h"
+#include "server/grpc_status.h"
 #include "server/wire.h"
 
 namespace cadre {

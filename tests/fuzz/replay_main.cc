@@ -12,12 +12,17 @@
 #include <vector>
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size);
+// Of targets that know the structure of their input; null for others.
+extern "C" __attribute__((weak)) std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size,
+                                                                     std::size_t max_size, unsigned int seed);
 
 namespace {
 
 constexpr int kNumTruncations = 64;                // of each seed, evenly spread
 constexpr int kNumByteFlips = 256;                 // of each seed, one to four bytes each
 constexpr int kNumSplices = 32;                    // of each seed, with a part of itself repeated or removed
+constexpr int kNumCustomMutants = 512;             // of each seed, one made from the other
+constexpr int kNumGenerations = 16;                // before the seed is taken again
 constexpr std::size_t kMaxMutatedBytes = 1 << 16;  // longer seeds are run as they are, and truncated only
 
 void Run(const std::string& input) {
@@ -57,6 +62,20 @@ int RunSplices(const std::string& seed, std::mt19937* random) {
   return kNumSplices;
 }
 
+int RunCustomMutants(const std::string& seed, std::mt19937* random) {
+  if (LLVMFuzzerCustomMutator == nullptr) return 0;
+  std::vector<std::uint8_t> mutant;
+  for (int i = 0; i < kNumCustomMutants; ++i) {
+    if (i % kNumGenerations == 0) mutant.assign(seed.begin(), seed.end());
+    std::size_t size = mutant.size();
+    mutant.resize(kMaxMutatedBytes);
+    size = LLVMFuzzerCustomMutator(mutant.data(), size, mutant.size(), static_cast<unsigned>((*random)()));
+    mutant.resize(size);
+    LLVMFuzzerTestOneInput(mutant.data(), mutant.size());
+  }
+  return kNumCustomMutants;
+}
+
 std::vector<std::filesystem::path> FilesOf(const std::filesystem::path& folder) {
   std::vector<std::filesystem::path> files;
   for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
@@ -83,7 +102,7 @@ int main(int argc, char** argv) {
       num_runs += 1 + RunTruncations(seed);
       if (seed.empty() || seed.size() > kMaxMutatedBytes) continue;
       std::mt19937 random(static_cast<unsigned>(seed.size()));
-      num_runs += RunByteFlips(seed, &random) + RunSplices(seed, &random);
+      num_runs += RunByteFlips(seed, &random) + RunSplices(seed, &random) + RunCustomMutants(seed, &random);
     }
   }
   std::printf("%d seeds, %d runs\n", num_seeds, num_runs);
