@@ -101,6 +101,11 @@ void Admit(const ServiceContext& context, const std::shared_ptr<TokenStream>& st
 void AdmitRequest(const ServiceContext& context, const std::shared_ptr<TokenStream>& stream,
                   const grpc::ByteBuffer& bytes, AnswerKind kind, const std::string& metadata_id) {
   if (context.metrics != nullptr) context.metrics->OnReceived();
+  // The call ended before its request came, which says nothing against the request.
+  if (!bytes.Valid() && stream->IsAtDeadline()) {
+    RefuseUnread(context, *stream, metadata_id, DeadlinePassed());
+    return;
+  }
   if (bytes.Length() <= kMaxInlineBytes) {
     v1::GenerateRequest wire;
     absl::Status status = ParseMessage(bytes, &wire);

@@ -47,6 +47,8 @@ TokenStream::TokenStream(ResponseWriter* writer, ModelHost* host, Metrics* metri
 
 TokenStream::~TokenStream() { DropOutbox(); }
 
+bool TokenStream::IsAtDeadline() const { return host_->clock().Now() + kDeadlineTolerance >= deadline_; }
+
 void TokenStream::SetRequestId(const std::string& id) {
   const std::lock_guard lock(mutex_);
   if (writer_ != nullptr && !finish_called_) writer_->SetRequestId(id);
@@ -119,7 +121,7 @@ void TokenStream::OnWriteDone(bool ok) {
 }
 
 void TokenStream::OnCancel() {
-  const bool is_deadline = host_->clock().Now() + kDeadlineTolerance >= deadline_;
+  const bool is_deadline = IsAtDeadline();
   {
     const std::lock_guard lock(mutex_);
     if (is_deadline) {

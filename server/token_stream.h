@@ -68,6 +68,8 @@ class TokenStream final : public TokenSink, public Pumped, public std::enable_sh
 
   absl::Time arrival() const { return arrival_; }
   absl::Time deadline() const { return deadline_; }
+  // Whether the deadline has passed, or is so near that gRPC's own timer may have rung.
+  bool IsAtDeadline() const;
   const std::shared_ptr<CancelFlag>& cancel_flag() const { return cancel_; }
 
   // From the side that admits the request, in this order: the id; then the facts, before the engine gets the request;

@@ -45,7 +45,7 @@ void CheckAnswer(const EngineHarness& harness, const Submitted& submitted) {
   }
 }
 
-TEST(EngineStressTest, ThousandsOfRandomCancelsAndDeadlinesLeakNothing) {
+TEST(EngineStressTest, TenThousandRandomCancelsAndDeadlinesLeakNothing) {
   EngineHarness harness(SmallPool(40));
   std::mt19937 random(11);
   const auto up_to = [&](int32_t n) { return std::uniform_int_distribution<int32_t>(1, n)(random); };
@@ -53,7 +53,7 @@ TEST(EngineStressTest, ThousandsOfRandomCancelsAndDeadlinesLeakNothing) {
   std::vector<size_t> live;
   int64_t num_refused = 0;
   int64_t num_cancels = 0;
-  while (num_cancels < 3000) {
+  while (num_cancels < 10'000) {
     for (int32_t arrivals = up_to(3); arrivals > 1; --arrivals) {
       Submitted submitted{.ticket = {.prompt = MakePrompt(up_to(50), up_to(1000))}, .max_tokens = up_to(40)};
       Request request = harness.MakeRequest(submitted.ticket, submitted.max_tokens);
@@ -87,7 +87,7 @@ TEST(EngineStressTest, ThousandsOfRandomCancelsAndDeadlinesLeakNothing) {
   EXPECT_EQ(harness.observer.finishes.size(), all.size());
   // The storm was one: every way to end occurred, in all states.
   EXPECT_GT(snapshot.finished_ok, 50);
-  EXPECT_GT(snapshot.finished_cancelled, 2000);
+  EXPECT_GT(snapshot.finished_cancelled, 7000);
   EXPECT_GT(snapshot.finished_deadline, 20);
   EXPECT_GT(snapshot.preemptions, 50);
   EXPECT_GT(num_refused, 0);

@@ -254,6 +254,25 @@ TEST(GenerationServiceTest, ADeadlineThatPassedOnArrivalCostsNoWork) {
   EXPECT_EQ(server.host().Snapshot().admitted_requests, 0);
 }
 
+// A deadline may pass between a call's headers and its message.
+TEST(GenerationServiceTest, ACallWithoutARequestAtItsDeadlineIsNoInvalidRequest) {
+  InProcessServer server("sim");
+  const ServiceContext context{&server.host(), &server.metrics(), &server.work_queue(), {}};
+  const auto reject = [&](absl::Duration time_left) {
+    EndWriter writer;
+    const auto stream = std::make_shared<TokenStream>(&writer, &server.host(), nullptr, TokenStreamOptions{},
+                                                      server.host().clock().Now() + time_left);
+    AdmitRequest(context, stream, grpc::ByteBuffer(), AnswerKind::kStreamed, "");
+    stream->Detach();
+    return writer.status.code();
+  };
+  EXPECT_EQ(reject(absl::Milliseconds(1)), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(reject(absl::Hours(1)), absl::StatusCode::kInvalidArgument);
+  const std::string page = server.metrics().RenderDefaultPage();
+  EXPECT_NE(page.find("\ncadre_requests_rejected_total{reason=\"deadline\"} 1\n"), std::string::npos);
+  EXPECT_NE(page.find("\ncadre_requests_rejected_total{reason=\"invalid\"} 1\n"), std::string::npos);
+}
+
 TEST(GenerationServiceTest, AModelThatIsLoadingSaysSo) {
   InProcessServer server(InProcessServer::Config("sim"), /*load=*/false);
   server.host().SetLoadProgress(0.42);
