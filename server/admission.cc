@@ -33,8 +33,7 @@ absl::Status CheckAndSubmit(const ServiceContext& context, const std::shared_ptr
   if (stream->deadline() <= context.host->clock().Now()) return DeadlinePassed();
   CADRE_RETURN_IF_ERROR(context.host->CheckName(wire.model()));
   CADRE_RETURN_IF_ERROR(RefuseUnsupportedFields(wire));
-  CADRE_ASSIGN_OR_RETURN(Request request,
-                         TranslateRequest(wire, model->card, *model->tokenizer, model->chat, kind));
+  CADRE_ASSIGN_OR_RETURN(Request request, TranslateRequest(wire, model->card, *model->tokenizer, model->chat, kind));
   CADRE_RETURN_IF_ERROR(TranslateStructuredOutput(wire, model->constraints.get(), &request));
   stream->SetFacts({.request_id = request_id,
                     .model = model->card.name,

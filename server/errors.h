@@ -39,6 +39,7 @@ inline constexpr std::string_view kDeadlineExceeded = "DEADLINE_EXCEEDED";
 inline constexpr std::string_view kCancelled = "CANCELLED";
 inline constexpr std::string_view kSlowReader = "SLOW_READER";
 inline constexpr std::string_view kEngineFailure = "ENGINE_FAILURE";
+inline constexpr std::string_view kNotANumber = "NOT_A_NUMBER";
 }  // namespace reason
 
 struct FieldViolation {

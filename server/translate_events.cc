@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "engine/request/nan_error.h"
 #include "server/errors.h"
 #include "server/proto_time.h"
 #include "server/translate.h"
@@ -125,8 +126,12 @@ absl::Status FinishError(const FinishSummary& summary, const std::string& reques
       break;
     default:
       spec.code = absl::StatusCode::kInternal;
-      spec.reason = reason::kEngineFailure;
-      spec.message = absl::StrCat("the engine failed; the server's log tells more under request id ", request_id);
+      spec.reason = IsNanError(summary.status) ? reason::kNotANumber : reason::kEngineFailure;
+      spec.message =
+          absl::StrCat(IsNanError(summary.status)
+                           ? "the model computed values that are not numbers for this request, and for no other"
+                           : "the engine failed",
+                       "; the server's log tells more under request id ", request_id);
   }
   return MakeError(std::move(spec));
 }

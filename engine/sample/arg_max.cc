@@ -6,8 +6,8 @@
 #include <limits>
 #include <numeric>
 
-#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "engine/request/nan_error.h"
 
 namespace cadre {
 
@@ -28,11 +28,11 @@ absl::StatusOr<int32_t> ArgMax(std::span<const float> logits) {
   }
   for (; i < logits.size(); ++i) visit(0, logits[i]);
   if (std::reduce(num_nans.begin(), num_nans.end()) > 0) {
-    return absl::InternalError("the model computed logits that are not numbers (reason: nan)");
+    return MakeNanError("the model computed logits that are not numbers");
   }
   const float max = *std::max_element(largest.begin(), largest.end());
   if (max == -kInfinity) {
-    return absl::InternalError(absl::StrCat("all ", logits.size(), " logits are -inf (reason: nan)"));
+    return MakeNanError(absl::StrCat("all ", logits.size(), " logits are -inf"));
   }
   return static_cast<int32_t>(std::find(logits.begin(), logits.end(), max) - logits.begin());
 }

@@ -101,7 +101,7 @@ class Call final : public grpc::ClientReadReactor<v1::GenerateResponse> {
 };
 
 TEST(CancelStormTest, TenThousandCancelsLeakNothingAndTouchNobody) {
-  ServerConfig config = InProcessServer::Config("sim:step_ms=0.5,blocks=240,block_size=4,max_len=512");
+  ServerConfig config = InProcessServer::Config("sim:step_ms=0.5,blocks=120,block_size=4,max_len=512");
   config.max_num_seqs = 40;
   InProcessServer server(config);
   Storm storm{.stub = server.generation.get(), .vocab_size = 1024};
@@ -117,9 +117,8 @@ TEST(CancelStormTest, TenThousandCancelsLeakNothingAndTouchNobody) {
   EXPECT_EQ(snapshot.kv_blocks_free + snapshot.kv_blocks_cached, snapshot.kv_blocks_total);
   EXPECT_EQ(snapshot.finished_ok, storm.num_complete);
   EXPECT_EQ(snapshot.finished_ok + snapshot.finished_cancelled, snapshot.admitted_requests);
-  // Most were cancelled under way, and blocks were short.
+  // Most were cancelled under way.
   EXPECT_GE(snapshot.finished_cancelled, kNumCancels / 2);
-  EXPECT_GT(snapshot.preemptions, 0);
   EXPECT_NE(server.metrics().RenderDefaultPage().find("\ncadre_stream_outbox_bytes 0\n"), std::string::npos);
 }
 

@@ -12,8 +12,8 @@
 #include "cadre/v1/generation_service.pb.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
-#include "server/grpc_status.h"
 #include "nlohmann/json.hpp"
+#include "server/grpc_status.h"
 #include "server/logging.h"
 #include "server/wire.h"
 

@@ -19,6 +19,7 @@
 #include "cadre/v1/model_service.grpc.pb.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
+#include "grpc/health/v1/health.grpc.pb.h"
 #include "server/grpc_server.h"
 #include "server/lifecycle.h"
 #include "server/metrics.h"
@@ -79,9 +80,12 @@ class InProcessServer {
     return config;
   }
 
-  void Load() {
+  // `wrap` may put something between the engine and the simulator.
+  using Wrap = std::function<std::unique_ptr<ModelRunner>(std::unique_ptr<ModelRunner>)>;
+  void Load(const Wrap& wrap = nullptr) {
     auto model = LoadModel(config_, nullptr, [](double) {});
     ASSERT_TRUE(model.ok()) << model.status();
+    if (wrap) model->runner = wrap(std::move(model->runner));
     host_.Install(*std::move(model));
     grpc_->health().SetReady(true);
   }
@@ -114,6 +118,17 @@ class InProcessServer {
   std::unique_ptr<GrpcServer> grpc_;
   std::shared_ptr<grpc::Channel> channel_;
 };
+
+// As grpc.health.v1 tells it; SERVICE_UNKNOWN for every error.
+inline grpc::health::v1::HealthCheckResponse::ServingStatus HealthOf(InProcessServer& server, const std::string& name) {
+  auto stub = grpc::health::v1::Health::NewStub(server.channel());
+  grpc::health::v1::HealthCheckRequest request;
+  request.set_service(name);
+  grpc::health::v1::HealthCheckResponse response;
+  grpc::ClientContext context;
+  const grpc::Status status = stub->Check(&context, request, &response);
+  return status.ok() ? response.status() : grpc::health::v1::HealthCheckResponse::SERVICE_UNKNOWN;
+}
 
 // All events of one stream.
 struct StreamResult {

@@ -9,6 +9,7 @@
 
 #include "server/admission.h"
 #include "server/errors.h"
+#include "server/http_pages.h"
 #include "tests/server/in_process_server.h"
 #include "tests/support/recording_sink.h"
 
@@ -52,13 +53,25 @@ TEST(WatchdogTest, AnEngineThatStartsNoStepIsNotReady) {
   Lifecycle lifecycle = server.MakeLifecycle({.stall_timeout = absl::Minutes(10)});
   std::atomic<bool> stop{false};
   std::thread watch([&] { lifecycle.RunUntilSignal(stop); });
-  ASSERT_TRUE(Eventually([&] { return lifecycle.is_ready(); }));
+  const auto pages = MakeHttpPages(&server.metrics(), [&] { return lifecycle.is_ready(); });
+  const auto is_serving = [&] {
+    return HealthOf(server, "readiness") == grpc::health::v1::HealthCheckResponse::SERVING;
+  };
+  ASSERT_TRUE(Eventually([&] { return lifecycle.is_ready() && is_serving(); }));
+  EXPECT_EQ(pages.at("/readyz")().status, 200);
   const auto sink = std::make_shared<BlockingSink>();
   EXPECT_TRUE(server.host().Submit(MakeRequest(server, sink, 5)).ok());
-  EXPECT_TRUE(Eventually([&] { return lifecycle.is_stalled() && !lifecycle.is_ready(); }));
+  const absl::Time begin = absl::Now();
+  EXPECT_TRUE(Eventually([&] { return lifecycle.is_stalled() && !lifecycle.is_ready() && !is_serving(); }));
+  EXPECT_LT(absl::Now() - begin, absl::Seconds(4));  // two, and what a busy machine takes
+  EXPECT_EQ(pages.at("/readyz")().status, 503);
+  EXPECT_EQ(pages.at("/healthz")().status, 200);
+  EXPECT_EQ(HealthOf(server, "liveness"), grpc::health::v1::HealthCheckResponse::SERVING);
   EXPECT_NE(server.metrics().RenderDefaultPage().find("\ncadre_engine_stalled 1\n"), std::string::npos);
   sink->Open();
-  EXPECT_TRUE(Eventually([&] { return lifecycle.is_ready() && !lifecycle.is_stalled(); }));
+  EXPECT_TRUE(Eventually([&] { return lifecycle.is_ready() && !lifecycle.is_stalled() && is_serving(); }));
+  EXPECT_EQ(pages.at("/readyz")().status, 200);
+  EXPECT_NE(server.metrics().RenderDefaultPage().find("\ncadre_engine_stalled 0\n"), std::string::npos);
   stop = true;
   watch.join();
 }

@@ -5,7 +5,6 @@
 #include <numeric>
 #include <thread>
 
-#include "grpc/health/v1/health.grpc.pb.h"
 #include "tests/server/in_process_server.h"
 
 namespace cadre {
@@ -16,16 +15,6 @@ using ::testing::HasSubstr;
 constexpr auto kServing = grpc::health::v1::HealthCheckResponse::SERVING;
 constexpr auto kNotServing = grpc::health::v1::HealthCheckResponse::NOT_SERVING;
 constexpr auto kUnknown = grpc::health::v1::HealthCheckResponse::SERVICE_UNKNOWN;
-
-grpc::health::v1::HealthCheckResponse::ServingStatus HealthOf(InProcessServer& server, const std::string& name) {
-  auto stub = grpc::health::v1::Health::NewStub(server.channel());
-  grpc::health::v1::HealthCheckRequest request;
-  request.set_service(name);
-  grpc::health::v1::HealthCheckResponse response;
-  grpc::ClientContext context;
-  const grpc::Status status = stub->Check(&context, request, &response);
-  return status.ok() ? response.status() : grpc::health::v1::HealthCheckResponse::SERVICE_UNKNOWN;
-}
 
 int64_t Sum(const google::protobuf::RepeatedField<int64_t>& values) {
   return std::accumulate(values.begin(), values.end(), int64_t{0});

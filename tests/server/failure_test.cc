@@ -1,0 +1,96 @@
+// What clients see when the model fails.
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "engine/model/simulated_runner.h"
+#include "tests/server/in_process_server.h"
+
+namespace cadre {
+namespace {
+
+constexpr int32_t kPoison = 666;  // as the first token of a prompt
+
+// Computes NaN for the tenth position of each sequence that begins with kPoison.
+class PoisonedRunner final : public ModelRunner {
+ public:
+  explicit PoisonedRunner(std::unique_ptr<ModelRunner> inner) : inner_(std::move(inner)) {}
+
+  const RunnerLimits& limits() const override { return inner_->limits(); }
+  absl::Status Forward(const ForwardBatch& batch, ForwardResult* result) override {
+    absl::Status status = inner_->Forward(batch, result);
+    const auto vocab_size = static_cast<size_t>(limits().vocab_size);
+    for (size_t i = 0; i < batch.logit_rows.size(); ++i) {
+      const auto row = static_cast<size_t>(batch.logit_rows[i]);
+      const auto sequence = static_cast<size_t>(batch.row_sequence[row]);
+      const int32_t first_block = batch.block_tables[sequence * static_cast<size_t>(batch.max_blocks)];
+      if (batch.positions[row] == 9 && first_block == poisoned_block_) {
+        result->logits[i * vocab_size + 3] = std::numeric_limits<float>::quiet_NaN();
+      }
+    }
+    for (size_t row = 0; row < batch.token_ids.size(); ++row) {
+      if (batch.positions[row] == 0 && batch.token_ids[row] == kPoison) {
+        poisoned_block_ = batch.kv_slots[row] / limits().kv_block_size;
+      }
+    }
+    return status;
+  }
+  void ScrubBlocks(std::span<const int32_t> blocks) override {
+    const std::lock_guard lock(mutex_);
+    scrubbed_.insert(scrubbed_.end(), blocks.begin(), blocks.end());
+    inner_->ScrubBlocks(blocks);
+  }
+
+  std::vector<int32_t> scrubbed() const {
+    const std::lock_guard lock(mutex_);
+    return scrubbed_;
+  }
+
+ private:
+  const std::unique_ptr<ModelRunner> inner_;
+  int32_t poisoned_block_ = -1;
+  mutable std::mutex mutex_;
+  std::vector<int32_t> scrubbed_;
+};
+
+TEST(FailureTest, NanEndsItsOwnRequestAndIsClearedAway) {
+  InProcessServer server(InProcessServer::Config("sim:step_ms=1,block_size=4"), /*load=*/false);
+  PoisonedRunner* runner = nullptr;
+  server.Load([&](std::unique_ptr<ModelRunner> inner) {
+    auto poisoned = std::make_unique<PoisonedRunner>(std::move(inner));
+    runner = poisoned.get();
+    return poisoned;
+  });
+  std::vector<std::thread> clients;
+  for (int32_t i = 0; i < 6; ++i) {
+    clients.emplace_back([&, i] {
+      const std::vector<int32_t> prompt = {i, 2, 3, 4, 5};
+      const StreamResult result = Generate(server, IdsRequest(prompt, 120));
+      EXPECT_TRUE(result.status.ok()) << result.status.error_message();
+      EXPECT_EQ(result.token_ids, SimulatedRunner::ExpectedTokens(prompt, 120, 1024));
+    });
+  }
+  const std::vector<int32_t> prompt = {kPoison, 2, 3, 4, 5};
+  const StreamResult failed = Generate(server, IdsRequest(prompt, 120));
+  for (std::thread& client : clients) client.join();
+  EXPECT_EQ(failed.status.error_code(), grpc::StatusCode::INTERNAL);
+  EXPECT_EQ(ReasonOf(failed.status), "NOT_A_NUMBER");
+  EXPECT_NE(failed.status.error_message().find("not numbers"), std::string::npos) << failed.status.error_message();
+  EXPECT_EQ(failed.token_ids, SimulatedRunner::ExpectedTokens(prompt, 5, 1024));
+  EXPECT_EQ(runner->scrubbed().size(), 3u);  // of ten positions
+
+  // The prompt's block had been sound when others could have found it, and is not trusted any more.
+  const StreamResult again = Generate(server, IdsRequest(prompt, 4));
+  EXPECT_TRUE(again.status.ok()) << again.status.error_message();
+  EXPECT_EQ(again.finished->usage().cached_prompt_tokens(), 0);
+  EXPECT_TRUE(Eventually([&] { return server.IsAtRest() && server.host().num_open_calls() == 0; }));
+  const EngineSnapshot snapshot = server.host().Snapshot();
+  EXPECT_EQ(snapshot.finished_failed, 1);
+  EXPECT_EQ(snapshot.finished_ok, 7);
+}
+
+}  // namespace
+}  // namespace cadre
