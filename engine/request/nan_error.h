@@ -1,4 +1,4 @@
-// How a request fails for which the model computed values that are not numbers: it alone, whatever else is in the batch.
+// How a request fails for which the model computed values that are not numbers: it alone, whatever is beside it.
 #ifndef CADRE_ENGINE_REQUEST_NAN_ERROR_H_
 #define CADRE_ENGINE_REQUEST_NAN_ERROR_H_
 

@@ -2,6 +2,8 @@
 #ifndef CADRE_TESTS_SUPPORT_ENGINE_HARNESS_H_
 #define CADRE_TESTS_SUPPORT_ENGINE_HARNESS_H_
 
+#include <gtest/gtest.h>
+
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -89,6 +91,16 @@ struct EngineHarness {
     engine = std::make_unique<Engine>(options.engine, std::move(owned_runner), options.tokenizer, clock, &observer);
   }
 
+  // However a test ends, its books are in order, and who is idle holds no block.
+  ~EngineHarness() {
+    if (engine == nullptr) return;
+    EXPECT_TRUE(engine->Audit().ok()) << engine->Audit();
+    const EngineSnapshot snapshot = engine->Snapshot();
+    if (snapshot.admitted_requests == snapshot.num_finished()) {
+      EXPECT_EQ(snapshot.kv_blocks_in_use, 0);
+    }
+  }
+
   // A greedy request for token ids.
   Request MakeRequest(const Ticket& ticket, int32_t max_tokens) const {
     Request request;
@@ -119,8 +131,7 @@ struct EngineHarness {
   }
 
   void RunUntilIdle() {
-    while (engine->Step()) {
-    }
+    while (engine->Step()) ASSERT_TRUE(engine->Audit().ok()) << engine->Audit();
   }
 
   std::shared_ptr<FakeClock> clock = std::make_shared<FakeClock>();

@@ -2,6 +2,8 @@
 #ifndef CADRE_TESTS_SUPPORT_RUNNING_ENGINE_H_
 #define CADRE_TESTS_SUPPORT_RUNNING_ENGINE_H_
 
+#include <gtest/gtest.h>
+
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -40,6 +42,12 @@ struct RunningEngine {
                                       &observer);
     observer.engine = engine.get();
     engine->Start();
+  }
+
+  // Whatever happened, every step left the books in order.
+  ~RunningEngine() {
+    engine.reset();
+    EXPECT_TRUE(observer.failure.ok()) << observer.failure;
   }
 
   absl::Status Submit(const Ticket& ticket, int32_t max_tokens, absl::Duration timeout = absl::InfiniteDuration()) {
