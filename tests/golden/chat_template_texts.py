@@ -215,6 +215,16 @@ f {{- ' g ' -}} h {{ 'i' }}
 {{ [s.split('e', 1), s.rsplit(None, 1), s.splitlines(), s.partition(' '), s.zfill(5), s.center(30, '*'), ', '.join(['a', s])] }}
 {{ ['{} {:>5} {name!r}'.format(1, 'x', name=s), s.removeprefix('He'), s.upper is defined, s.lower is callable] }}
 {{ s | length }} {{ s | wordcount }} {{ s | list | first }} {{ s | reverse }} {{ s | tojson(ensure_ascii=true) }}""",
+    "nested": """{% set tree = [{'v': 1, 'c': [{'v': 2, 'c': []}, {'v': 3, 'c': [{'v': 4, 'c': []}]}]}, {'v': 5}] %}
+{% for x in tree if x.v != 9 recursive %}
+{{ '-' * loop.depth0 }}{{ x.v }}/{{ loop.length }}{{ loop(x.c) if x.c }}{{ loop.depth }}
+{% else %}nothing{% endfor %}
+{% macro properties(schema) %}{% for k, v in (schema.properties or {}).items() recursive %}{{ k }}:{{ v.type }}\
+{% if v.properties is defined %}({{ loop(v.properties.items()) | trim }}){% endif %}{{ '' if loop.last else ', ' }}\
+{% endfor %}{% endmacro %}
+{% for tool in tools or [] %}{{ properties(tool.function.parameters) }};{% endfor %}
+{{ ['aBc'.swapcase(), 'a\\tb\\n\\tc'.expandtabs(4), 'Straße ﬁ ŒΣ'.casefold(), 'A Bc'.istitle(), 'aB'.istitle()] }}
+{{ ['é'.isprintable(), '\\x07'.isprintable(), 'a b a c'.rsplit(' ', 2), 'axbxc'.rsplit('x'), 'abab'.rfind('ab')] }}""",
     "refuses": """{% if messages | selectattr('role', 'equalto', 'tool') | list %}{{ raise_exception('No tools: ' ~ messages) }}\
 {% endif %}{{ messages[99].content }}{% if messages[0].role == 'user' %}{{ messages[0].nothing.here }}{% endif %}ok""",
 }

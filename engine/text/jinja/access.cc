@@ -44,6 +44,7 @@ std::optional<std::size_t> PlaceOf(std::int64_t index, std::size_t size) {
 
 absl::StatusOr<std::optional<Value>> FindItem(Runtime& runtime, const Value& object, const Value& key) {
   if (object.is_dict()) {
+    CADRE_RETURN_IF_ERROR(runtime.ChargeWalk(key));
     const absl::StatusOr<const Value*> found = object.dict().Find(key);
     if (!found.ok() || *found == nullptr) return std::nullopt;
     return **found;

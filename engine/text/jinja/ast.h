@@ -95,7 +95,7 @@ struct Statement {
     kData,      // `text`
     kOutput,    // `expression`
     kIf,        // `branches`
-    kFor,       // `target`, `expression`, `condition` (may be null), `body`, `otherwise`
+    kFor,       // `target`, `expression`, `condition` (may be null), `body`, `otherwise`, `is_recursive`
     kSet,       // `target`, `expression`
     kSetBlock,  // `target`, `expression` (a filter, may be null), `body`
     kMacro,     // `macro`
@@ -116,6 +116,7 @@ struct Statement {
   std::vector<std::pair<Target, ExpressionPointer>> assignments = {};
   Body body = {};
   Body otherwise = {};
+  bool is_recursive = false;
   MacroDefinition macro = {};
 };
 

@@ -106,11 +106,8 @@ class BraceFormatter {
     CADRE_ASSIGN_OR_RETURN(Value value, FindValue(field));
     if (conversion == 's' || conversion == 'r') {
       Text text;
-      if (conversion == 's') {
-        AppendString(value, &text);
-      } else {
-        AppendRepr(value, &text);
-      }
+      CADRE_RETURN_IF_ERROR(conversion == 's' ? AppendString(runtime_, value, &text)
+                                              : AppendRepr(runtime_, value, &text));
       value = Value::String(std::move(text));
     } else if (conversion != '\0') {
       return Fail("format: a conversion is !s or !r");

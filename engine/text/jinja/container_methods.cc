@@ -12,17 +12,19 @@ namespace {
 
 absl::StatusOr<Value> SequenceCount(Runtime& runtime, const Value& self, const Arguments& arguments) {
   CADRE_ASSIGN_OR_RETURN(const BoundArguments bound, BoundArguments::Bind("count", arguments, {""}, 1));
-  CADRE_RETURN_IF_ERROR(runtime.Charge(self.sequence().size()));
   std::int64_t count = 0;
-  for (const Value& item : self.sequence().items()) count += Equal(item, *bound[0]) ? 1 : 0;
+  for (const Value& item : self.sequence().items()) {
+    CADRE_RETURN_IF_ERROR(runtime.ChargeComparison(item, *bound[0]));
+    count += Equal(item, *bound[0]) ? 1 : 0;
+  }
   return Value::Integer(count);
 }
 
 absl::StatusOr<Value> SequenceIndex(Runtime& runtime, const Value& self, const Arguments& arguments) {
   CADRE_ASSIGN_OR_RETURN(const BoundArguments bound, BoundArguments::Bind("index", arguments, {""}, 1));
-  CADRE_RETURN_IF_ERROR(runtime.Charge(self.sequence().size()));
   const std::vector<Value>& items = self.sequence().items();
   for (std::size_t i = 0; i < items.size(); ++i) {
+    CADRE_RETURN_IF_ERROR(runtime.ChargeComparison(items[i], *bound[0]));
     if (Equal(items[i], *bound[0])) return Value::Integer(static_cast<std::int64_t>(i));
   }
   return Fail("index: the item is not there");
@@ -35,8 +37,8 @@ absl::StatusOr<Value> CopySelf(Runtime& runtime, const Value& self, const Argume
 }
 
 absl::StatusOr<Value> DictGet(Runtime& runtime, const Value& self, const Arguments& arguments) {
-  CADRE_RETURN_IF_ERROR(runtime.Charge(1));
   CADRE_ASSIGN_OR_RETURN(const BoundArguments bound, BoundArguments::Bind("get", arguments, {"", ""}, 1));
+  CADRE_RETURN_IF_ERROR(runtime.ChargeWalk(*bound[0]));
   CADRE_ASSIGN_OR_RETURN(const Value* found, self.dict().Find(*bound[0]));
   if (found != nullptr) return *found;
   return bound[1] == nullptr ? Value::None() : *bound[1];

@@ -122,6 +122,7 @@ absl::StatusOr<Value> Interpreter::ComputeDict(const Expression& expression) {
   for (std::size_t i = 0; i + 1 < expression.operands.size(); i += 2) {
     CADRE_ASSIGN_OR_RETURN(Value key, Evaluate(*expression.operands[i]));
     CADRE_ASSIGN_OR_RETURN(Value value, Evaluate(*expression.operands[i + 1]));
+    CADRE_RETURN_IF_ERROR(runtime_.ChargeWalk(key));
     CADRE_RETURN_IF_ERROR(dict.Set(std::move(key), std::move(value)));
   }
   return Value::Mapping(std::move(dict));
@@ -149,8 +150,7 @@ absl::StatusOr<Value> Interpreter::ComputeConcat(const Expression& expression) {
   Text text;
   for (const ExpressionPointer& operand : expression.operands) {
     CADRE_ASSIGN_OR_RETURN(const Value part, Evaluate(*operand));
-    AppendString(part, &text);
-    CADRE_RETURN_IF_ERROR(runtime_.CheckSize(text.size()));
+    CADRE_RETURN_IF_ERROR(AppendString(runtime_, part, &text));
   }
   return runtime_.NewString(std::move(text));
 }
@@ -224,13 +224,17 @@ absl::StatusOr<Value> Interpreter::CallMethodOf(const Value& object, const Expre
 
 absl::StatusOr<Value> Interpreter::ComputeFilter(const Expression& expression, const Value& input) {
   CADRE_ASSIGN_OR_RETURN(const Arguments arguments, EvaluateArguments(expression.arguments));
-  return FindFilter(expression.name)(runtime_, input, arguments);
+  const Filter filter = FindFilter(expression.name);
+  if (filter == nullptr) return Fail(absl::StrCat("the filter ", Quoted(expression.name), " is not supported"));
+  return filter(runtime_, input, arguments);
 }
 
 absl::StatusOr<Value> Interpreter::ComputeTest(const Expression& expression) {
   CADRE_ASSIGN_OR_RETURN(const Value value, Evaluate(*expression.operands[0]));
   CADRE_ASSIGN_OR_RETURN(const Arguments arguments, EvaluateArguments(expression.arguments));
-  CADRE_ASSIGN_OR_RETURN(const bool holds, FindTest(expression.name)(runtime_, value, arguments));
+  const Test test = FindTest(expression.name);
+  if (test == nullptr) return Fail(absl::StrCat("the test ", Quoted(expression.name), " is not supported"));
+  CADRE_ASSIGN_OR_RETURN(const bool holds, test(runtime_, value, arguments));
   return Value::Boolean(holds);
 }
 

@@ -5,13 +5,36 @@
 #include "engine/base/status_macros.h"
 #include "engine/base/strings.h"
 #include "engine/text/jinja/access.h"
+#include "engine/text/jinja/arguments.h"
 #include "engine/text/jinja/interpreter.h"
 #include "engine/text/jinja/loop.h"
 #include "engine/text/jinja/print.h"
 
 namespace cadre::jinja {
 
+namespace {
+
 using Kind = Statement::Kind;
+
+// The `loop` of {% for ... recursive %}: called, it walks through something else in the same way.
+class RecursiveLoop final : public Loop {
+ public:
+  RecursiveLoop(Interpreter* interpreter, const Statement* statement, std::shared_ptr<const Scope> scope,
+                std::vector<Value> items, int depth)
+      : Loop(std::move(items), depth), interpreter_(*interpreter), statement_(*statement), scope_(std::move(scope)) {}
+  bool is_callable() const override { return true; }
+  absl::StatusOr<Value> Call(Runtime& /*runtime*/, const Arguments& arguments) override {
+    CADRE_ASSIGN_OR_RETURN(const BoundArguments bound, BoundArguments::Bind("loop", arguments, {"iterable"}, 1));
+    return interpreter_.CallLoop(statement_, scope_, *bound[0], depth() + 1);
+  }
+
+ private:
+  Interpreter& interpreter_;
+  const Statement& statement_;
+  const std::shared_ptr<const Scope> scope_;
+};
+
+}  // namespace
 
 absl::StatusOr<Text> Interpreter::Run(const Body& body) {
   Text out;
@@ -42,7 +65,7 @@ absl::StatusOr<Interpreter::Flow> Interpreter::Dispatch(const Statement& stateme
       return Flow::kNext;
     case Kind::kOutput: {
       CADRE_ASSIGN_OR_RETURN(const Value value, Evaluate(*statement.expression));
-      CADRE_RETURN_IF_ERROR(Write(value.is_string() ? value.text() : ToText(value)));
+      CADRE_RETURN_IF_ERROR(AppendString(runtime_, value, out_));
       return Flow::kNext;
     }
     case Kind::kIf:
@@ -62,7 +85,7 @@ absl::StatusOr<Interpreter::Flow> Interpreter::Dispatch(const Statement& stateme
     case Kind::kFilter: {
       CADRE_ASSIGN_OR_RETURN(const Value captured, Capture(statement.body));
       CADRE_ASSIGN_OR_RETURN(const Value filtered, ApplyFilterChain(*statement.expression, captured));
-      CADRE_RETURN_IF_ERROR(Write(ToText(filtered)));
+      CADRE_RETURN_IF_ERROR(AppendString(runtime_, filtered, out_));
       return Flow::kNext;
     }
     case Kind::kWith:
@@ -99,6 +122,11 @@ absl::StatusOr<Interpreter::Flow> Interpreter::ExecuteIf(const Statement& statem
 
 absl::StatusOr<Interpreter::Flow> Interpreter::ExecuteFor(const Statement& statement) {
   CADRE_ASSIGN_OR_RETURN(const Value iterable, Evaluate(*statement.expression));
+  return ExecuteLoop(statement, iterable, /*depth=*/0);
+}
+
+absl::StatusOr<Interpreter::Flow> Interpreter::ExecuteLoop(const Statement& statement, const Value& iterable,
+                                                           int depth) {
   CADRE_ASSIGN_OR_RETURN(std::vector<Value> items, Iterate(runtime_, iterable));
   if (statement.condition != nullptr) {
     CADRE_ASSIGN_OR_RETURN(items, FilterItems(statement, std::move(items)));
@@ -107,12 +135,14 @@ absl::StatusOr<Interpreter::Flow> Interpreter::ExecuteFor(const Statement& state
     const ScopeGuard guard(this, NewScope());
     return Execute(statement.otherwise);
   }
-  CADRE_RETURN_IF_ERROR(ExecuteTurns(statement, std::move(items)));
+  CADRE_RETURN_IF_ERROR(ExecuteTurns(statement, std::move(items), depth));
   return Flow::kNext;
 }
 
-absl::Status Interpreter::ExecuteTurns(const Statement& statement, std::vector<Value> items) {
-  Loop* const loop = runtime_.New<Loop>(std::move(items));
+absl::Status Interpreter::ExecuteTurns(const Statement& statement, std::vector<Value> items, int depth) {
+  Loop* const loop = statement.is_recursive
+                         ? runtime_.New<RecursiveLoop>(this, &statement, scope_, std::move(items), depth)
+                         : runtime_.New<Loop>(std::move(items), depth);
   std::shared_ptr<Scope> turn_scope;
   for (std::size_t turn = 0; turn < loop->items().size(); ++turn) {
     loop->MoveTo(turn);
@@ -129,6 +159,20 @@ absl::Status Interpreter::ExecuteTurns(const Statement& statement, std::vector<V
     if (flow == Flow::kBreak) break;
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<Value> Interpreter::CallLoop(const Statement& statement,
+                                            const std::shared_ptr<const Scope>& definition_scope, const Value& iterable,
+                                            int depth) {
+  const Level level(&runtime_);
+  CADRE_RETURN_IF_ERROR(level.status());
+  const ScopeGuard guard(this, std::make_shared<Scope>(definition_scope));
+  Text text;
+  Text* const outer = std::exchange(out_, &text);
+  const absl::StatusOr<Flow> flow = ExecuteLoop(statement, iterable, depth);
+  out_ = outer;
+  CADRE_RETURN_IF_ERROR(flow.status());
+  return Value::String(std::move(text));
 }
 
 absl::StatusOr<std::vector<Value>> Interpreter::FilterItems(const Statement& statement, std::vector<Value> items) {
@@ -216,7 +260,7 @@ absl::Status Interpreter::DefineMacro(const Statement& statement) {
 absl::Status Interpreter::ExecuteCall(const Statement& statement) {
   const Value caller = Value::Of(runtime_.New<Macro>(this, &statement.macro, scope_));
   CADRE_ASSIGN_OR_RETURN(const Value result, ComputeCall(*statement.expression, &caller));
-  return Write(ToText(result));
+  return AppendString(runtime_, result, out_);
 }
 
 }  // namespace cadre::jinja

@@ -90,6 +90,7 @@ void ExpressionParser::AddNamesSeen(const NamesSeen& names) {
 absl::StatusOr<ExpressionPointer> ExpressionParser::ParseExpression(bool with_conditional) {
   CADRE_RETURN_IF_ERROR(stream_.Enter());
   int line = stream_.line();
+  const std::size_t num_unknown = unknown_.size();
   CADRE_ASSIGN_OR_RETURN(ExpressionPointer expression, ParseOr());
   while (with_conditional && stream_.SkipName("if")) {
     CADRE_ASSIGN_OR_RETURN(ExpressionPointer condition, ParseOr());
@@ -100,6 +101,7 @@ absl::StatusOr<ExpressionPointer> ExpressionParser::ParseExpression(bool with_co
     CADRE_ASSIGN_OR_RETURN(expression,
                            MakeNode(Kind::kConditional, line,
                                     Operands(std::move(condition), std::move(expression), std::move(otherwise))));
+    ForgiveUnknown(num_unknown);
     line = stream_.line();
   }
   stream_.Leave();

@@ -17,7 +17,7 @@ namespace cadre::jinja {
 //
 // Filters and tests bind tighter than anything but attributes and calls, and a minus sign takes its operand without
 // them: -1|abs is 1. INVALID_ARGUMENT, UNIMPLEMENTED and RESOURCE_EXHAUSTED as in token_stream.h; a filter or test that
-// does not exist is UNIMPLEMENTED.
+// does not exist is UNIMPLEMENTED, unless it stands where it may never be reached: in a branch of an if.
 class ExpressionParser {
  public:
   // What the names of an expression say about the macro around it.
@@ -34,6 +34,13 @@ class ExpressionParser {
   absl::StatusOr<ExpressionPointer> ParseTuple(bool with_conditional = true);
   // A chain of filters whose first input is not written: "| upper | trim", or "upper | trim" without the first bar.
   absl::StatusOr<ExpressionPointer> ParseFilterChain();
+
+  // Filters and tests that do not exist, so far. Forgive takes back those behind the first `count`: they stand in a
+  // branch, and are errors only when they are reached.
+  std::size_t num_unknown() const { return unknown_.size(); }
+  void ForgiveUnknown(std::size_t count) { unknown_.resize(count); }
+  // The error of the first one that was not forgiven.
+  absl::Status UnknownError() const { return unknown_.empty() ? absl::OkStatus() : unknown_.front(); }
 
   // Special names since the last call.
   NamesSeen TakeNamesSeen();
@@ -71,6 +78,7 @@ class ExpressionParser {
 
   TokenStream& stream_;
   NamesSeen names_seen_;
+  std::vector<absl::Status> unknown_;
 };
 
 }  // namespace cadre::jinja

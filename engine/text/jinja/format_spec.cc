@@ -109,10 +109,10 @@ absl::StatusOr<Text> PrintNumber(const Value& value, const FormatSpec& spec) {
   return Text::FromTemplate(sign + digits);
 }
 
-absl::StatusOr<Text> PrintText(const Value& value, const FormatSpec& spec) {
+absl::StatusOr<Text> PrintText(Runtime& runtime, const Value& value, const FormatSpec& spec) {
   if (spec.type != '\0' && spec.type != 's') return BadType(spec, value);
   if (spec.align == '=' || spec.has_comma || spec.sign != '-') return Fail("this format is for numbers only");
-  Text text = ToText(value);
+  CADRE_ASSIGN_OR_RETURN(Text text, ToText(runtime, value));
   if (!spec.precision.has_value()) return text;
   std::size_t end = 0;
   for (std::int64_t i = 0; i < *spec.precision && end < text.size(); ++i) NextCodePoint(text.bytes(), &end);
@@ -128,7 +128,7 @@ absl::StatusOr<Text> PrintFormatted(Runtime& runtime, const Value& value, const 
   }
   const bool is_number = value.is_integer() || value.is_float() || (value.is_boolean() && spec.type != '\0');
   CADRE_ASSIGN_OR_RETURN(const Text printed,
-                         is_number&& spec.type != 's' ? PrintNumber(value, spec) : PrintText(value, spec));
+                         is_number&& spec.type != 's' ? PrintNumber(value, spec) : PrintText(runtime, value, spec));
   const std::int64_t missing = spec.width - static_cast<std::int64_t>(CountCodePoints(printed.bytes()));
   CADRE_RETURN_IF_ERROR(
       runtime.ChargeBytes(printed.size() + static_cast<std::size_t>(std::max<std::int64_t>(missing, 0))));

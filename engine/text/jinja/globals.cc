@@ -49,6 +49,7 @@ absl::StatusOr<Dict> ReadMembers(Runtime& runtime, std::string_view what, const 
     for (const Value& pair : pairs) {
       CADRE_ASSIGN_OR_RETURN(const std::vector<Value> parts, Iterate(runtime, pair));
       if (parts.size() != 2) return Fail(absl::StrCat(ToAbsl(what), " takes pairs of a key and a value"));
+      CADRE_RETURN_IF_ERROR(runtime.ChargeWalk(parts[0]));
       CADRE_RETURN_IF_ERROR(members.Set(parts[0], parts[1]));
     }
   }
@@ -172,10 +173,11 @@ std::string CutMessage(std::string message) {
   return message + "...";
 }
 
-absl::StatusOr<Value> RaiseException(Runtime& /*runtime*/, const Arguments& arguments) {
+absl::StatusOr<Value> RaiseException(Runtime& runtime, const Arguments& arguments) {
   CADRE_ASSIGN_OR_RETURN(const BoundArguments bound,
                          BoundArguments::Bind("raise_exception", arguments, {"message"}, 1));
-  return absl::InvalidArgumentError(CutMessage(ToText(*bound[0]).bytes()));
+  CADRE_ASSIGN_OR_RETURN(const Text message, ToText(runtime, *bound[0]));
+  return absl::InvalidArgumentError(CutMessage(message.bytes()));
 }
 
 // The format with what C knows nothing of put in: microseconds, and no zone, as Python's naive times print.

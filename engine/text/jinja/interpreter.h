@@ -30,6 +30,10 @@ class Interpreter {
   absl::StatusOr<Value> CallMacro(const MacroDefinition& macro, const std::shared_ptr<const Scope>& definition_scope,
                                   const Arguments& arguments);
 
+  // The text of a recursive loop that is called with what to walk through, inside `depth` others.
+  absl::StatusOr<Value> CallLoop(const Statement& statement, const std::shared_ptr<const Scope>& definition_scope,
+                                 const Value& iterable, int depth);
+
  private:
   // How the statements of a body ended.
   enum class Flow { kNext, kBreak, kContinue };
@@ -40,7 +44,9 @@ class Interpreter {
   absl::StatusOr<Flow> Dispatch(const Statement& statement);
   absl::StatusOr<Flow> ExecuteIf(const Statement& statement);
   absl::StatusOr<Flow> ExecuteFor(const Statement& statement);
-  absl::Status ExecuteTurns(const Statement& statement, std::vector<Value> items);
+  // The loop over `iterable`, inside `depth` others of the same statement.
+  absl::StatusOr<Flow> ExecuteLoop(const Statement& statement, const Value& iterable, int depth);
+  absl::Status ExecuteTurns(const Statement& statement, std::vector<Value> items, int depth);
   absl::StatusOr<std::vector<Value>> FilterItems(const Statement& statement, std::vector<Value> items);
   absl::Status ExecuteSet(const Statement& statement);
   absl::Status ExecuteCall(const Statement& statement);

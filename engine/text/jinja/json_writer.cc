@@ -146,7 +146,7 @@ class JsonWriter {
       return absl::OkStatus();
     }
     std::vector<Dict::Entry> entries = dict.entries();
-    if (style_.sort_keys) CADRE_RETURN_IF_ERROR(SortByKey(&entries));
+    if (style_.sort_keys) CADRE_RETURN_IF_ERROR(SortByKey(runtime_, &entries));
     out_.Append("{");
     ++level_;
     for (std::size_t i = 0; i < entries.size(); ++i) {
@@ -161,10 +161,10 @@ class JsonWriter {
     return absl::OkStatus();
   }
 
-  static absl::Status SortByKey(std::vector<Dict::Entry>* entries) {
+  static absl::Status SortByKey(Runtime& runtime, std::vector<Dict::Entry>* entries) {
     absl::Status status;
-    std::stable_sort(entries->begin(), entries->end(), [&status](const Dict::Entry& a, const Dict::Entry& b) {
-      const absl::StatusOr<bool> is_less = Less(a.first, b.first);
+    std::stable_sort(entries->begin(), entries->end(), [&](const Dict::Entry& a, const Dict::Entry& b) {
+      const absl::StatusOr<bool> is_less = Less(runtime, a.first, b.first);
       if (!is_less.ok()) status = is_less.status();
       return is_less.ok() && *is_less;
     });

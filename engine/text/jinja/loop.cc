@@ -18,8 +18,8 @@ std::optional<Value> Loop::Attribute(std::string_view name) {
   if (name == "first") return Value::Boolean(turn == 0);
   if (name == "last") return Value::Boolean(turn + 1 == size);
   if (name == "length") return Value::Integer(size);
-  if (name == "depth") return Value::Integer(1);
-  if (name == "depth0") return Value::Integer(0);
+  if (name == "depth") return Value::Integer(depth_ + 1);
+  if (name == "depth0") return Value::Integer(depth_);
   if (name == "previtem") {
     return turn > 0 ? items_[turn_ - 1] : Value::Undefined("there is no previous item");
   }
@@ -38,6 +38,9 @@ absl::StatusOr<std::optional<Value>> Loop::CallMethod(Runtime& runtime, std::str
     return values[turn_ % values.size()];
   }
   if (name != "changed") return std::nullopt;
+  for (std::size_t i = 0; last_changed_.has_value() && i < std::min(values.size(), last_changed_->size()); ++i) {
+    CADRE_RETURN_IF_ERROR(runtime.ChargeComparison(values[i], (*last_changed_)[i]));
+  }
   const bool is_same = last_changed_.has_value() &&
                        std::equal(values.begin(), values.end(), last_changed_->begin(), last_changed_->end(), Equal);
   last_changed_ = values;

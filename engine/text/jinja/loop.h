@@ -14,11 +14,13 @@ namespace cadre::jinja {
 
 // The variable `loop` of a for statement: index, index0, revindex, revindex0, first, last, length, depth, depth0,
 // previtem, nextitem, cycle(...) and changed(...).
-class Loop final : public Object {
+class Loop : public Object {
  public:
-  explicit Loop(std::vector<Value> items) : items_(std::move(items)) {}
+  // `depth` says how many loops of the same statement are around this one.
+  Loop(std::vector<Value> items, int depth) : items_(std::move(items)), depth_(depth) {}
 
   const std::vector<Value>& items() const { return items_; }
+  int depth() const { return depth_; }
   void MoveTo(std::size_t turn) { turn_ = turn; }
 
   std::string_view TypeName() const override { return "LoopContext"; }
@@ -28,6 +30,7 @@ class Loop final : public Object {
 
  private:
   const std::vector<Value> items_;
+  const int depth_;
   std::size_t turn_ = 0;
   std::optional<std::vector<Value>> last_changed_;
 };

@@ -31,6 +31,8 @@ absl::StatusOr<Value> Interpreter::CallMacro(const MacroDefinition& macro,
 }
 
 absl::Status Interpreter::BindParameters(const MacroDefinition& macro, const Arguments& arguments) {
+  // Each parameter looks through the named arguments.
+  CADRE_RETURN_IF_ERROR(runtime_.Charge(macro.parameters.size() * (arguments.named.size() + 1)));
   const std::size_t num_places = std::min(arguments.positional.size(), macro.parameters.size());
   std::vector<std::pair<std::string, Value>> named = arguments.named;
   const auto take_named = [&named](std::string_view name) -> std::optional<Value> {

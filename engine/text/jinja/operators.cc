@@ -12,6 +12,7 @@
 #include "engine/base/strings.h"
 #include "engine/text/jinja/access.h"
 #include "engine/text/jinja/format.h"
+#include "engine/text/jinja/string_functions.h"
 
 namespace cadre::jinja {
 namespace {
@@ -98,6 +99,14 @@ double FloorModulo(double a, double b) {
   return (remainder < 0) != (b < 0) ? remainder + b : remainder;
 }
 
+absl::StatusOr<Value> PowerOfFloats(double a, double b) {
+  if (a == 0 && b < 0) return DivisionByZero();
+  const double power = std::pow(a, b);
+  if (std::isnan(power) && !std::isnan(a) && !std::isnan(b)) return Fail("the power is a complex number");
+  if (std::isinf(power) && std::isfinite(a) && std::isfinite(b)) return Fail("the power is too large for a float");
+  return Value::Float(power);
+}
+
 absl::StatusOr<Value> ApplyToFloats(BinaryOperator binary, double a, double b) {
   switch (binary) {
     case BinaryOperator::kAdd:
@@ -116,8 +125,7 @@ absl::StatusOr<Value> ApplyToFloats(BinaryOperator binary, double a, double b) {
       if (b == 0) return DivisionByZero();
       return Value::Float(FloorModulo(a, b));
     case BinaryOperator::kPower:
-      if (a == 0 && b < 0) return DivisionByZero();
-      return Value::Float(std::pow(a, b));
+      return PowerOfFloats(a, b);
   }
   return Overflow();
 }
@@ -163,10 +171,23 @@ bool CanConcatenate(const Value& a, const Value& b) {
   return a.is_sequence() && b.is_sequence() && a.sequence().has_places() && a.sequence().type() == b.sequence().type();
 }
 
-absl::StatusOr<bool> LessItems(const std::vector<Value>& a, const std::vector<Value>& b) {
+absl::StatusOr<bool> IsLess(const Value& a, const Value& b);
+
+absl::StatusOr<bool> IsLess(const std::vector<Value>& a, const std::vector<Value>& b) {
   const auto [left, right] = std::mismatch(a.begin(), a.end(), b.begin(), b.end(), Equal);
   if (left == a.end() || right == b.end()) return right != b.end();
-  return Less(*left, *right);
+  return IsLess(*left, *right);
+}
+
+absl::StatusOr<bool> IsLess(const Value& a, const Value& b) {
+  if (a.is_undefined()) return UndefinedError(a);
+  if (b.is_undefined()) return UndefinedError(b);
+  if (a.is_integral() && b.is_integral()) return a.integer() < b.integer();
+  if (a.is_number() && b.is_number()) return a.number() < b.number();
+  // UTF-8 sorts like the characters it spells.
+  if (a.is_string() && b.is_string()) return a.bytes() < b.bytes();
+  if (CanConcatenate(a, b)) return IsLess(a.sequence().items(), b.sequence().items());
+  return Fail(absl::StrCat("a ", a.TypeName(), " and a ", b.TypeName(), " have no order"));
 }
 
 }  // namespace
@@ -195,15 +216,9 @@ absl::StatusOr<Value> Negate(const Value& value) {
   return ApplyToIntegers(BinaryOperator::kSubtract, 0, value.integer());
 }
 
-absl::StatusOr<bool> Less(const Value& a, const Value& b) {
-  if (a.is_undefined()) return UndefinedError(a);
-  if (b.is_undefined()) return UndefinedError(b);
-  if (a.is_integral() && b.is_integral()) return a.integer() < b.integer();
-  if (a.is_number() && b.is_number()) return a.number() < b.number();
-  // UTF-8 sorts like the characters it spells.
-  if (a.is_string() && b.is_string()) return a.bytes() < b.bytes();
-  if (CanConcatenate(a, b)) return LessItems(a.sequence().items(), b.sequence().items());
-  return Fail(absl::StrCat("a ", a.TypeName(), " and a ", b.TypeName(), " have no order"));
+absl::StatusOr<bool> Less(Runtime& runtime, const Value& a, const Value& b) {
+  CADRE_RETURN_IF_ERROR(runtime.ChargeComparison(a, b));
+  return IsLess(a, b);
 }
 
 absl::StatusOr<bool> Contains(Runtime& runtime, const Value& container, const Value& item) {
@@ -213,30 +228,35 @@ absl::StatusOr<bool> Contains(Runtime& runtime, const Value& container, const Va
       return Fail(absl::StrCat("'in' a str takes a str, not a ", item.TypeName()));
     }
     CADRE_RETURN_IF_ERROR(runtime.ChargeBytes(container.text().size()));
-    return container.bytes().find(item.bytes()) != std::string::npos;
+    return FindText(container.bytes(), item.bytes()) != std::string::npos;
   }
   if (container.is_dict()) {
+    CADRE_RETURN_IF_ERROR(runtime.ChargeWalk(item));
     CADRE_ASSIGN_OR_RETURN(const Value* found, container.dict().Find(item));
     return found != nullptr;
   }
   CADRE_ASSIGN_OR_RETURN(const std::vector<Value> items, Iterate(runtime, container));
-  return std::any_of(items.begin(), items.end(), [&item](const Value& other) { return Equal(item, other); });
+  for (const Value& other : items) {
+    CADRE_RETURN_IF_ERROR(runtime.ChargeComparison(item, other));
+    if (Equal(item, other)) return true;
+  }
+  return false;
 }
 
 absl::StatusOr<bool> Compare(Runtime& runtime, CompareOperator comparison, const Value& a, const Value& b) {
   switch (comparison) {
     case CompareOperator::kEqual:
     case CompareOperator::kNotEqual:
-      if (a.is_string() && b.is_string()) CADRE_RETURN_IF_ERROR(runtime.ChargeBytes(a.text().size()));
+      CADRE_RETURN_IF_ERROR(runtime.ChargeComparison(a, b));
       return Equal(a, b) == (comparison == CompareOperator::kEqual);
     case CompareOperator::kLess:
-      return Less(a, b);
+      return Less(runtime, a, b);
     case CompareOperator::kGreater:
-      return Less(b, a);
+      return Less(runtime, b, a);
     case CompareOperator::kLessEqual:
     case CompareOperator::kGreaterEqual: {
       const bool is_less_equal = comparison == CompareOperator::kLessEqual;
-      CADRE_ASSIGN_OR_RETURN(const bool is_less, is_less_equal ? Less(a, b) : Less(b, a));
+      CADRE_ASSIGN_OR_RETURN(const bool is_less, is_less_equal ? Less(runtime, a, b) : Less(runtime, b, a));
       return is_less || Equal(a, b);
     }
     case CompareOperator::kIn:

@@ -15,7 +15,7 @@ absl::StatusOr<Value> Negate(const Value& value);
 // a < b, a in b and their kin.
 absl::StatusOr<bool> Compare(Runtime& runtime, CompareOperator comparison, const Value& a, const Value& b);
 // a < b. An error for values that have no order.
-absl::StatusOr<bool> Less(const Value& a, const Value& b);
+absl::StatusOr<bool> Less(Runtime& runtime, const Value& a, const Value& b);
 absl::StatusOr<bool> Contains(Runtime& runtime, const Value& container, const Value& item);
 
 }  // namespace cadre::jinja

@@ -39,7 +39,11 @@ class Parser {
  public:
   explicit Parser(std::vector<Token> tokens) : stream_(std::move(tokens)), expressions_(&stream_) {}
 
-  absl::StatusOr<Body> Run() { return ParseBody({}); }
+  absl::StatusOr<Body> Run() {
+    CADRE_ASSIGN_OR_RETURN(Body body, ParseBody({}));
+    CADRE_RETURN_IF_ERROR(expressions_.UnknownError());
+    return body;
+  }
 
  private:
   // Statements up to a tag named in `ends`, whose name is then the current token; up to the end when there are none.
@@ -131,6 +135,13 @@ class Parser {
   }
 
   absl::Status ParseIf(Statement* statement) {
+    const std::size_t num_unknown = expressions_.num_unknown();
+    CADRE_RETURN_IF_ERROR(ParseBranches(statement));
+    expressions_.ForgiveUnknown(num_unknown);
+    return absl::OkStatus();
+  }
+
+  absl::Status ParseBranches(Statement* statement) {
     statement->kind = Kind::kIf;
     while (true) {
       Branch branch;
@@ -158,7 +169,7 @@ class Parser {
     if (stream_.SkipName("if")) {
       CADRE_ASSIGN_OR_RETURN(statement->condition, expressions_.ParseExpression());
     }
-    if (stream_.current().IsName("recursive")) return stream_.Unsupported("a recursive for loop", stream_.line());
+    statement->is_recursive = stream_.SkipName("recursive");
     CADRE_RETURN_IF_ERROR(EndTag());
     ++loop_depth_;
     CADRE_ASSIGN_OR_RETURN(statement->body, ParseBody({"else", "endfor"}));

@@ -131,11 +131,8 @@ class PercentFormatter {
       case 's':
       case 'r': {
         Text text;
-        if (spec.type == 's') {
-          AppendString(value, &text);
-        } else {
-          AppendRepr(value, &text);
-        }
+        CADRE_RETURN_IF_ERROR(spec.type == 's' ? AppendString(runtime_, value, &text)
+                                               : AppendRepr(runtime_, value, &text));
         printed = Value::String(std::move(text));
         break;
       }

@@ -183,7 +183,7 @@ absl::StatusOr<ExpressionPointer> ExpressionParser::ParseFilter(ExpressionPointe
   expression.line = stream_.line();
   CADRE_ASSIGN_OR_RETURN(expression.name, ParseDottedName("filter"));
   if (FindFilter(expression.name) == nullptr) {
-    return stream_.Unsupported(absl::StrCat("the filter ", Quoted(expression.name)), expression.line);
+    unknown_.push_back(stream_.Unsupported(absl::StrCat("the filter ", Quoted(expression.name)), expression.line));
   }
   if (stream_.current().IsOperator("(")) {
     CADRE_ASSIGN_OR_RETURN(expression.arguments, ParseArguments());
@@ -199,7 +199,7 @@ absl::StatusOr<ExpressionPointer> ExpressionParser::ParseTest(ExpressionPointer 
   const bool is_negated = stream_.SkipName("not");
   CADRE_ASSIGN_OR_RETURN(expression.name, ParseDottedName("test"));
   if (FindTest(expression.name) == nullptr) {
-    return stream_.Unsupported(absl::StrCat("the test ", Quoted(expression.name)), expression.line);
+    unknown_.push_back(stream_.Unsupported(absl::StrCat("the test ", Quoted(expression.name)), expression.line));
   }
   if (stream_.current().IsOperator("(")) {
     CADRE_ASSIGN_OR_RETURN(expression.arguments, ParseArguments());

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "engine/base/status_macros.h"
 #include "engine/text/jinja/object.h"
 #include "engine/text/jinja/unicode.h"
 #include "engine/text/utf8.h"
@@ -50,12 +51,14 @@ void AppendStringRepr(const Text& text, Text* out) {
   out->Append(std::string_view(&quote, 1));
 }
 
+void Print(const Value& value, Text* out);
+
 void AppendItems(const std::vector<Value>& items, Text* out) {
   bool is_first = true;
   for (const Value& item : items) {
     if (!is_first) out->Append(", ");
     is_first = false;
-    AppendRepr(item, out);
+    Print(item, out);
   }
 }
 
@@ -84,11 +87,50 @@ void AppendDictRepr(const Dict& dict, Text* out) {
   for (const auto& [key, value] : dict.entries()) {
     if (!is_first) out->Append(", ");
     is_first = false;
-    AppendRepr(key, out);
+    Print(key, out);
     out->Append(": ");
-    AppendRepr(value, out);
+    Print(value, out);
   }
   out->Append("}");
+}
+
+void Print(const Value& value, Text* out) {
+  switch (value.kind()) {
+    case Value::Kind::kUndefined:
+      out->Append("Undefined");
+      return;
+    case Value::Kind::kNone:
+      out->Append("None");
+      return;
+    case Value::Kind::kBoolean:
+      out->Append(value.boolean() ? "True" : "False");
+      return;
+    case Value::Kind::kInteger:
+      out->Append(absl::StrCat(value.integer()));
+      return;
+    case Value::Kind::kFloat:
+      out->Append(PrintFloat(value.number()));
+      return;
+    case Value::Kind::kString:
+      AppendStringRepr(value.text(), out);
+      return;
+    case Value::Kind::kSequence:
+      AppendSequenceRepr(value.sequence(), out);
+      return;
+    case Value::Kind::kDict:
+      AppendDictRepr(value.dict(), out);
+      return;
+    case Value::Kind::kObject:
+      out->Append(value.object().Print());
+      return;
+  }
+}
+
+// Pays for printing `value` behind `out`. Every value prints at least one character, and all bytes of its strings.
+absl::Status ChargePrint(Runtime& runtime, const Value& value, const Text& out) {
+  const Extent extent = value.extent();
+  CADRE_RETURN_IF_ERROR(runtime.CheckSize(out.size() + extent.bytes + extent.values - 1));
+  return runtime.ChargeWalk(value);
 }
 
 }  // namespace
@@ -124,49 +166,23 @@ std::string PrintFloat(double value) {
   return sign + digits;
 }
 
-void AppendString(const Value& value, Text* out) {
-  if (value.is_string()) {
-    out->Append(value.text());
-  } else if (!value.is_undefined()) {
-    AppendRepr(value, out);
-  }
+absl::Status AppendString(Runtime& runtime, const Value& value, Text* out) {
+  if (value.is_undefined()) return absl::OkStatus();
+  if (!value.is_string()) return AppendRepr(runtime, value, out);
+  CADRE_RETURN_IF_ERROR(ChargePrint(runtime, value, *out));
+  out->Append(value.text());
+  return absl::OkStatus();
 }
 
-void AppendRepr(const Value& value, Text* out) {
-  switch (value.kind()) {
-    case Value::Kind::kUndefined:
-      out->Append("Undefined");
-      return;
-    case Value::Kind::kNone:
-      out->Append("None");
-      return;
-    case Value::Kind::kBoolean:
-      out->Append(value.boolean() ? "True" : "False");
-      return;
-    case Value::Kind::kInteger:
-      out->Append(absl::StrCat(value.integer()));
-      return;
-    case Value::Kind::kFloat:
-      out->Append(PrintFloat(value.number()));
-      return;
-    case Value::Kind::kString:
-      AppendStringRepr(value.text(), out);
-      return;
-    case Value::Kind::kSequence:
-      AppendSequenceRepr(value.sequence(), out);
-      return;
-    case Value::Kind::kDict:
-      AppendDictRepr(value.dict(), out);
-      return;
-    case Value::Kind::kObject:
-      out->Append(value.object().Print());
-      return;
-  }
+absl::Status AppendRepr(Runtime& runtime, const Value& value, Text* out) {
+  CADRE_RETURN_IF_ERROR(ChargePrint(runtime, value, *out));
+  Print(value, out);
+  return runtime.CheckSize(out->size());
 }
 
-Text ToText(const Value& value) {
+absl::StatusOr<Text> ToText(Runtime& runtime, const Value& value) {
   Text text;
-  AppendString(value, &text);
+  CADRE_RETURN_IF_ERROR(AppendString(runtime, value, &text));
   return text;
 }
 

@@ -1,5 +1,7 @@
 #include "engine/text/jinja/runtime.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
 
@@ -12,6 +14,17 @@ absl::Status Runtime::Charge(std::size_t steps) {
   }
   steps_left_ = 0;
   return absl::ResourceExhaustedError(absl::StrCat("more than ", limits_.steps, " steps, the limit"));
+}
+
+absl::Status Runtime::ChargeWalk(const Value& value) {
+  const Extent extent = value.extent();
+  return Charge(extent.values + extent.bytes / kBytesPerStep);
+}
+
+absl::Status Runtime::ChargeComparison(const Value& a, const Value& b) {
+  if (a.kind() != b.kind()) return Charge(1);
+  if (a.is_string()) return ChargeBytes(std::min(a.text().size(), b.text().size()));
+  return ChargeWalk(a);
 }
 
 absl::Status Runtime::CheckSize(std::size_t bytes) const {

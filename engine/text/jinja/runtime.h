@@ -35,6 +35,12 @@ class Runtime {
   absl::Status Charge(std::size_t steps);
   // Takes what reading or writing so many bytes of text costs.
   absl::Status ChargeBytes(std::size_t bytes) { return Charge(1 + bytes / kBytesPerStep); }
+  // Takes what looking at each character of so many bytes of text costs, as changing their case does.
+  absl::Status ChargeCharacters(std::size_t bytes) { return Charge(1 + bytes / kCharactersPerStep); }
+  // Takes what walking through all of `value` costs, to print it or to find it among keys.
+  absl::Status ChargeWalk(const Value& value);
+  // Takes what comparing `a` with `b` costs.
+  absl::Status ChargeComparison(const Value& a, const Value& b);
   // Refuses a text that would be longer than the output may be. Ask before making it.
   absl::Status CheckSize(std::size_t bytes) const;
   // Both, for a new string.
@@ -55,6 +61,7 @@ class Runtime {
 
  private:
   static constexpr std::size_t kBytesPerStep = 64;
+  static constexpr std::size_t kCharactersPerStep = 16;
 
   const RenderLimits limits_;
   const absl::Time now_;

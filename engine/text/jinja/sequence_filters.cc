@@ -50,7 +50,8 @@ absl::StatusOr<Value> Join(Runtime& runtime, const Value& input, const Arguments
   for (Value& item : items) {
     CADRE_ASSIGN_OR_RETURN(item, path.Follow(runtime, item));
   }
-  return JoinTexts(runtime, items, bound[0] == nullptr ? Text() : ToText(*bound[0]));
+  CADRE_ASSIGN_OR_RETURN(const Text separator, ToText(runtime, bound[0] == nullptr ? Value::String("") : *bound[0]));
+  return JoinTexts(runtime, items, separator);
 }
 
 absl::StatusOr<Value> ListFilter(Runtime& runtime, const Value& input, const Arguments& arguments) {
@@ -89,8 +90,11 @@ absl::StatusOr<Value> DictSort(Runtime& runtime, const Value& input, const Argum
   if (!input.is_dict()) return Fail(absl::StrCat("dictsort takes a dict, not a ", input.TypeName()));
   std::vector<KeyedItem> items;
   for (const auto& [key, value] : input.dict().entries()) {
-    const Value& order = by == "key" ? key : value;
-    items.emplace_back(bound.Boolean(0, false) ? order : IgnoreCase(order), Value::Tuple({key, value}));
+    Value order = by == "key" ? key : value;
+    if (!bound.Boolean(0, false)) {
+      CADRE_ASSIGN_OR_RETURN(order, IgnoreCase(runtime, order));
+    }
+    items.emplace_back(std::move(order), Value::Tuple({key, value}));
   }
   CADRE_ASSIGN_OR_RETURN(std::vector<Value> sorted, SortByKey(runtime, std::move(items), bound.Boolean(2, false)));
   return Value::List(std::move(sorted));
@@ -104,7 +108,10 @@ absl::StatusOr<std::vector<KeyedItem>> KeyItems(Runtime& runtime, const Value& i
   keyed.reserve(items.size());
   for (const Value& item : items) {
     CADRE_ASSIGN_OR_RETURN(Value key, path.Follow(runtime, item, fallback));
-    keyed.emplace_back(case_sensitive ? std::move(key) : IgnoreCase(key), item);
+    if (!case_sensitive) {
+      CADRE_ASSIGN_OR_RETURN(key, IgnoreCase(runtime, key));
+    }
+    keyed.emplace_back(std::move(key), item);
   }
   return keyed;
 }
@@ -126,8 +133,11 @@ absl::StatusOr<Value> Sort(Runtime& runtime, const Value& input, const Arguments
   for (const Value& item : items) {
     std::vector<Value> keys;
     for (const AttributePath& path : paths) {
-      CADRE_ASSIGN_OR_RETURN(const Value key, path.Follow(runtime, item));
-      keys.push_back(bound.Boolean(1, false) ? key : IgnoreCase(key));
+      CADRE_ASSIGN_OR_RETURN(Value key, path.Follow(runtime, item));
+      if (!bound.Boolean(1, false)) {
+        CADRE_ASSIGN_OR_RETURN(key, IgnoreCase(runtime, key));
+      }
+      keys.push_back(std::move(key));
     }
     keyed.emplace_back(Value::List(std::move(keys)), item);
   }
@@ -143,6 +153,7 @@ absl::StatusOr<Value> Unique(Runtime& runtime, const Value& input, const Argumen
   Dict seen;
   std::vector<Value> items;
   for (const auto& [key, item] : keyed) {
+    CADRE_RETURN_IF_ERROR(runtime.ChargeWalk(key));
     CADRE_ASSIGN_OR_RETURN(const Value* found, seen.Find(key));
     if (found != nullptr) continue;
     CADRE_RETURN_IF_ERROR(seen.Set(key, Value::None()));
@@ -161,7 +172,8 @@ absl::StatusOr<Value> Extreme(Runtime& runtime, const Value& input, const Argume
   for (const KeyedItem& item : keyed) {
     bool is_better = best == nullptr;
     if (best != nullptr) {
-      CADRE_ASSIGN_OR_RETURN(is_better, kIsMax ? Less(best->first, item.first) : Less(item.first, best->first));
+      CADRE_ASSIGN_OR_RETURN(is_better,
+                             kIsMax ? Less(runtime, best->first, item.first) : Less(runtime, item.first, best->first));
     }
     if (is_better) best = &item;
   }
@@ -196,6 +208,7 @@ absl::StatusOr<Value> GroupBy(Runtime& runtime, const Value& input, const Argume
     const Value& key = sorted[begin].sequence().items()[0];
     const Value& first = sorted[begin].sequence().items()[1];
     for (; begin < sorted.size() && Equal(sorted[begin].sequence().items()[0], key); ++begin) {
+      CADRE_RETURN_IF_ERROR(runtime.ChargeComparison(sorted[begin].sequence().items()[0], key));
       members.push_back(sorted[begin].sequence().items()[1]);
     }
     CADRE_ASSIGN_OR_RETURN(Value name, path.Follow(runtime, first, bound[1]));

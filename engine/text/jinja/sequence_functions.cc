@@ -1,7 +1,6 @@
 #include "engine/text/jinja/sequence_functions.h"
 
 #include <algorithm>
-#include <bit>
 #include <utility>
 
 #include "engine/base/status_macros.h"
@@ -15,17 +14,17 @@ absl::StatusOr<Value> JoinTexts(Runtime& runtime, const std::vector<Value>& item
   Text joined;
   for (std::size_t i = 0; i < items.size(); ++i) {
     if (i > 0) joined.Append(separator);
-    AppendString(items[i], &joined);
-    CADRE_RETURN_IF_ERROR(runtime.CheckSize(joined.size()));
+    CADRE_RETURN_IF_ERROR(AppendString(runtime, items[i], &joined));
   }
   return runtime.NewString(std::move(joined));
 }
 
 absl::StatusOr<std::vector<Value>> SortByKey(Runtime& runtime, std::vector<KeyedItem> items, bool is_reversed) {
-  CADRE_RETURN_IF_ERROR(runtime.Charge(items.size() * static_cast<std::size_t>(std::bit_width(items.size()))));
   absl::Status status;
   std::stable_sort(items.begin(), items.end(), [&](const KeyedItem& a, const KeyedItem& b) {
-    const absl::StatusOr<bool> is_less = is_reversed ? Less(b.first, a.first) : Less(a.first, b.first);
+    if (!status.ok()) return false;
+    const absl::StatusOr<bool> is_less =
+        is_reversed ? Less(runtime, b.first, a.first) : Less(runtime, a.first, b.first);
     if (!is_less.ok()) status = is_less.status();
     return is_less.ok() && *is_less;
   });
@@ -36,6 +35,10 @@ absl::StatusOr<std::vector<Value>> SortByKey(Runtime& runtime, std::vector<Keyed
   return sorted;
 }
 
-Value IgnoreCase(const Value& value) { return value.is_string() ? Value::String(Lower(value.text())) : value; }
+absl::StatusOr<Value> IgnoreCase(Runtime& runtime, const Value& value) {
+  if (!value.is_string()) return value;
+  CADRE_RETURN_IF_ERROR(runtime.ChargeCharacters(value.text().size()));
+  return runtime.NewString(Lower(value.text()));
+}
 
 }  // namespace cadre::jinja

@@ -18,7 +18,7 @@ using KeyedItem = std::pair<Value, Value>;
 absl::StatusOr<std::vector<Value>> SortByKey(Runtime& runtime, std::vector<KeyedItem> items, bool is_reversed);
 
 // A string in lower case, anything else as it is: what sort and its kin compare unless told to mind the case.
-Value IgnoreCase(const Value& value);
+absl::StatusOr<Value> IgnoreCase(Runtime& runtime, const Value& value);
 
 }  // namespace cadre::jinja
 

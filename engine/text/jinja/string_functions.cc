@@ -1,8 +1,10 @@
 #include "engine/text/jinja/string_functions.h"
 
 #include <algorithm>
+#include <cstring>
 #include <string>
 
+#include "absl/container/flat_hash_set.h"
 #include "engine/base/status_macros.h"
 #include "engine/text/jinja/unicode.h"
 #include "engine/text/utf8.h"
@@ -25,13 +27,20 @@ Text MapCharacters(const Text& text, const Map& map) {
   return result;
 }
 
-bool IsStripped(char32_t c, std::optional<std::string_view> characters) {
-  if (!characters.has_value()) return IsSpace(c);
-  for (std::size_t position = 0; position < characters->size();) {
-    if (NextCodePoint(*characters, &position) == c) return true;
+// The characters that strip takes away: white space, or those of a string.
+class StrippedSet {
+ public:
+  explicit StrippedSet(std::optional<std::string_view> characters) : is_space_(!characters.has_value()) {
+    for (std::size_t position = 0; characters.has_value() && position < characters->size();) {
+      characters_.insert(NextCodePoint(*characters, &position));
+    }
   }
-  return false;
-}
+  bool Has(char32_t c) const { return is_space_ ? IsSpace(c) : characters_.contains(c); }
+
+ private:
+  const bool is_space_;
+  absl::flat_hash_set<char32_t> characters_;
+};
 
 std::vector<Text> SplitAtSpace(const Text& text, std::int64_t max_splits) {
   std::vector<Text> parts;
@@ -59,21 +68,20 @@ std::vector<Text> SplitAtSpace(const Text& text, std::int64_t max_splits) {
 
 std::vector<Text> SplitAtSpaceFromRight(const Text& text, std::int64_t max_splits) {
   std::vector<Text> parts;
-  Text rest = Strip(text, std::nullopt, Side::kRight);
-  while (!rest.empty()) {
-    std::size_t begin = rest.size();
-    while (max_splits != 0 && begin > 0) {
-      const std::size_t before = PreviousBoundary(rest.bytes(), begin);
+  const std::string& bytes = text.bytes();
+  const auto skip_back = [&bytes](std::size_t end, bool spaces) {
+    while (end > 0) {
+      const std::size_t before = PreviousBoundary(bytes, end);
       std::size_t position = before;
-      if (IsSpace(NextCodePoint(rest.bytes(), &position))) break;
-      begin = before;
+      if (IsSpace(NextCodePoint(bytes, &position)) != spaces) break;
+      end = before;
     }
-    if (max_splits == 0) {
-      parts.push_back(rest);
-      break;
-    }
-    parts.push_back(rest.Slice(begin, rest.size()));
-    rest = Strip(rest.Slice(0, begin), std::nullopt, Side::kRight);
+    return end;
+  };
+  for (std::size_t end = skip_back(bytes.size(), true); end > 0;) {
+    const std::size_t begin = max_splits == 0 ? 0 : skip_back(end, false);
+    parts.push_back(text.Slice(begin, end));
+    end = skip_back(begin, true);
     --max_splits;
   }
   std::reverse(parts.begin(), parts.end());
@@ -113,21 +121,52 @@ Text Title(const Text& text) {
   });
 }
 
+Text SwapCase(const Text& text) {
+  return MapCharacters(text, [&text](char32_t c, std::size_t position, std::string* out) {
+    if (IsLower(c)) {
+      AppendUpper(c, out);
+    } else if (IsUpper(c)) {
+      AppendLower(text.bytes(), position, out);
+    } else {
+      AppendCodePoint(c, out);
+    }
+  });
+}
+
+Text CaseFold(const Text& text) {
+  return MapCharacters(text, [](char32_t c, std::size_t, std::string* out) { AppendFolded(c, out); });
+}
+
 Text Strip(const Text& text, std::optional<std::string_view> characters, Side side) {
+  const StrippedSet stripped(characters);
   std::size_t begin = 0;
   std::size_t end = text.size();
   while (side != Side::kRight && begin < end) {
     std::size_t next = begin;
-    if (!IsStripped(NextCodePoint(text.bytes(), &next), characters)) break;
+    if (!stripped.Has(NextCodePoint(text.bytes(), &next))) break;
     begin = next;
   }
   while (side != Side::kLeft && begin < end) {
     const std::size_t before = PreviousBoundary(text.bytes(), end);
     std::size_t position = before;
-    if (!IsStripped(NextCodePoint(text.bytes(), &position), characters)) break;
+    if (!stripped.Has(NextCodePoint(text.bytes(), &position))) break;
     end = before;
   }
   return text.Slice(begin, end);
+}
+
+std::size_t FindText(std::string_view text, std::string_view what, std::size_t from) {
+  if (from > text.size()) return std::string_view::npos;
+  const void* const found = memmem(text.data() + from, text.size() - from, what.data(), what.size());
+  if (found == nullptr) return std::string_view::npos;
+  return static_cast<std::size_t>(static_cast<const char*>(found) - text.data());
+}
+
+std::size_t FindLastText(std::string_view text, std::string_view what) {
+  const std::string reversed(text.rbegin(), text.rend());
+  const std::string reversed_what(what.rbegin(), what.rend());
+  const std::size_t found = FindText(reversed, reversed_what);
+  return found == std::string_view::npos ? found : text.size() - found - what.size();
 }
 
 absl::StatusOr<Text> Replace(Runtime& runtime, const Text& text, std::string_view from, const Text& to,
@@ -136,7 +175,7 @@ absl::StatusOr<Text> Replace(Runtime& runtime, const Text& text, std::string_vie
   std::size_t copied = 0;
   std::size_t search = 0;
   while (count != 0) {
-    const std::size_t found = from.empty() ? search : text.bytes().find(from, search);
+    const std::size_t found = from.empty() ? search : FindText(text.bytes(), from, search);
     if (found > text.size()) break;  // npos, too
     result.AppendSlice(text, copied, found);
     result.Append(to);
@@ -162,21 +201,22 @@ std::vector<Text> Split(const Text& text, std::optional<std::string_view> separa
   }
   std::vector<Text> parts;
   if (from == Side::kRight) {
-    std::size_t end = text.size();
+    const std::string reversed(text.bytes().rbegin(), text.bytes().rend());
+    const std::string reversed_separator(separator->rbegin(), separator->rend());
+    std::size_t begin = 0;  // from the end of the text
     while (max_splits-- != 0) {
-      const std::size_t found =
-          end < separator->size() ? std::string::npos : text.bytes().rfind(*separator, end - separator->size());
+      const std::size_t found = FindText(reversed, reversed_separator, begin);
       if (found == std::string::npos) break;
-      parts.push_back(text.Slice(found + separator->size(), end));
-      end = found;
+      parts.push_back(text.Slice(text.size() - found, text.size() - begin));
+      begin = found + separator->size();
     }
-    parts.push_back(text.Slice(0, end));
+    parts.push_back(text.Slice(0, text.size() - begin));
     std::reverse(parts.begin(), parts.end());
     return parts;
   }
   std::size_t begin = 0;
   while (max_splits-- != 0) {
-    const std::size_t found = text.bytes().find(*separator, begin);
+    const std::size_t found = FindText(text.bytes(), *separator, begin);
     if (found == std::string::npos) break;
     parts.push_back(text.Slice(begin, found));
     begin = found + separator->size();

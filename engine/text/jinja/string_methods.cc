@@ -26,7 +26,7 @@ namespace {
 template <Text (*kMap)(const Text&)>
 absl::StatusOr<Value> MapText(Runtime& runtime, const Value& self, const Arguments& arguments) {
   CADRE_RETURN_IF_ERROR(BoundArguments::Bind("the method", arguments, {}).status());
-  CADRE_RETURN_IF_ERROR(runtime.ChargeBytes(self.text().size()));
+  CADRE_RETURN_IF_ERROR(runtime.ChargeCharacters(self.text().size()));
   return runtime.NewString(kMap(self.text()));
 }
 
@@ -41,6 +41,7 @@ template <Side kSide>
 absl::StatusOr<Value> StripMethod(Runtime& runtime, const Value& self, const Arguments& arguments) {
   CADRE_ASSIGN_OR_RETURN(const BoundArguments bound, BoundArguments::Bind("strip", arguments, {""}));
   CADRE_ASSIGN_OR_RETURN(const std::optional<std::string> characters, OptionalString(bound, 0));
+  CADRE_RETURN_IF_ERROR(runtime.ChargeBytes(self.text().size() + characters.value_or("").size()));
   return runtime.NewString(Strip(self.text(), characters, kSide));
 }
 
@@ -75,7 +76,8 @@ absl::StatusOr<Value> PartitionMethod(Runtime& runtime, const Value& self, const
   if (separator.empty()) return Fail("partition: the separator is empty");
   CADRE_RETURN_IF_ERROR(runtime.ChargeBytes(self.text().size()));
   const Text& text = self.text();
-  const std::size_t found = kSide == Side::kRight ? text.bytes().rfind(separator) : text.bytes().find(separator);
+  const std::size_t found =
+      kSide == Side::kRight ? FindLastText(text.bytes(), separator) : FindText(text.bytes(), separator);
   const Value empty = Value::String("");
   if (found == std::string::npos) {
     return kSide == Side::kRight ? Value::Tuple({empty, empty, self}) : Value::Tuple({self, empty, empty});
@@ -116,6 +118,7 @@ template <End kEnd>
 absl::StatusOr<Value> AffixMethod(Runtime& runtime, const Value& self, const Arguments& arguments) {
   CADRE_ASSIGN_OR_RETURN(const BoundArguments bound, BoundArguments::Bind("startswith", arguments, {"", "", ""}, 1));
   CADRE_ASSIGN_OR_RETURN(const Window window, ReadWindow(runtime, self, bound));
+  CADRE_RETURN_IF_ERROR(runtime.ChargeWalk(*bound[0]));
   std::vector<Value> affixes = {*bound[0]};
   if (bound[0]->is_sequence() && bound[0]->sequence().type() == SequenceType::kTuple) {
     affixes = bound[0]->sequence().items();
@@ -136,6 +139,7 @@ template <End kEnd>
 absl::StatusOr<Value> RemoveAffixMethod(Runtime& runtime, const Value& self, const Arguments& arguments) {
   CADRE_ASSIGN_OR_RETURN(const BoundArguments bound, BoundArguments::Bind("removeprefix", arguments, {""}, 1));
   CADRE_ASSIGN_OR_RETURN(const std::string affix, bound.String(0, ""));
+  CADRE_RETURN_IF_ERROR(runtime.ChargeBytes(affix.size()));
   const Text& text = self.text();
   if (kEnd == End::kStart) {
     return text.bytes().starts_with(affix) ? runtime.NewString(text.Slice(affix.size(), text.size())) : self;
@@ -149,7 +153,7 @@ absl::StatusOr<Value> FindMethodOf(Runtime& runtime, const Value& self, const Ar
   CADRE_ASSIGN_OR_RETURN(const std::string what, bound.String(0, ""));
   CADRE_ASSIGN_OR_RETURN(const Window window, ReadWindow(runtime, self, bound));
   const std::string_view text = std::string_view(self.bytes()).substr(window.begin, window.end - window.begin);
-  const std::size_t found = kSide == Side::kRight ? text.rfind(what) : text.find(what);
+  const std::size_t found = kSide == Side::kRight ? FindLastText(text, what) : FindText(text, what);
   if (window.is_empty || found == std::string_view::npos) {
     if (kMustExist) return Fail("index: the text is not there");
     return Value::Integer(-1);
@@ -165,7 +169,10 @@ absl::StatusOr<Value> CountMethod(Runtime& runtime, const Value& self, const Arg
   const std::string_view text = std::string_view(self.bytes()).substr(window.begin, window.end - window.begin);
   if (what.empty()) return Value::Integer(static_cast<std::int64_t>(CountCodePoints(text)) + 1);
   std::int64_t count = 0;
-  for (std::size_t at = text.find(what); at != std::string_view::npos; at = text.find(what, at + what.size())) ++count;
+  for (std::size_t at = FindText(text, what); at != std::string_view::npos;
+       at = FindText(text, what, at + what.size())) {
+    ++count;
+  }
   return Value::Integer(count);
 }
 
@@ -233,6 +240,50 @@ absl::StatusOr<Value> IsAllMethod(Runtime& runtime, const Value& self, const Arg
 bool IsAlphanumeric(char32_t c) { return IsAlpha(c) || IsNumeric(c); }
 bool IsAscii(char32_t c) { return c < 0x80; }
 
+absl::StatusOr<Value> IsPrintableMethod(Runtime& runtime, const Value& self, const Arguments& arguments) {
+  if (self.text().empty()) return Value::Boolean(true);
+  return IsAllMethod<IsPrintable>(runtime, self, arguments);
+}
+
+// Whether every run of letters begins with a capital one and goes on with small ones.
+absl::StatusOr<Value> IsTitleMethod(Runtime& runtime, const Value& self, const Arguments& arguments) {
+  CADRE_RETURN_IF_ERROR(BoundArguments::Bind("istitle", arguments, {}).status());
+  CADRE_RETURN_IF_ERROR(runtime.ChargeBytes(self.text().size()));
+  bool has_cased = false;
+  bool is_inside = false;
+  for (std::size_t position = 0; position < self.bytes().size();) {
+    const char32_t c = NextCodePoint(self.bytes(), &position);
+    const bool is_cased = IsCased(c);
+    if (is_cased && IsLower(c) != is_inside) return Value::Boolean(false);
+    has_cased |= is_cased;
+    is_inside = is_cased;
+  }
+  return Value::Boolean(has_cased);
+}
+
+absl::StatusOr<Value> ExpandTabsMethod(Runtime& runtime, const Value& self, const Arguments& arguments) {
+  CADRE_ASSIGN_OR_RETURN(const BoundArguments bound, BoundArguments::Bind("expandtabs", arguments, {"tabsize"}));
+  CADRE_ASSIGN_OR_RETURN(const std::int64_t tab_size, bound.Integer(0, 8));
+  CADRE_RETURN_IF_ERROR(runtime.ChargeBytes(self.text().size()));
+  const Text& text = self.text();
+  Text expanded;
+  std::int64_t column = 0;
+  for (std::size_t position = 0; position < text.size();) {
+    const std::size_t begin = position;
+    const char32_t c = NextCodePoint(text.bytes(), &position);
+    if (c != '\t') {
+      expanded.AppendSlice(text, begin, position);
+      column = c == '\n' || c == '\r' ? 0 : column + 1;
+      continue;
+    }
+    const std::int64_t width = tab_size > 0 ? tab_size - column % tab_size : 0;
+    CADRE_RETURN_IF_ERROR(runtime.CheckSize(expanded.size() + static_cast<std::size_t>(width)));
+    expanded.AppendDerived(std::string(static_cast<std::size_t>(width), ' '), text, begin);
+    column += width;
+  }
+  return runtime.NewString(std::move(expanded));
+}
+
 absl::StatusOr<Value> IsAsciiMethod(Runtime& runtime, const Value& self, const Arguments& arguments) {
   if (self.text().empty()) return Value::Boolean(true);
   return IsAllMethod<IsAscii>(runtime, self, arguments);
@@ -262,10 +313,11 @@ struct NamedMethod {
 
 constexpr NamedMethod kMethods[] = {
     {"capitalize", MapText<Capitalize>},
-    {"casefold", MapText<Lower>},
+    {"casefold", MapText<CaseFold>},
     {"center", JustifyMethod<Justify::kCenter>},
     {"count", CountMethod},
     {"endswith", AffixMethod<End::kEnd>},
+    {"expandtabs", ExpandTabsMethod},
     {"find", FindMethodOf<Side::kLeft, false>},
     {"format", FormatMethod},
     {"index", FindMethodOf<Side::kLeft, true>},
@@ -276,7 +328,9 @@ constexpr NamedMethod kMethods[] = {
     {"isdigit", IsAllMethod<IsDigit>},
     {"islower", IsCaseMethod<IsLower, IsUpper>},
     {"isnumeric", IsAllMethod<IsNumeric>},
+    {"isprintable", IsPrintableMethod},
     {"isspace", IsAllMethod<IsSpace>},
+    {"istitle", IsTitleMethod},
     {"isupper", IsCaseMethod<IsUpper, IsLower>},
     {"join", JoinMethod},
     {"ljust", JustifyMethod<Justify::kLeft>},
@@ -296,6 +350,7 @@ constexpr NamedMethod kMethods[] = {
     {"splitlines", SplitLinesMethod},
     {"startswith", AffixMethod<End::kStart>},
     {"strip", StripMethod<Side::kBoth>},
+    {"swapcase", MapText<SwapCase>},
     {"title", MapText<Title>},
     {"upper", MapText<Upper>},
     {"zfill", ZfillMethod},

@@ -22,7 +22,9 @@ namespace cadre::jinja {
 namespace {
 
 absl::StatusOr<Value> ToString(Runtime& runtime, const Value& input) {
-  return input.is_string() ? input : runtime.NewString(ToText(input));
+  if (input.is_string()) return input;
+  CADRE_ASSIGN_OR_RETURN(Text text, ToText(runtime, input));
+  return Value::String(std::move(text));
 }
 
 // A filter without arguments that maps the text.
@@ -30,6 +32,7 @@ template <Text (*kMap)(const Text&)>
 absl::StatusOr<Value> MapText(Runtime& runtime, const Value& input, const Arguments& arguments) {
   CADRE_RETURN_IF_ERROR(BoundArguments::Bind("the filter", arguments, {}).status());
   CADRE_ASSIGN_OR_RETURN(const Value text, ToString(runtime, input));
+  CADRE_RETURN_IF_ERROR(runtime.ChargeCharacters(text.text().size()));
   return runtime.NewString(kMap(text.text()));
 }
 
@@ -78,6 +81,7 @@ absl::StatusOr<Value> Trim(Runtime& runtime, const Value& input, const Arguments
   CADRE_ASSIGN_OR_RETURN(const Value text, ToString(runtime, input));
   if (!bound.IsGiven(0)) return runtime.NewString(Strip(text.text(), std::nullopt, Side::kBoth));
   CADRE_ASSIGN_OR_RETURN(const std::string characters, bound.String(0, ""));
+  CADRE_RETURN_IF_ERROR(runtime.ChargeBytes(text.text().size() + characters.size()));
   return runtime.NewString(Strip(text.text(), characters, Side::kBoth));
 }
 
@@ -85,8 +89,10 @@ absl::StatusOr<Value> ReplaceFilter(Runtime& runtime, const Value& input, const 
   CADRE_ASSIGN_OR_RETURN(const BoundArguments bound,
                          BoundArguments::Bind("replace", arguments, {"old", "new", "count"}, 2));
   CADRE_ASSIGN_OR_RETURN(const std::int64_t count, bound.Integer(2, -1));
-  CADRE_ASSIGN_OR_RETURN(Text text,
-                         Replace(runtime, ToText(input), ToText(*bound[0]).bytes(), ToText(*bound[1]), count));
+  CADRE_ASSIGN_OR_RETURN(const Text whole, ToText(runtime, input));
+  CADRE_ASSIGN_OR_RETURN(const Text from, ToText(runtime, *bound[0]));
+  CADRE_ASSIGN_OR_RETURN(const Text to, ToText(runtime, *bound[1]));
+  CADRE_ASSIGN_OR_RETURN(Text text, Replace(runtime, whole, from.bytes(), to, count));
   return Value::String(std::move(text));
 }
 

@@ -52,7 +52,8 @@ bool IsEscaped(const Value& /*value*/) { return false; }
 template <bool kIsUpper>
 absl::StatusOr<bool> IsCase(Runtime& runtime, const Value& value, const Arguments& arguments) {
   const Method method = FindStringMethod(kIsUpper ? "isupper" : "islower");
-  CADRE_ASSIGN_OR_RETURN(const Value answer, method(runtime, Value::String(ToText(value)), arguments));
+  CADRE_ASSIGN_OR_RETURN(Text text, ToText(runtime, value));
+  CADRE_ASSIGN_OR_RETURN(const Value answer, method(runtime, Value::String(std::move(text)), arguments));
   return answer.boolean();
 }
 
@@ -90,6 +91,7 @@ absl::StatusOr<bool> IsSameAs(Runtime& runtime, const Value& value, const Argume
   if (value.kind() != other.kind()) return false;
   if (value.is_sequence()) return &value.sequence() == &other.sequence();
   if (value.is_dict()) return &value.dict() == &other.dict();
+  CADRE_RETURN_IF_ERROR(runtime.ChargeComparison(value, other));
   return Equal(value, other);
 }
 

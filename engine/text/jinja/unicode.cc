@@ -139,6 +139,19 @@ void AppendTitle(char32_t c, std::string* out) {
   }
 }
 
+void AppendFolded(char32_t c, std::string* out) {
+  constexpr int kMaxFolded = 8;  // no character folds into more than three
+  utf8proc_int32_t folded[kMaxFolded];
+  int boundary = 0;
+  const utf8proc_ssize_t size =
+      utf8proc_decompose_char(static_cast<utf8proc_int32_t>(c), folded, kMaxFolded, UTF8PROC_CASEFOLD, &boundary);
+  if (size < 0 || size > kMaxFolded) {
+    AppendCodePoint(c, out);
+    return;
+  }
+  for (utf8proc_ssize_t i = 0; i < size; ++i) AppendCodePoint(static_cast<char32_t>(folded[i]), out);
+}
+
 void AppendLower(std::string_view text, std::size_t position, std::string* out) {
   std::size_t end = position;
   const char32_t c = NextCodePoint(text, &end);

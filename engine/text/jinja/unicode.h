@@ -24,6 +24,7 @@ bool IsCased(char32_t c);
 
 void AppendUpper(char32_t c, std::string* out);
 void AppendTitle(char32_t c, std::string* out);
+void AppendFolded(char32_t c, std::string* out);  // for comparing without case
 // Of the character at `position` of `text`.
 void AppendLower(std::string_view text, std::size_t position, std::string* out);
 

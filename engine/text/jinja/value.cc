@@ -14,6 +14,8 @@
 namespace cadre::jinja {
 namespace {
 
+constexpr std::uint64_t kMaxExtent = std::uint64_t{1} << 62;
+
 bool EqualNumbers(const Value& a, const Value& b) {
   if (a.is_integral() && b.is_integral()) return a.integer() == b.integer();
   return a.number() == b.number();
@@ -70,6 +72,16 @@ absl::StatusOr<std::string> HashText(const Value& key) {
 }
 
 }  // namespace
+
+void Extent::Add(const Extent& part) {
+  values = std::min(values + part.values, kMaxExtent);
+  bytes = std::min(bytes + part.bytes, kMaxExtent);
+}
+
+void Extent::Remove(const Extent& part) {
+  if (values < kMaxExtent) values -= part.values;
+  if (bytes < kMaxExtent) bytes -= part.bytes;
+}
 
 Value::Value(const Value& other) = default;
 Value::Value(Value&& other) noexcept = default;
@@ -162,6 +174,12 @@ int Value::depth() const {
   return is_dict() ? dict().depth() : 0;
 }
 
+Extent Value::extent() const {
+  if (is_string()) return {.values = 1, .bytes = text().size()};
+  if (is_sequence()) return sequence().extent();
+  return is_dict() ? dict().extent() : Extent{};
+}
+
 bool Equal(const Value& a, const Value& b) {
   if (a.is_number() && b.is_number()) return EqualNumbers(a, b);
   if (a.kind() != b.kind()) return false;
@@ -182,7 +200,10 @@ bool Equal(const Value& a, const Value& b) {
 }
 
 Sequence::Sequence(Type type, std::vector<Value> items) : type_(type), items_(std::move(items)) {
-  for (const Value& item : items_) depth_ = std::max(depth_, item.depth() + 1);
+  for (const Value& item : items_) {
+    depth_ = std::max(depth_, item.depth() + 1);
+    extent_.Add(item.extent());
+  }
 }
 
 std::vector<Value> Sequence::Walk() const {
@@ -225,10 +246,13 @@ void Dict::SetHashed(std::string hash, Value key, Value value) {
   depth_ = std::max({depth_, value.depth() + 1, key.depth() + 1});
   const auto [place, is_new] = index_.try_emplace(std::move(hash), entries_.size());
   if (is_new) {
-    entries_.emplace_back(std::move(key), std::move(value));
+    extent_.Add(key.extent());
+    entries_.emplace_back(std::move(key), Value());
   } else {
-    entries_[place->second].second = std::move(value);
+    extent_.Remove(entries_[place->second].second.extent());
   }
+  extent_.Add(value.extent());
+  entries_[place->second].second = std::move(value);
 }
 
 }  // namespace cadre::jinja

@@ -23,6 +23,16 @@ class Sequence;
 
 enum class SequenceType { kList, kTuple, kGenerator, kView };
 
+// How much is in a value: itself and everything inside it, as often as it is there, and the bytes of all strings among
+// them. Counting stops at 2^62: a list that holds another one twice, which does so itself, soon has more.
+struct Extent {
+  std::uint64_t values = 1;
+  std::uint64_t bytes = 0;
+
+  void Add(const Extent& part);
+  void Remove(const Extent& part);
+};
+
 // A value of the template language: Python's None, bool, int (64 bits), float, str, list, tuple, dict, what Jinja calls
 // undefined, and objects of the interpreter (object.h). Immutable and cheap to copy. Valid as long as the rendering
 // that made it; what ReadJson and the constructors here make is free of objects and lives as long as it is held.
@@ -88,6 +98,7 @@ class Value {
   std::string TypeName() const;
   // How many lists, tuples and dicts are inside each other, itself included; 0 for everything else.
   int depth() const;
+  Extent extent() const;
 
  private:
   struct UndefinedData {
@@ -125,11 +136,13 @@ class Sequence {
   // The items for a walk through them. A generator has them for the first walk only.
   std::vector<Value> Walk() const;
   int depth() const { return depth_; }
+  const Extent& extent() const { return extent_; }
 
  private:
   const Type type_;
   const std::vector<Value> items_;
   int depth_ = 1;
+  Extent extent_;
   mutable bool is_spent_ = false;
 };
 
@@ -148,6 +161,7 @@ class Dict {
   absl::Status Set(Value key, Value value);
   void Set(std::string_view key, Value value);
   int depth() const { return depth_; }
+  const Extent& extent() const { return extent_; }
 
  private:
   void SetHashed(std::string hash, Value key, Value value);
@@ -155,6 +169,7 @@ class Dict {
   std::vector<Entry> entries_;
   absl::flat_hash_map<std::string, std::size_t> index_;  // of every key's hash text
   int depth_ = 1;
+  Extent extent_;
 };
 
 }  // namespace cadre::jinja

@@ -58,7 +58,18 @@ TEST(JinjaTest, WhatIsOutsideOfTheSubsetIsRefusedByNameAndLine) {
   ExpectMessage(ParseError("\n{{ x | urlize }}"), kUnimplemented, "line 2: the filter \"urlize\"");
   ExpectMessage(ParseError("{{ x is weird }}"), kUnimplemented, "line 1: the test \"weird\"");
   ExpectMessage(ParseError("\n\n{% include 'x' %}"), kUnimplemented, "line 3: the tag 'include'");
-  ExpectMessage(ParseError("{% for x in y recursive %}{% endfor %}"), kUnimplemented, "recursive");
+}
+
+TEST(JinjaTest, WhatDoesNotExistInABranchFailsOnlyWhereItIsReached) {
+  EXPECT_EQ(RenderOk("{% if x %}{% for y in x %}{{ y | nonsense }}{% endfor %}{% endif %}a"), "a");
+  EXPECT_EQ(RenderOk("{% if 'x' %}b{% elif x is weird %}{% endif %}"), "b");
+  EXPECT_EQ(RenderOk("{{ x | nonsense if x else 'c' }}"), "c");
+  constexpr absl::StatusCode kFailed = absl::StatusCode::kFailedPrecondition;
+  ExpectMessage(RenderError("{% if 1 %}\n{{ x | nonsense }}{% endif %}"), kFailed,
+                "line 2: the filter \"nonsense\" is not supported");
+  ExpectMessage(RenderError("{% if 1 is weird %}{% endif %}"), kFailed, "line 1: the test \"weird\" is not supported");
+  ExpectMessage(ParseError("{% if x %}{{ x | nonsense }}{% endif %}\n{{ x | more }}"), absl::StatusCode::kUnimplemented,
+                "line 2: the filter \"more\"");
 }
 
 TEST(JinjaTest, RuntimeErrorsNameTheLine) {
@@ -101,6 +112,58 @@ TEST(JinjaTest, HostileTemplatesMeetALimit) {
   ExpectMessage(RenderError("{{ '{:>999999999}'.format(1) }}"), kExhausted, "the limit");
   ExpectMessage(RenderError("{{ 'x'.center(999999999) }}"), kExhausted, "the limit is 4194304");
   ExpectMessage(RenderError("{{ ('a' * 4000000).replace('', 'bb') }}"), kExhausted, "limit");
+}
+
+// A list that holds a value twice, which does so itself: a few objects, and more values than any machine could visit.
+TEST(JinjaTest, WhatIsThereOftenIsPaidForAsOften) {
+  constexpr absl::StatusCode kExhausted = absl::StatusCode::kResourceExhausted;
+  const std::string twice =
+      "{% set ns = namespace(a=[1], b=[1], t=(1,)) %}{% for i in range(60) %}{% set ns.a = [ns.a, ns.a] %}"
+      "{% set ns.b = [ns.b, ns.b] %}{% set ns.t = (ns.t, ns.t) %}{% endfor %}";
+  const std::string big = "{% set s = 'a' * 1000000 %}{% set l = [s] * 100000 %}";
+  for (const std::string use : {"{{ ns.a }}",
+                                "{{ ns.a ~ '' }}",
+                                "{{ ns.a | string }}",
+                                "{{ '%s' % [ns.a] }}",
+                                "{{ '%r' % [ns.a] }}",
+                                "{{ '{}'.format(ns.a) }}",
+                                "{{ '{!r}'.format(ns.a) }}",
+                                "{{ ns.a | upper }}",
+                                "{{ ns.a is upper }}",
+                                "{{ ns.a | tojson }}",
+                                "{{ raise_exception(ns.a) }}",
+                                "{{ ns.a == ns.b }}",
+                                "{{ ns.a < ns.b }}",
+                                "{{ ns.a in [ns.b] }}",
+                                "{{ [ns.b].count(ns.a) }}",
+                                "{{ [ns.b].index(ns.a) }}",
+                                "{{ [ns.a, ns.b] | sort }}",
+                                "{{ [ns.a, ns.b] | max }}",
+                                "{{ {ns.t: 1} }}",
+                                "{{ {1: 1}[ns.t] }}",
+                                "{{ {}.get(ns.t) }}",
+                                "{{ ns.t in {} }}",
+                                "{{ [ns.t] | unique | list }}",
+                                "{{ dict([(ns.t, 1)]) }}",
+                                "{{ ns.a is eq ns.b }}",
+                                "{% for i in [ns.a, ns.b] %}{{ loop.changed(i) }}{% endfor %}",
+                                "{{ [[ns.a], [ns.b]] | groupby(0) }}"}) {
+    ExpectMessage(RenderError(twice + use), kExhausted, "limit");
+  }
+  for (const std::string use : {"{{ l }}", "{{ l | string }}", "{{ l | join }}", "{{ l | sort }}",
+                                "{% for x in l %}{{ x < s ~ 'b' }}{% endfor %}", "{{ l | unique | list }}"}) {
+    ExpectMessage(RenderError(big + use), kExhausted, "limit");
+  }
+}
+
+// Each of these took the square of its length.
+TEST(JinjaTest, SearchesTakeTimeInProportion) {
+  EXPECT_EQ(RenderOk("{{ ('a ' * 1000000).rsplit() | length }}"), "1000000");
+  EXPECT_EQ(RenderOk("{{ ('a' * 2000000).find('a' * 1000000 ~ 'b') }}"), "-1");
+  EXPECT_EQ(RenderOk("{{ ('a' * 2000000).rfind('b' ~ 'a' * 1000000) }}"), "-1");
+  EXPECT_EQ(RenderOk("{{ ('a' * 1000000).strip('b' * 1000000 ~ 'a') | length }}"), "0");
+  EXPECT_EQ(RenderOk("{{ 'abcabc'.rsplit('bc', 1) }}{{ 'aaa'.rsplit('aa') }}{{ 'xaxb'.rfind('x') }}"),
+            "['abca', '']['a', '']2");
 }
 
 TEST(JinjaTest, DeepTemplatesMeetALimitWhileTheyAreParsed) {
