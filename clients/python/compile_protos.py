@@ -43,5 +43,12 @@ def compile_protos(target):
         raise SystemExit("compile_protos: protoc failed")
 
 
+def provide_protos(target):
+    """Compiles the protos of a checkout. A source archive has none but carries the file; without it there is no
+    package to build."""
+    if find_protos() or not pathlib.Path(target).is_file():
+        compile_protos(target)
+
+
 if __name__ == "__main__":
     compile_protos(sys.argv[1] if len(sys.argv) > 1 else HERE / "src" / "cadre_client" / "protos.binpb")

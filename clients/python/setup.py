@@ -15,10 +15,7 @@ import compile_protos  # noqa: E402
 
 class BuildWithProtos(build_py):
     def run(self):
-        target = HERE / "src" / "cadre_client" / "protos.binpb"
-        # A source archive carries the file; a checkout compiles it.
-        if compile_protos.find_protos():
-            compile_protos.compile_protos(target)
+        compile_protos.provide_protos(HERE / "src" / "cadre_client" / "protos.binpb")
         super().run()
 
 

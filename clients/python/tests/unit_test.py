@@ -5,7 +5,12 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import os
+import pathlib
 import re
+import shutil
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 import unittest
@@ -352,6 +357,28 @@ class OpenAiDocumentTest(unittest.TestCase):
         self.assertGreater(len(named), 15)
         for group, field in named:
             self.assertIn(field, groups[group].fields_by_name, f"{group}.{field}")
+
+
+class BuildTest(unittest.TestCase):
+    """Outside of a checkout."""
+
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory(prefix="cadre-client-")
+        self.addCleanup(self.folder.cleanup)
+        shutil.copy(package.CLIENT / "compile_protos.py", self.folder.name)
+
+    def provide(self):
+        code = "import compile_protos; compile_protos.provide_protos('protos.binpb')"
+        return subprocess.run([sys.executable, "-c", code], cwd=self.folder.name, capture_output=True, text=True)
+
+    def test_without_protos_there_is_no_package(self):
+        built = self.provide()
+        self.assertNotEqual(built.returncode, 0)
+        self.assertIn("there is no folder proto/", built.stderr)
+
+    def test_a_source_archive_carries_them(self):
+        (pathlib.Path(self.folder.name) / "protos.binpb").write_bytes(b"compiled")
+        self.assertEqual(self.provide().returncode, 0)
 
 
 class AsyncTest(unittest.IsolatedAsyncioTestCase):
