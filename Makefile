@@ -33,7 +33,7 @@ asan tsan:
 	tools/install_dependencies.sh test
 	cmake --preset $@
 	cmake --build --preset $@ -j $(JOBS)
-	ctest --preset $@
+	ctest --preset $@ -j $(JOBS)
 
 mutants:
 	tools/install_dependencies.sh test
