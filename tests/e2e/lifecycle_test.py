@@ -55,6 +55,29 @@ class LifecycleTest(unittest.TestCase):
             self.assertIn(grpc.StatusCode.UNAVAILABLE, codes)
             self.assertEqual(server.process.wait(10), 0)
 
+    def test_clients_that_are_killed_leave_nothing_behind(self):
+        """A kernel closes the connections of a process that is gone, without a word of gRPC."""
+        with Server("--drain-delay", "0s", model=SLOW_MODEL) as server:
+            expected = Completion(server.generation.Generate(long_request(60), timeout=60)).token_ids
+            others = []
+            for _ in range(3):
+                clients = [subprocess.Popen([str(BIN / "cadre"), "-a", server.address, "generate", "x", "--max-tokens",
+                                             "4000", "--ignore-eos"], stdout=subprocess.DEVNULL) for _ in range(8)]
+                end = time.monotonic() + 20
+                while server.metric("cadre_requests_running") < len(clients) and time.monotonic() < end:
+                    time.sleep(0.01)
+                stream = server.generation.Generate(long_request(60), timeout=60)
+                next(stream)
+                for client in clients:
+                    client.kill()
+                others.append(Completion(stream).token_ids)
+                for client in clients:
+                    client.wait()
+                server.wait_until_idle()
+            self.assertEqual(others, [expected] * 3)
+            self.assertEqual(server.metric("cadre_requests_finished_total", outcome="cancelled"), 24)
+            self.assertEqual(server.audit(), [])
+
     def test_readiness_falls_before_the_server_goes(self):
         with Server("--drain-timeout", "30s", model=SLOW_MODEL) as server:
             stream = server.generation.Generate(long_request(), timeout=60)

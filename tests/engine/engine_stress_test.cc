@@ -112,6 +112,32 @@ TEST(EngineStressTest, PreemptionAtEveryPositionOfABlockChangesNoToken) {
   }
 }
 
+// Who lost its blocks ends like anybody else, at once and without being computed again.
+TEST(EngineStressTest, APreemptedRequestIsCancelledAndExpiresWhereItWaits) {
+  for (const bool expires : {false, true}) {
+    EngineHarness harness(SmallPool(10));
+    const Ticket kept = harness.MustSubmit(MakePrompt(12, 1), 26);
+    const Ticket victim = harness.MustSubmit(MakePrompt(12, 2), 26, [&](Request& request) {
+      if (expires) request.deadline = request.arrival + absl::Seconds(100);
+    });
+    while (harness.engine->Snapshot().preemptions == 0) ASSERT_TRUE(harness.engine->Step());
+    ASSERT_EQ(harness.engine->Snapshot().waiting_requests, 1);
+    const size_t num_tokens = victim.sink->token_ids().size();
+    if (expires) {
+      harness.clock->Advance(absl::Seconds(100));
+    } else {
+      victim.cancel->Cancel();
+    }
+    ASSERT_TRUE(harness.engine->Step());
+    ASSERT_TRUE(victim.sink->finished());
+    EXPECT_EQ(victim.sink->summary().status.code(), expires ? Code::kDeadlineExceeded : Code::kCancelled);
+    EXPECT_EQ(victim.sink->token_ids().size(), num_tokens);
+    harness.RunUntilIdle();
+    EXPECT_EQ(kept.sink->token_ids(), harness.Expected(kept, 26));
+    EXPECT_EQ(harness.engine->Snapshot().recomputed_tokens, 0);
+  }
+}
+
 // Demand of ten times the pool. What a preemption costs is recomputed rows.
 TEST(EngineStressTest, APreemptionStormStaysCheap) {
   HarnessOptions options = SmallPool(160);
