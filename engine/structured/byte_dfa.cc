@@ -1,7 +1,6 @@
 #include "engine/structured/byte_dfa.h"
 
 #include <algorithm>
-#include <functional>
 #include <map>
 #include <utility>
 
@@ -42,12 +41,14 @@ absl::StatusOr<ByteDfa> Product(const ByteDfa& a, const ByteDfa& b, bool b_exclu
   absl::flat_hash_map<Pair, int32_t> ids = {{start, 0}};
   std::vector<Pair> pairs = {start};
   std::vector<State> states(1);
+  int64_t work = 0;
   for (size_t i = 0; i < pairs.size(); ++i) {
     const auto [in_a, in_b] = pairs[i];
     const bool b_accepts = in_b != ByteDfa::kDead && b.states()[static_cast<size_t>(in_b)].accepts;
     states[i].accepts = a.states()[static_cast<size_t>(in_a)].accepts && b_accepts != b_excludes;
     std::vector<Edge> edges;
     for (const Edge& edge : a.states()[static_cast<size_t>(in_a)].edges) {
+      work += edge.last - edge.first + 1;
       for (int byte = edge.first; byte <= edge.last; ++byte) {
         const Pair next = {edge.to, NextOrDead(b, in_b, static_cast<uint8_t>(byte))};
         if (next.second == ByteDfa::kDead && !b_excludes) continue;
@@ -62,7 +63,7 @@ absl::StatusOr<ByteDfa> Product(const ByteDfa& a, const ByteDfa& b, bool b_exclu
     }
     states[i].edges = std::move(edges);
   }
-  return ByteDfa(std::move(states));
+  return ByteDfa(std::move(states), work);
 }
 
 // Where inside a character of the code kJsonString a text is.
@@ -91,9 +92,22 @@ Place NextPlace(Place place, uint8_t byte) {
   }
 }
 
+// Where a text stands in an automaton, and how long it is.
+struct LengthKey {
+  int32_t state;
+  int32_t count;  // characters begun; stops at `min` when there is no maximum
+  Place place;
+  bool operator==(const LengthKey&) const = default;
+
+  template <typename H>
+  friend H AbslHashValue(H state, const LengthKey& key) {
+    return H::combine(std::move(state), key.state, key.count, key.place);
+  }
+};
+
 }  // namespace
 
-ByteDfa::ByteDfa(std::vector<State> states) : states_(std::move(states)) { Trim(); }
+ByteDfa::ByteDfa(std::vector<State> states, int64_t work) : states_(std::move(states)), work_(work) { Trim(); }
 
 ByteDfa ByteDfa::FromTexts(const std::vector<std::string>& texts) {
   struct Node {
@@ -187,28 +201,20 @@ absl::StatusOr<ByteDfa> Subtract(const ByteDfa& a, const ByteDfa& b) { return Pr
 
 absl::StatusOr<ByteDfa> LimitLength(const ByteDfa& dfa, int32_t min, int32_t max) {
   if (dfa.empty()) return dfa;
-  struct Key {
-    int32_t state;
-    int32_t count;  // characters begun; stops at `min` when there is no maximum
-    Place place;
-    bool operator==(const Key&) const = default;
-  };
-  const auto hash = [](const Key& key) {
-    return std::hash<uint64_t>()((uint64_t{static_cast<uint32_t>(key.state)} << 36) ^
-                                 (uint64_t{static_cast<uint32_t>(key.count)} << 4) ^ static_cast<uint64_t>(key.place));
-  };
-  absl::flat_hash_map<Key, int32_t, decltype(hash)> ids(16, hash);
-  std::vector<Key> keys = {{0, 0, Place::kBetween}};
+  absl::flat_hash_map<LengthKey, int32_t> ids;
+  std::vector<LengthKey> keys = {{0, 0, Place::kBetween}};
   ids[keys[0]] = 0;
   std::vector<State> states(1);
+  int64_t work = 0;
   for (size_t i = 0; i < keys.size(); ++i) {
-    const Key key = keys[i];
+    const LengthKey key = keys[i];
     const State& source = dfa.states()[static_cast<size_t>(key.state)];
     states[i].accepts = source.accepts && key.count >= min;
     std::vector<Edge> edges;
     for (const Edge& edge : source.edges) {
+      work += edge.last - edge.first + 1;
       for (int byte = edge.first; byte <= edge.last; ++byte) {
-        Key next = {edge.to, key.count, NextPlace(key.place, static_cast<uint8_t>(byte))};
+        LengthKey next = {edge.to, key.count, NextPlace(key.place, static_cast<uint8_t>(byte))};
         if (key.place == Place::kBetween) ++next.count;
         if (max != kNoLengthLimit && next.count > max) continue;
         if (max == kNoLengthLimit) next.count = std::min(next.count, min);
@@ -223,7 +229,7 @@ absl::StatusOr<ByteDfa> LimitLength(const ByteDfa& dfa, int32_t min, int32_t max
     }
     states[i].edges = std::move(edges);
   }
-  return ByteDfa(std::move(states));
+  return ByteDfa(std::move(states), work);
 }
 
 }  // namespace cadre

@@ -32,14 +32,16 @@ class ByteDfa {
 
   static constexpr int32_t kDead = -1;
 
-  // REQUIRES: states[0] is the start. Trims.
-  explicit ByteDfa(std::vector<State> states);
+  // REQUIRES: states[0] is the start. Trims. `work`: see below.
+  explicit ByteDfa(std::vector<State> states, int64_t work = 0);
   // One of these texts.
   static ByteDfa FromTexts(const std::vector<std::string>& texts);
 
   // True when nothing is accepted.
   bool empty() const { return states_.empty(); }
   const std::vector<State>& states() const { return states_; }
+  // States and edges that were looked at to make it, not counting the automata that it was made of.
+  int64_t work() const { return work_; }
   int32_t Next(int32_t state, uint8_t byte) const;
   bool Accepts(std::string_view text) const;
 
@@ -47,6 +49,7 @@ class ByteDfa {
   void Trim();
 
   std::vector<State> states_;  // states_[0] is the start
+  int64_t work_ = 0;
 };
 
 // How the characters of an expression are written as bytes.

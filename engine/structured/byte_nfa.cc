@@ -158,7 +158,7 @@ class Determinizer {
         return absl::ResourceExhaustedError("the expression needs more work to compile than the limit");
       }
     }
-    return ByteDfa(std::move(states_));
+    return ByteDfa(std::move(states_), work_);
   }
 
  private:

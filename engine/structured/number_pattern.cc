@@ -101,6 +101,81 @@ bool IsBeyond(const std::optional<Decimal>& bound) {
   return bound.has_value() && bound->whole.size() > kMaxWholeDigits;
 }
 
+// Numbers, without exponent, that are multiples of a divisor. A state is how far the number has been read, and what is
+// left of its digits, as a whole number, over the divisor's digits.
+class MultiplesDfa {
+ public:
+  // REQUIRES: `divisor` is at most kMaxMultipleStates.
+  MultiplesDfa(int64_t divisor, int64_t num_decimals) : divisor_(divisor), num_decimals_(num_decimals) {}
+
+  ByteDfa Build() {
+    // In front of the first digit; behind the sign; then, for each remainder: the whole part, the fraction's digits.
+    states_.resize(static_cast<size_t>(kWhole0 + (num_decimals_ + 3) * divisor_));
+    AddDigits(0, 0, Of(kWholePart, 0));
+    states_[0].edges.insert(states_[0].edges.begin(), {'-', '-', kSign});
+    AddDigits(kSign, 0, Of(kWholePart, 0));
+    for (int64_t remainder = 0; remainder < divisor_; ++remainder) {
+      const int32_t whole = Of(kWholePart, remainder);
+      states_[static_cast<size_t>(whole)].edges.push_back({'.', '.', Of(kPoint, remainder)});
+      AddDigits(whole, remainder, Of(kWholePart, 0));
+      SetAccepts(whole, remainder, num_decimals_);
+      for (int64_t read = 0; read <= num_decimals_; ++read) AddDecimal(read, remainder);
+    }
+    return ByteDfa(std::move(states_));
+  }
+
+ private:
+  static constexpr int32_t kSign = 1, kWhole0 = 2;
+  static constexpr int64_t kWholePart = 0, kPoint = 1;
+
+  int32_t Of(int64_t part, int64_t remainder) const {
+    return static_cast<int32_t>(kWhole0 + part * divisor_ + remainder);
+  }
+
+  // Where `read` digits behind the point have been read.
+  void AddDecimal(int64_t read, int64_t remainder) {
+    const int32_t state = Of(kPoint + read, remainder);
+    if (read < num_decimals_) {
+      AddDigits(state, remainder, Of(kPoint + read + 1, 0));
+    } else {
+      // The divisor has no digit there. The point itself is no end of a number.
+      states_[static_cast<size_t>(state)].edges.push_back({'0', '0', Of(kPoint + num_decimals_ + 1, remainder)});
+      const int32_t end = Of(kPoint + num_decimals_ + 1, remainder);
+      states_[static_cast<size_t>(end)].edges.push_back({'0', '0', end});
+      SetAccepts(end, remainder, 0);
+    }
+    if (read > 0) SetAccepts(state, remainder, num_decimals_ - read);
+  }
+
+  void AddDigits(int32_t from, int64_t remainder, int32_t to_zero) {
+    for (int digit = 0; digit < 10; ++digit) {
+      const auto byte = static_cast<uint8_t>('0' + digit);
+      const auto next = static_cast<int32_t>((remainder * 10 + digit) % divisor_);
+      states_[static_cast<size_t>(from)].edges.push_back({byte, byte, to_zero + next});
+    }
+  }
+
+  void SetAccepts(int32_t state, int64_t remainder, int64_t num_missing) {
+    for (int64_t i = 0; i < num_missing; ++i) remainder = remainder * 10 % divisor_;
+    states_[static_cast<size_t>(state)].accepts = remainder == 0;
+  }
+
+  const int64_t divisor_;
+  const int64_t num_decimals_;
+  std::vector<ByteDfa::State> states_;
+};
+
+absl::StatusOr<ByteDfa> MultiplesOf(const Decimal& divisor) {
+  const std::string digits = absl::StrCat(divisor.whole, divisor.fraction);
+  const auto num_decimals = static_cast<int64_t>(divisor.fraction.size());
+  int64_t whole = 0;
+  for (const char digit : digits) whole = std::min(whole * 10 + (digit - '0'), kMaxMultipleStates + 1);
+  if (whole * (num_decimals + 3) > kMaxMultipleStates) {
+    return absl::ResourceExhaustedError(absl::StrCat("the multiples need more than ", kMaxMultipleStates, " states"));
+  }
+  return MultiplesDfa(whole, num_decimals).Build();
+}
+
 absl::StatusOr<ByteDfa> Bounded(std::string_view base, NumberBounds bounds) {
   CADRE_ASSIGN_OR_RETURN(ByteDfa dfa, Compile(base));
   if (IsBeyond(bounds.minimum)) {
@@ -118,6 +193,10 @@ absl::StatusOr<ByteDfa> Bounded(std::string_view base, NumberBounds bounds) {
   if (bounds.maximum.has_value()) {
     CADRE_ASSIGN_OR_RETURN(const ByteDfa most, Compile(MaximumPattern(*bounds.maximum, bounds.excludes_maximum)));
     CADRE_ASSIGN_OR_RETURN(dfa, Intersect(dfa, most));
+  }
+  if (bounds.multiple_of.has_value()) {
+    CADRE_ASSIGN_OR_RETURN(const ByteDfa multiples, MultiplesOf(*bounds.multiple_of));
+    CADRE_ASSIGN_OR_RETURN(dfa, Intersect(dfa, multiples));
   }
   return dfa;
 }

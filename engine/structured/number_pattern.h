@@ -1,6 +1,7 @@
 #ifndef CADRE_ENGINE_STRUCTURED_NUMBER_PATTERN_H_
 #define CADRE_ENGINE_STRUCTURED_NUMBER_PATTERN_H_
 
+#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -20,15 +21,22 @@ struct Decimal {
   static Decimal FromJson(const nlohmann::ordered_json& json);
 };
 
+// What multiples may cost: states of an automaton, about the divisor without its point times its digits behind it.
+inline constexpr int64_t kMaxMultipleStates = 10'000;
+
 struct NumberBounds {
   std::optional<Decimal> minimum = {};
   std::optional<Decimal> maximum = {};
   bool excludes_minimum = false;
   bool excludes_maximum = false;
+  std::optional<Decimal> multiple_of = {};  // above zero
 
-  bool any() const { return minimum.has_value() || maximum.has_value(); }
+  bool any() const { return minimum.has_value() || maximum.has_value() || multiple_of.has_value(); }
 };
 
+// Of both: ResourceExhausted when the multiples of `multiple_of`, which are those of decimal numbers, without rounding,
+// need more than kMaxMultipleStates states.
+//
 // JSON integers of at most 18 digits within the bounds.
 absl::StatusOr<ByteDfa> IntegerDfa(const NumberBounds& bounds);
 

@@ -51,6 +51,13 @@ absl::StatusOr<int32_t> SchemaCompiler::RuleOf(const SchemaJson& schema, const s
   return start;
 }
 
+absl::StatusOr<ByteDfa> SchemaCompiler::Charge(absl::StatusOr<ByteDfa> dfa) {
+  if (!dfa.ok()) return dfa;
+  work_ += dfa->work();
+  if (work_ <= kMaxSchemaWork) return dfa;
+  return absl::ResourceExhaustedError("the schema's expressions together need more work to compile than the limit");
+}
+
 absl::Status SchemaCompiler::Fill(const PlacedSchema& schema, int32_t start) {
   if (schema.json->is_boolean()) {
     if (*schema.json == true) json_.AddLast(start, json_.AnyValue());
@@ -81,10 +88,7 @@ absl::Status SchemaCompiler::FillAlternatives(const PlacedSchema& schema, const 
 
 absl::Status SchemaCompiler::FillValues(const PlacedSchema& schema, const std::vector<SchemaJson>& values,
                                         int32_t start) {
-  for (const auto& [keyword, value] : schema.json->items()) {
-    const bool is_known = keyword == "enum" || keyword == "const" || keyword == "type" || IsAnnotation(keyword);
-    if (!is_known) return UnsupportedSchema(schema.path, absl::StrCat(Quoted(keyword), " beside enum or const"));
-  }
+  CADRE_RETURN_IF_ERROR(CheckBesideValues(schema));
   std::vector<std::string> scalars;
   for (const SchemaJson& value : values) {
     if (value.is_structured()) {

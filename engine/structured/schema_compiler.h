@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -36,6 +37,11 @@ class SchemaCompiler {
     ByteDfa keys;
     int32_t value_rule;
   };
+  // Which keys an object may have, as they are written.
+  struct ObjectKeys {
+    std::optional<ByteDfa> conforming;  // to `propertyNames`; absent: all
+    std::vector<ByteDfa> matching;      // each of `patternProperties`
+  };
   struct ObjectParts {
     std::vector<Member> members;
     std::vector<int32_t> open_rules;
@@ -45,6 +51,9 @@ class SchemaCompiler {
 
   // The start of the rule for `schema`.
   absl::StatusOr<int32_t> RuleOf(const SchemaJson& schema, const std::string& path);
+
+  // Counts what the automaton cost. ResourceExhausted when those of the whole schema cost more than kMaxSchemaWork.
+  absl::StatusOr<ByteDfa> Charge(absl::StatusOr<ByteDfa> dfa);
 
   // Each fills a rule that starts in `start`.
   absl::Status Fill(const PlacedSchema& schema, int32_t start);
@@ -56,21 +65,30 @@ class SchemaCompiler {
   absl::Status FillArray(const PlacedSchema& schema, int32_t start);
   absl::Status FillObject(const PlacedSchema& schema, int32_t start);
 
-  absl::StatusOr<ByteDfa> StringContent(const PlacedSchema& schema) const;
+  // What `pattern` and `format` let stand between the quotation marks; nullopt when there is neither.
+  absl::StatusOr<std::optional<ByteDfa>> PatternContent(const PlacedSchema& schema);
+  // The same, of the lengths that conform.
+  absl::StatusOr<std::optional<ByteDfa>> StringContent(const PlacedSchema& schema);
   void AddCountedCharacters(int32_t start, int32_t min, int32_t max);
 
   absl::StatusOr<ObjectParts> ReadObject(const PlacedSchema& schema);
   // The rules of members whose keys are not listed; names of listed ones are taken out of their keys.
-  absl::StatusOr<std::vector<OpenMembers>> ReadOpenMembers(const PlacedSchema& schema,
+  absl::StatusOr<std::vector<OpenMembers>> ReadOpenMembers(const PlacedSchema& schema, const ObjectKeys& keys,
                                                            const std::vector<std::string>& names);
+  absl::StatusOr<ByteDfa> KeysMatching(const PlacedSchema& schema, const std::string& pattern);
+  absl::StatusOr<ObjectKeys> ReadKeys(const PlacedSchema& schema);
+  // The keys that conform to `propertyNames`; nullopt when all do.
+  absl::StatusOr<std::optional<ByteDfa>> NamesOf(const PlacedSchema& schema);
   // What the value of `name` must conform to: the property itself and every expression that the name matches.
-  absl::StatusOr<const SchemaJson*> PropertySchema(const PlacedSchema& schema, const std::string& name);
+  absl::StatusOr<const SchemaJson*> PropertySchema(const PlacedSchema& schema, const ObjectKeys& keys,
+                                                   const std::string& name);
   void AddMembers(const ObjectParts& parts, int32_t start);
 
   const SchemaJson& root_;
   SchemaResolver resolver_;
   GrammarBuilder grammar_;
   JsonRules json_;
+  int64_t work_ = 0;
   absl::flat_hash_map<const SchemaJson*, int32_t> rules_;
   struct Pending {
     PlacedSchema schema;

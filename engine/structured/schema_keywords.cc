@@ -34,11 +34,13 @@ constexpr Keyword kKeywords[] = {
     {"minLength", "string"},
     {"minProperties", "object"},
     {"minimum", "number"},
+    {"multipleOf", "number"},
     {"oneOf", ""},
     {"pattern", "string"},
     {"patternProperties", "object"},
     {"prefixItems", "array"},
     {"properties", "object"},
+    {"propertyNames", "object"},
     {"required", "object"},
     {"type", ""},
     {"uniqueItems", "array"},
@@ -158,6 +160,14 @@ absl::StatusOr<std::optional<std::vector<SchemaJson>>> ValuesOf(const PlacedSche
   return values;
 }
 
+absl::Status CheckBesideValues(const PlacedSchema& schema) {
+  for (const auto& [keyword, value] : schema.json->items()) {
+    const bool is_known = keyword == "enum" || keyword == "const" || keyword == "type" || IsAnnotation(keyword);
+    if (!is_known) return UnsupportedSchema(schema.path, absl::StrCat(Quoted(keyword), " beside enum or const"));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<int32_t> ReadMinimumCount(const PlacedSchema& schema, const char* keyword) {
   CADRE_ASSIGN_OR_RETURN(const std::optional<int64_t> count, ReadCount(schema, keyword));
   if (count.value_or(0) > kMaxSchemaCount) {
@@ -179,6 +189,14 @@ absl::StatusOr<NumberBounds> ReadBounds(const PlacedSchema& schema) {
       ReadBound(schema, "minimum", "exclusiveMinimum", /*is_minimum=*/true, &bounds.minimum, &bounds.excludes_minimum));
   CADRE_RETURN_IF_ERROR(ReadBound(schema, "maximum", "exclusiveMaximum", /*is_minimum=*/false, &bounds.maximum,
                                   &bounds.excludes_maximum));
+  if (schema.Has("multipleOf")) {
+    const SchemaJson& divisor = schema["multipleOf"];
+    if (!divisor.is_number() || divisor.get<double>() <= 0) {
+      return SchemaError(schema.path,
+                         absl::StrCat("\"multipleOf\" is ", Quoted(divisor.dump()), ", no number above 0"));
+    }
+    bounds.multiple_of = Decimal::FromJson(divisor);
+  }
   return bounds;
 }
 

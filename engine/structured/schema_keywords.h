@@ -35,6 +35,8 @@ absl::StatusOr<std::vector<std::string>> TypesOf(const PlacedSchema& schema);
 
 // The values of `enum` and `const` that have one of its types; nullopt when there is neither keyword.
 absl::StatusOr<std::optional<std::vector<SchemaJson>>> ValuesOf(const PlacedSchema& schema);
+// Unimplemented, naming it, for an assertion beside `enum` or `const` that is not `type`.
+absl::Status CheckBesideValues(const PlacedSchema& schema);
 bool HasType(const SchemaJson& value, const std::string& type);
 
 // `minLength` and its kin. Absent: 0.

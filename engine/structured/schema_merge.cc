@@ -118,7 +118,7 @@ absl::StatusOr<SchemaJson> MergeKeyword(const std::string& keyword, const Schema
   if (keyword == "required" && a.is_array() && b.is_array()) return AllItems(a, b);
   if (keyword == "enum" && a.is_array() && b.is_array()) return CommonItems(a, b);
   if (keyword == "const") return SchemaJson();  // the caller makes it false
-  if (IsIn(keyword, {"items", "additionalProperties"})) return Both(a, b);
+  if (IsIn(keyword, {"items", "additionalProperties", "propertyNames"})) return Both(a, b);
   if (a.is_number() && b.is_number()) {
     if (IsIn(keyword, {"minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"})) return std::max(a, b);
     if (IsIn(keyword, {"maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"})) return std::min(a, b);

@@ -24,11 +24,8 @@ std::string PointerPart(const std::string& name) {
   return part;
 }
 
-absl::StatusOr<ByteDfa> KeysMatching(const PlacedSchema& schema, const std::string& pattern) {
-  absl::StatusOr<ByteDfa> keys = CompileRegex(pattern, RegexExtent::kSearch, CharacterCode::kJsonString);
-  if (keys.ok()) return keys;
-  return absl::Status(keys.status().code(), absl::StrCat(schema.path, "/patternProperties/", PointerPart(pattern), ": ",
-                                                         ToAbsl(ToStd(keys.status().message()))));
+absl::StatusOr<ByteDfa> AllKeys() {
+  return CompileRegex("[\\u0000-\\u{10FFFF}]*", RegexExtent::kWholeText, CharacterCode::kJsonString);
 }
 
 absl::Status CheckIsObject(const PlacedSchema& schema, const char* keyword) {
@@ -44,7 +41,62 @@ absl::Status SchemaCompiler::FillObject(const PlacedSchema& schema, int32_t star
   return absl::OkStatus();
 }
 
-absl::StatusOr<const SchemaJson*> SchemaCompiler::PropertySchema(const PlacedSchema& schema, const std::string& name) {
+absl::StatusOr<std::optional<ByteDfa>> SchemaCompiler::NamesOf(const PlacedSchema& schema) {
+  if (!schema.Has("propertyNames")) return std::nullopt;
+  PlacedSchema names{nullptr, absl::StrCat(schema.path, "/propertyNames")};
+  CADRE_ASSIGN_OR_RETURN(names.json, resolver_.Resolve(schema["propertyNames"], names.path));
+  if (*names.json == true) return std::nullopt;
+  if (*names.json == false) return ByteDfa({});
+  CADRE_RETURN_IF_ERROR(CheckKeywords(names));
+  for (const char* keyword : {"anyOf", "oneOf"}) {
+    if (names.Has(keyword)) return UnsupportedSchema(names.path, absl::StrCat("\"", keyword, "\""));
+  }
+  CADRE_ASSIGN_OR_RETURN(const std::vector<std::string> types, ConformingTypesOf(names));
+  if (std::find(types.begin(), types.end(), "string") == types.end()) return ByteDfa({});
+  CADRE_ASSIGN_OR_RETURN(const auto values, ValuesOf(names));
+  if (values.has_value()) {
+    CADRE_RETURN_IF_ERROR(CheckBesideValues(names));
+    std::vector<std::string> texts;
+    for (const SchemaJson& value : *values) {
+      if (value.is_string()) texts.push_back(Unquoted(WrittenKey(value)));
+    }
+    return ByteDfa::FromTexts(texts);
+  }
+  CADRE_ASSIGN_OR_RETURN(std::optional<ByteDfa> content, StringContent(names));
+  const bool has_length = names.Has("minLength") || names.Has("maxLength");
+  if (content.has_value() || !has_length) return content;
+  CADRE_ASSIGN_OR_RETURN(const int32_t min, ReadMinimumCount(names, "minLength"));
+  CADRE_ASSIGN_OR_RETURN(const int32_t max, ReadMaximumCount(names, "maxLength"));
+  CADRE_ASSIGN_OR_RETURN(const ByteDfa all, AllKeys());
+  absl::StatusOr<ByteDfa> limited = Charge(LimitLength(all, min, max));
+  if (limited.ok()) return *std::move(limited);
+  return absl::Status(limited.status().code(), absl::StrCat(names.path, ": ", limited.status().message()));
+}
+
+absl::StatusOr<ByteDfa> SchemaCompiler::KeysMatching(const PlacedSchema& schema, const std::string& pattern) {
+  absl::StatusOr<ByteDfa> keys = Charge(CompileRegex(pattern, RegexExtent::kSearch, CharacterCode::kJsonString));
+  if (keys.ok()) return keys;
+  return absl::Status(keys.status().code(), absl::StrCat(schema.path, "/patternProperties/", PointerPart(pattern), ": ",
+                                                         ToAbsl(ToStd(keys.status().message()))));
+}
+
+absl::StatusOr<SchemaCompiler::ObjectKeys> SchemaCompiler::ReadKeys(const PlacedSchema& schema) {
+  ObjectKeys keys;
+  CADRE_ASSIGN_OR_RETURN(keys.conforming, NamesOf(schema));
+  if (!schema.Has("patternProperties")) return keys;
+  for (const auto& [pattern, value] : schema["patternProperties"].items()) {
+    CADRE_ASSIGN_OR_RETURN(ByteDfa matching, KeysMatching(schema, pattern));
+    keys.matching.push_back(std::move(matching));
+  }
+  return keys;
+}
+
+absl::StatusOr<const SchemaJson*> SchemaCompiler::PropertySchema(const PlacedSchema& schema, const ObjectKeys& keys,
+                                                                 const std::string& name) {
+  const std::string written = Unquoted(WrittenKey(name));
+  if (keys.conforming.has_value() && !keys.conforming->Accepts(written)) {
+    return resolver_.Keep(SchemaJson(false), schema.path);
+  }
   SchemaJson all = SchemaJson::array();
   const SchemaJson* only = nullptr;
   const auto add = [&](const SchemaJson& part) {
@@ -53,9 +105,9 @@ absl::StatusOr<const SchemaJson*> SchemaCompiler::PropertySchema(const PlacedSch
   };
   if (schema.Has("properties") && schema["properties"].contains(name)) add(schema["properties"][name]);
   if (schema.Has("patternProperties")) {
+    size_t index = 0;
     for (const auto& [pattern, part] : schema["patternProperties"].items()) {
-      CADRE_ASSIGN_OR_RETURN(const ByteDfa keys, KeysMatching(schema, pattern));
-      if (keys.Accepts(Unquoted(WrittenKey(name)))) add(part);
+      if (keys.matching[index++].Accepts(written)) add(part);
     }
   }
   if (all.empty() && schema.Has("additionalProperties")) add(schema["additionalProperties"]);
@@ -71,6 +123,8 @@ absl::StatusOr<SchemaCompiler::ObjectParts> SchemaCompiler::ReadObject(const Pla
   CADRE_ASSIGN_OR_RETURN(parts.min_members, ReadMinimumCount(schema, "minProperties"));
   CADRE_ASSIGN_OR_RETURN(parts.max_members, ReadMaximumCount(schema, "maxProperties"));
   CADRE_ASSIGN_OR_RETURN(const std::vector<std::string> required, ReadRequired(schema));
+
+  CADRE_ASSIGN_OR_RETURN(const ObjectKeys keys, ReadKeys(schema));
 
   std::vector<std::string> names;  // in the order of the answer
   if (schema.Has("properties")) {
@@ -89,14 +143,14 @@ absl::StatusOr<SchemaCompiler::ObjectParts> SchemaCompiler::ReadObject(const Pla
   for (size_t i = 0; i < names.size(); ++i) {
     const std::string path = i < num_listed ? absl::StrCat(schema.path, "/properties/", PointerPart(names[i]))
                                             : absl::StrCat(schema.path, "/required");
-    CADRE_ASSIGN_OR_RETURN(const SchemaJson* value, PropertySchema(schema, names[i]));
+    CADRE_ASSIGN_OR_RETURN(const SchemaJson* value, PropertySchema(schema, keys, names[i]));
     CADRE_ASSIGN_OR_RETURN(const int32_t value_rule, RuleOf(*value, path));
     const std::string key = WrittenKey(names[i]);
     const int32_t rule = grammar_.AddState();
     json_.AddLast(json_.AddColon(grammar_.AddText(rule, key)), value_rule);
     parts.members.push_back({key, rule, is_required.contains(names[i])});
   }
-  CADRE_ASSIGN_OR_RETURN(const std::vector<OpenMembers> open_members, ReadOpenMembers(schema, names));
+  CADRE_ASSIGN_OR_RETURN(const std::vector<OpenMembers> open_members, ReadOpenMembers(schema, keys, names));
   for (const OpenMembers& open : open_members) {
     const int32_t rule = grammar_.AddState();
     const int32_t behind_key = grammar_.AddState();
@@ -110,15 +164,15 @@ absl::StatusOr<SchemaCompiler::ObjectParts> SchemaCompiler::ReadObject(const Pla
     return absl::ResourceExhaustedError(absl::StrCat(schema.path, ": ", names.size(), " properties, counted up to ",
                                                      num_counts, ", need more than ", kMaxGrammarStates, " states"));
   }
-  if (parts.min_members > 0 && !parts.open_rules.empty()) {
+  if (parts.min_members > 1 && !parts.open_rules.empty()) {
     // A key that comes twice would be counted twice.
-    return UnsupportedSchema(schema.path, "\"minProperties\" beside properties that are not listed");
+    return UnsupportedSchema(schema.path, "\"minProperties\" above 1 beside properties that are not listed");
   }
   return parts;
 }
 
 absl::StatusOr<std::vector<SchemaCompiler::OpenMembers>> SchemaCompiler::ReadOpenMembers(
-    const PlacedSchema& schema, const std::vector<std::string>& names) {
+    const PlacedSchema& schema, const ObjectKeys& keys, const std::vector<std::string>& names) {
   std::vector<std::string> contents;
   for (const std::string& name : names) contents.push_back(Unquoted(WrittenKey(name)));
   const ByteDfa listed = ByteDfa::FromTexts(contents);
@@ -132,24 +186,24 @@ absl::StatusOr<std::vector<SchemaCompiler::OpenMembers>> SchemaCompiler::ReadOpe
       schema.Has("additionalProperties") ? schema["additionalProperties"] != false : !is_closed_by_default;
   std::vector<OpenMembers> open;
   if (!has_patterns && !has_rest) return open;
-  absl::StatusOr<ByteDfa> rest =
-      CompileRegex("[\\u0000-\\u{10FFFF}]*", RegexExtent::kWholeText, CharacterCode::kJsonString);
-  if (rest.ok()) rest = Subtract(*rest, listed);
+  absl::StatusOr<ByteDfa> rest = keys.conforming.has_value() ? *keys.conforming : AllKeys();
+  if (rest.ok()) rest = Charge(Subtract(*rest, listed));
   if (!rest.ok()) return placed(rest.status());
   if (has_patterns) {
+    size_t index = 0;
     for (const auto& [pattern, value] : schema["patternProperties"].items()) {
-      CADRE_ASSIGN_OR_RETURN(const ByteDfa matching, KeysMatching(schema, pattern));
       const std::string path = absl::StrCat(schema.path, "/patternProperties/", PointerPart(pattern));
-      absl::StatusOr<ByteDfa> keys = Subtract(matching, listed);
+      absl::StatusOr<ByteDfa> matching = Charge(Subtract(keys.matching[index++], listed));
+      if (matching.ok() && keys.conforming.has_value()) matching = Charge(Intersect(*matching, *keys.conforming));
       for (const OpenMembers& other : open) {
-        absl::StatusOr<ByteDfa> shared = keys.ok() ? Intersect(*keys, other.keys) : keys.status();
+        absl::StatusOr<ByteDfa> shared = matching.ok() ? Charge(Intersect(*matching, other.keys)) : matching.status();
         if (!shared.ok()) return placed(shared.status());
         if (!shared->empty()) return UnsupportedSchema(path, "an expression that shares keys with another");
       }
-      if (keys.ok()) rest = Subtract(*rest, *keys);
-      if (!keys.ok() || !rest.ok()) return placed(keys.ok() ? rest.status() : keys.status());
+      if (matching.ok()) rest = Charge(Subtract(*rest, *matching));
+      if (!matching.ok() || !rest.ok()) return placed(matching.ok() ? rest.status() : matching.status());
       CADRE_ASSIGN_OR_RETURN(const int32_t rule, RuleOf(value, path));
-      open.push_back({*std::move(keys), rule});
+      open.push_back({*std::move(matching), rule});
     }
   }
   if (!has_rest) return open;

@@ -26,21 +26,27 @@ absl::Status SchemaCompiler::FillNumber(const PlacedSchema& schema, bool is_inte
     json_.AddLast(start, is_integer ? json_.AnyInteger() : json_.AnyNumber());
     return absl::OkStatus();
   }
-  const absl::StatusOr<ByteDfa> dfa = is_integer ? IntegerDfa(bounds) : NumberDfa(bounds);
-  if (!dfa.ok()) return Placed(schema, bounds.minimum.has_value() ? "minimum" : "maximum", dfa.status());
+  const absl::StatusOr<ByteDfa> dfa = Charge(is_integer ? IntegerDfa(bounds) : NumberDfa(bounds));
+  if (!dfa.ok()) {
+    const bool is_multiple = bounds.multiple_of.has_value();
+    return Placed(schema,
+                  is_multiple                  ? "multipleOf"
+                  : bounds.minimum.has_value() ? "minimum"
+                                               : "maximum",
+                  dfa.status());
+  }
   const int32_t end = grammar_.AddState();
   grammar_.SetReturn(end);
   grammar_.AddDfa(start, *dfa, end);
   return absl::OkStatus();
 }
 
-// What stands between the quotation marks. REQUIRES: pattern or format.
-absl::StatusOr<ByteDfa> SchemaCompiler::StringContent(const PlacedSchema& schema) const {
+absl::StatusOr<std::optional<ByteDfa>> SchemaCompiler::PatternContent(const PlacedSchema& schema) {
   std::optional<ByteDfa> content;
   if (schema.Has("pattern")) {
     if (!schema["pattern"].is_string()) return SchemaError(schema.path, "\"pattern\" is not a string");
-    absl::StatusOr<ByteDfa> dfa =
-        CompileRegex(schema["pattern"].get_ref<const std::string&>(), RegexExtent::kSearch, CharacterCode::kJsonString);
+    absl::StatusOr<ByteDfa> dfa = Charge(CompileRegex(schema["pattern"].get_ref<const std::string&>(),
+                                                      RegexExtent::kSearch, CharacterCode::kJsonString));
     if (!dfa.ok()) return Placed(schema, "pattern", dfa.status());
     content = *std::move(dfa);
   }
@@ -52,26 +58,31 @@ absl::StatusOr<ByteDfa> SchemaCompiler::StringContent(const PlacedSchema& schema
       return UnsupportedSchema(schema.path,
                                absl::StrCat("the format ", Quoted(name), " (supported: ", SupportedFormats(), ")"));
     }
-    absl::StatusOr<ByteDfa> dfa = CompileRegex(*pattern, RegexExtent::kWholeText, CharacterCode::kJsonString);
-    if (dfa.ok() && content.has_value()) dfa = Intersect(*content, *dfa);
+    absl::StatusOr<ByteDfa> dfa = Charge(CompileRegex(*pattern, RegexExtent::kWholeText, CharacterCode::kJsonString));
+    if (dfa.ok() && content.has_value()) dfa = Charge(Intersect(*content, *dfa));
     if (!dfa.ok()) return Placed(schema, "format", dfa.status());
     content = *std::move(dfa);
   }
-  return *std::move(content);
+  return content;
+}
+
+absl::StatusOr<std::optional<ByteDfa>> SchemaCompiler::StringContent(const PlacedSchema& schema) {
+  CADRE_ASSIGN_OR_RETURN(const int32_t min, ReadMinimumCount(schema, "minLength"));
+  CADRE_ASSIGN_OR_RETURN(const int32_t max, ReadMaximumCount(schema, "maxLength"));
+  CADRE_ASSIGN_OR_RETURN(std::optional<ByteDfa> content, PatternContent(schema));
+  if (!content.has_value() || (min == 0 && max == kNoLengthLimit)) return content;
+  absl::StatusOr<ByteDfa> limited = Charge(LimitLength(*content, min, max));
+  if (!limited.ok()) return Placed(schema, max != kNoLengthLimit ? "maxLength" : "minLength", limited.status());
+  return *std::move(limited);
 }
 
 absl::Status SchemaCompiler::FillString(const PlacedSchema& schema, int32_t start) {
   CADRE_ASSIGN_OR_RETURN(const int32_t min, ReadMinimumCount(schema, "minLength"));
   CADRE_ASSIGN_OR_RETURN(const int32_t max, ReadMaximumCount(schema, "maxLength"));
-  if (schema.Has("pattern") || schema.Has("format")) {
-    CADRE_ASSIGN_OR_RETURN(ByteDfa content, StringContent(schema));
-    if (min > 0 || max != kNoLengthLimit) {
-      absl::StatusOr<ByteDfa> limited = LimitLength(content, min, max);
-      if (!limited.ok()) return Placed(schema, max != kNoLengthLimit ? "maxLength" : "minLength", limited.status());
-      content = *std::move(limited);
-    }
+  CADRE_ASSIGN_OR_RETURN(const std::optional<ByteDfa> content, StringContent(schema));
+  if (content.has_value()) {
     const int32_t end = grammar_.AddState();
-    grammar_.AddDfa(grammar_.AddText(start, "\""), content, end);
+    grammar_.AddDfa(grammar_.AddText(start, "\""), *content, end);
     grammar_.SetReturn(grammar_.AddText(end, "\""));
   } else if (min > 0 || max != kNoLengthLimit) {
     AddCountedCharacters(start, min, max);

@@ -41,6 +41,7 @@ class Validator {
                                                                   {"anyOf", &Validator::AnyOf},
                                                                   {"oneOf", &Validator::OneOf},
                                                                   {"properties", &Validator::Properties},
+                                                                  {"propertyNames", &Validator::PropertyNames},
                                                                   {"patternProperties", &Validator::PatternProperties},
                                                                   {"additionalProperties", &Validator::Additional},
                                                                   {"required", &Validator::Required},
@@ -98,6 +99,13 @@ class Validator {
       if (!value_.contains(name)) continue;
       if (std::string violation = Sub(schema, value_[name]); !violation.empty())
         return absl::StrCat(name, ": ", violation);
+    }
+    return "";
+  }
+  std::string PropertyNames(const Json& schema) {
+    if (!value_.is_object()) return "";
+    for (const auto& [name, member] : value_.items()) {
+      if (!Sub(schema, Json(name)).empty()) return name;
     }
     return "";
   }
@@ -160,6 +168,10 @@ class Validator {
     if (keyword == "maximum") return Verdict(!value_.is_number() || value_.get<double>() <= limit);
     if (keyword == "exclusiveMinimum") return Verdict(!value_.is_number() || value_.get<double>() > limit);
     if (keyword == "exclusiveMaximum") return Verdict(!value_.is_number() || value_.get<double>() < limit);
+    if (keyword == "multipleOf") {
+      const double quotient = value_.is_number() ? value_.get<double>() / limit : 0.0;
+      return Verdict(std::abs(quotient - std::round(quotient)) <= 1e-12 * std::max(1.0, std::abs(quotient)));
+    }
     const double length = value_.is_string() ? static_cast<double>(CountCodePoints(value_.get<std::string>())) : 0;
     const double size = value_.is_structured() ? static_cast<double>(value_.size()) : 0;
     if (keyword == "minLength") return Verdict(!value_.is_string() || length >= limit);

@@ -141,7 +141,11 @@ TEST(JsonSchemaTest, UnsupportedKeywordsAreNamedWithTheirPlace) {
   constexpr auto kCode = absl::StatusCode::kUnimplemented;
   EXPECT_EQ(ErrorOf(R"({"type":"object","properties":{"a/b":{"not":{}}}})", kCode),
             "#/properties/a~1b: the keyword \"not\" is not supported");
-  EXPECT_EQ(ErrorOf(R"({"items":{"multipleOf":2}})", kCode), "#/items: the keyword \"multipleOf\" is not supported");
+  EXPECT_EQ(ErrorOf(R"({"items":{"contains":{}}})", kCode), "#/items: the keyword \"contains\" is not supported");
+  EXPECT_EQ(ErrorOf(R"({"propertyNames":{"not":{}}})", kCode), "#/propertyNames: the keyword \"not\" is not supported");
+  EXPECT_EQ(ErrorOf(R"({"propertyNames":{"anyOf":[{}]}})", kCode), "#/propertyNames: \"anyOf\" is not supported");
+  EXPECT_EQ(ErrorOf(R"({"type":"object","minProperties":2})", kCode),
+            "#: \"minProperties\" above 1 beside properties that are not listed is not supported");
   EXPECT_EQ(ErrorOf(R"({"anyOf":[{},{"if":{}}]})", kCode), "#/anyOf/1: the keyword \"if\" is not supported");
   EXPECT_EQ(ErrorOf(R"({"type":"array","uniqueItems":true})", kCode), "#: \"uniqueItems\": true is not supported");
   EXPECT_THAT(ErrorOf(R"({"type":"string","format":"iri"})", kCode),
@@ -187,6 +191,8 @@ TEST(JsonSchemaTest, MalformedSchemasAreRefusedWithTheirPlace) {
   EXPECT_EQ(ErrorOf(R"({"properties":{"a":{"pattern":"("}}})", kCode),
             "#/properties/a/pattern: a group does not end at byte 1 of the expression");
   EXPECT_EQ(ErrorOf(R"({"exclusiveMinimum":true})", kCode), "#: \"exclusiveMinimum\" is \"true\", no number");
+  EXPECT_EQ(ErrorOf(R"({"multipleOf":0})", kCode), "#: \"multipleOf\" is \"0\", no number above 0");
+  EXPECT_EQ(ErrorOf(R"({"multipleOf":"2"})", kCode), "#: \"multipleOf\" is \"\\\"2\\\"\", no number above 0");
 }
 
 TEST(JsonSchemaTest, WhatNothingConformsToIsRefused) {
@@ -213,6 +219,10 @@ TEST(JsonSchemaTest, HostileSchemasAreRefusedQuickly) {
               HasSubstr("#/pattern: the expression, its repetitions written out, needs more than 60000 states"));
   EXPECT_THAT(ErrorOf(R"({"type":"string","pattern":"(a|b)*a(a|b){30}"})", absl::StatusCode::kResourceExhausted),
               HasSubstr("#/pattern: the expression needs more than 30000 states"));
+  for (const char* divisor : {"1234567", "1e300", "0.1234567"}) {
+    EXPECT_THAT(ErrorOf(absl::StrCat(R"({"multipleOf":)", divisor, "}"), absl::StatusCode::kResourceExhausted),
+                HasSubstr("#/multipleOf: the multiples need more than 10000 states"));
+  }
   // Each definition is twice the one before it.
   std::string doubling = R"({"$ref":"#/$defs/d40","$defs":{"d0":{"type":"null"})";
   for (int i = 1; i <= 40; ++i) {
@@ -227,6 +237,23 @@ TEST(JsonSchemaTest, HostileSchemasAreRefusedQuickly) {
   for (int i = 0; i < 1000; ++i) absl::StrAppend(&wide, ",\"p", i, "\":{}");
   EXPECT_THAT(ErrorOf(wide + "}}", absl::StatusCode::kResourceExhausted),
               HasSubstr("1001 properties, counted up to 16000"));
+}
+
+// Each expression is within the limits; all of them together would take minutes.
+TEST(JsonSchemaTest, WhatAllExpressionsCostTogetherIsLimited) {
+  Json properties;
+  Json alternatives = Json::array();
+  for (int i = 0; i < 1000; ++i) {
+    properties[absl::StrCat("p", i)] = Json{{"type", "null"}};
+    alternatives.push_back({{"pattern", absl::StrCat("(a|b)*a(a|b){12}c", i)}});
+  }
+  EXPECT_THAT(ErrorOf(Json{{"anyOf", alternatives}}.dump(), absl::StatusCode::kResourceExhausted),
+              HasSubstr("/pattern: the schema's expressions together need more work"));
+  // The expression of many properties is compiled once.
+  const Json one = {{"properties", properties}, {"patternProperties", {{"(a|b)*a(a|b){10}", true}}}};
+  EXPECT_TRUE(ConstrainToJsonSchema(one.dump(), ByteVocabulary()).ok());
+  const Json lengths = {{"pattern", "(a|b)*a(a|b){12}"}, {"maxLength", 40}};
+  EXPECT_THAT(ErrorOf(lengths.dump(), absl::StatusCode::kResourceExhausted), HasSubstr("more than 30000 states"));
 }
 
 }  // namespace
