@@ -14,9 +14,7 @@
 namespace cadre {
 namespace {
 
-// What is spent on masks when a constraint is compiled: a few dozen milliseconds.
 constexpr int64_t kPreparedStates = 4000;
-constexpr int64_t kPreparedWork = 5'000'000;
 
 }  // namespace
 
@@ -46,9 +44,9 @@ class GrammarConstraint::Shared {
     FlushIfFull();
     is_first ? masks_->FillFirst(*place, mask) : masks_->Fill(*place, mask);
   }
-  void Prepare() {
+  void Prepare(int64_t work) {
     const std::lock_guard lock(mutex_);
-    masks_->Prepare(kPreparedStates, kPreparedWork);
+    masks_->Prepare(kPreparedStates, work);
   }
   // False, with the place unchanged, when the language does not go on like this.
   bool Advance(std::string_view bytes, int32_t* place) {
@@ -140,13 +138,14 @@ GrammarConstraint::GrammarConstraint(std::shared_ptr<Shared> shared) : shared_(s
 GrammarConstraint::~GrammarConstraint() = default;
 
 absl::StatusOr<std::shared_ptr<const GrammarConstraint>> GrammarConstraint::Create(
-    Grammar grammar, std::shared_ptr<const TokenVocabulary> vocabulary, int64_t max_cache_bytes) {
+    Grammar grammar, std::shared_ptr<const TokenVocabulary> vocabulary, int64_t max_cache_bytes,
+    int64_t prepared_work) {
   std::shared_ptr<const GrammarConstraint> constraint(
       new GrammarConstraint(std::make_shared<Shared>(std::move(grammar), std::move(vocabulary), max_cache_bytes)));
   const std::unique_ptr<ConstraintState> state = constraint->Start();
   if (state->done()) return absl::InvalidArgumentError("only the empty text conforms");
   // What most sequences will ask for is made here, not on the thread that generates.
-  constraint->shared_->Prepare();
+  constraint->shared_->Prepare(prepared_work);
   return constraint;
 }
 

@@ -14,6 +14,8 @@ namespace cadre {
 // What one constraint keeps of the states and masks that it has met. Beyond it, all is dropped and made again where it
 // is needed.
 inline constexpr int64_t kMaxConstraintCacheBytes = 16 << 20;
+// Steps spent on masks when a constraint is compiled: a few dozen milliseconds.
+inline constexpr int64_t kPreparedWork = 5'000'000;
 
 // The sentences of a grammar, spelled with a vocabulary. Its states share what is learned of the grammar, under one
 // lock that is held while a mask is made.
@@ -22,7 +24,7 @@ class GrammarConstraint final : public TokenConstraint {
   // InvalidArgument when only the empty text is a sentence: there would be nothing to generate.
   static absl::StatusOr<std::shared_ptr<const GrammarConstraint>> Create(
       Grammar grammar, std::shared_ptr<const TokenVocabulary> vocabulary,
-      int64_t max_cache_bytes = kMaxConstraintCacheBytes);
+      int64_t max_cache_bytes = kMaxConstraintCacheBytes, int64_t prepared_work = kPreparedWork);
   ~GrammarConstraint() override;
 
   std::unique_ptr<ConstraintState> Start() const override;

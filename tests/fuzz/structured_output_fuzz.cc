@@ -24,8 +24,16 @@ namespace {
 constexpr std::size_t kMaxBytes = 2048;
 constexpr int kMaxSteps = 60;
 
+// Masks are found on the walk: those that a server makes beforehand would take most of the time.
+CompiledConstraint CompileSchema(std::string_view text, const std::shared_ptr<const TokenVocabulary>& vocabulary) {
+  constexpr std::int64_t kFewSteps = 1000;
+  absl::StatusOr<Grammar> grammar = CompileJsonSchema(text, vocabulary->spelled());
+  if (!grammar.ok()) return grammar.status();
+  return GrammarConstraint::Create(*std::move(grammar), vocabulary, kMaxConstraintCacheBytes, kFewSteps);
+}
+
 CompiledConstraint Compile(int kind, std::string_view text, const std::shared_ptr<const TokenVocabulary>& vocabulary) {
-  if (kind == 0) return ConstrainToJsonSchema(text, vocabulary);
+  if (kind == 0) return CompileSchema(text, vocabulary);
   if (kind == 1) return ConstrainToRegex(text, vocabulary);
   return ConstrainToChoices(absl::StrSplit(ToAbsl(text), '\n'), vocabulary);
 }
