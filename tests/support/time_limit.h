@@ -2,6 +2,8 @@
 #ifndef CADRE_TESTS_SUPPORT_TIME_LIMIT_H_
 #define CADRE_TESTS_SUPPORT_TIME_LIMIT_H_
 
+#include <ctime>
+
 namespace cadre {
 
 // Instrumented code is an order of magnitude slower.
@@ -12,6 +14,15 @@ inline constexpr int kTimeFactor = 1;
 #endif
 
 inline constexpr int kRefusalSeconds = 2 * kTimeFactor;
+
+// Processor time of this process: other programs, such as other tests, have no part in it.
+class Stopwatch {
+ public:
+  double Seconds() const { return static_cast<double>(std::clock() - start_) / CLOCKS_PER_SEC; }
+
+ private:
+  const std::clock_t start_ = std::clock();
+};
 
 }  // namespace cadre
 
