@@ -171,13 +171,20 @@ absl::Duration ModelHost::RetryDelay() const {
 }
 
 void ModelHost::ObserveProgress(absl::Time now) {
-  const int64_t finished = Snapshot().num_finished();
+  const EngineSnapshot snapshot = Snapshot();
+  const int64_t finished = snapshot.num_finished();
+  const bool has_queue = snapshot.waiting_requests > 0;
   if (observed_at_ != absl::InfinitePast() && now > observed_at_) {
     const double rate = static_cast<double>(finished - observed_finished_) / absl::ToDoubleSeconds(now - observed_at_);
-    finished_per_second_.store(finished_per_second_.load() * (1 - kRateSmoothing) + rate * kRateSmoothing);
+    const double known = finished_per_second_.load();
+    // Without a queue, as much ended as there was: the engine could have done more.
+    const bool is_drain_rate = has_queue && had_queue_;
+    finished_per_second_.store(is_drain_rate ? known * (1 - kRateSmoothing) + rate * kRateSmoothing
+                                             : std::max(known, rate));
   }
   observed_at_ = now;
   observed_finished_ = finished;
+  had_queue_ = has_queue;
 }
 
 void ModelHost::StartDrain() {

@@ -129,6 +129,7 @@ class ModelHost {
   // Of ObserveProgress alone.
   absl::Time observed_at_ = absl::InfinitePast();
   int64_t observed_finished_ = 0;
+  bool had_queue_ = false;
 };
 
 }  // namespace cadre
