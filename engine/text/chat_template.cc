@@ -1,6 +1,7 @@
 #include "engine/text/chat_template.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -19,6 +20,16 @@ using jinja::Value;
 
 // Put behind the text of the message that is to be continued, to find its end in the prompt.
 constexpr std::string_view kEndTag = "CONTINUE_FINAL_MESSAGE_TAG ";
+
+// Roles that templates know. Some make a token of one: '<|' + message.role + '|>'. That works for these names, and for
+// no other that a client makes up.
+constexpr std::string_view kKnownRoles[] = {"assistant",   "developer", "function", "ipython",
+                                            "observation", "system",    "tool",     "user"};
+
+Value RoleString(const std::string& role) {
+  const bool is_known = std::find(std::begin(kKnownRoles), std::end(kKnownRoles), role) != std::end(kKnownRoles);
+  return Value::String(is_known ? Text::FromTemplate(role) : Text::FromClient(role));
+}
 
 Value ClientString(const std::string& text) { return Value::String(Text::FromClient(text)); }
 
@@ -141,7 +152,7 @@ Value ChatTemplate::MessageValue(const Style& style, const ChatMessage& message)
   Dict dict;
   // Two names for one thing: templates of gpt-oss read the first, all others the second.
   if (message.reasoning_content.has_value()) dict.Set("thinking", ClientString(*message.reasoning_content));
-  dict.Set("role", ClientString(message.role));
+  dict.Set("role", RoleString(message.role));
   if (message.content.has_value()) {
     dict.Set("content", ClientString(*message.content));
   } else if (message.tool_calls.empty() || style.no_content == Style::NoContent::kEmpty) {

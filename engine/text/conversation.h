@@ -26,7 +26,8 @@ struct ChatMessage {
   std::optional<std::string> reasoning_content = {};
 };
 
-// What a chat template turns into a prompt. All text is UTF-8 and comes from a client.
+// What a chat template turns into a prompt. All text is UTF-8 and comes from a client; the names of well-known roles
+// are nobody's, so that a template may make a token of one.
 struct Conversation {
   std::vector<ChatMessage> messages;
   std::vector<jinja::Value> tools;      // dicts

@@ -18,13 +18,13 @@ absl::StatusOr<BoundArguments> BoundArguments::Bind(std::string_view what, const
   }
   for (std::size_t i = 0; i < arguments.positional.size(); ++i) bound.values_[i] = &arguments.positional[i];
   for (const auto& [name, value] : arguments.named) {
-    const auto* const parameter = std::find(parameters.begin(), parameters.end(), name);
+    const auto* const parameter = std::find(parameters.begin(), parameters.end(), name.bytes());
     if (parameter == parameters.end() || name.empty()) {
-      return Fail(absl::StrCat(ToAbsl(what), " has no parameter ", Quoted(name)));
+      return Fail(absl::StrCat(ToAbsl(what), " has no parameter ", Quoted(name.bytes())));
     }
     const auto place = static_cast<std::size_t>(parameter - parameters.begin());
     if (bound.values_[place] != nullptr) {
-      return Fail(absl::StrCat(ToAbsl(what), " is given ", Quoted(name), " twice"));
+      return Fail(absl::StrCat(ToAbsl(what), " is given ", Quoted(name.bytes()), " twice"));
     }
     bound.values_[place] = &value;
   }

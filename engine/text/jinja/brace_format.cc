@@ -88,6 +88,7 @@ class BraceFormatter {
 
  private:
   absl::Status FormatField() {
+    const std::size_t begin = position_;
     const std::size_t end = bytes_.find('}', position_);
     if (end == std::string_view::npos) return Fail("format: a '{' is not closed");
     std::string_view field = bytes_.substr(position_ + 1, end - position_ - 1);
@@ -114,7 +115,8 @@ class BraceFormatter {
     }
     CADRE_ASSIGN_OR_RETURN(const FormatSpec spec, ParseSpec(spec_text));
     CADRE_ASSIGN_OR_RETURN(const Text text, PrintFormatted(runtime_, value, spec));
-    out_.Append(text);
+    // What fills up the width comes from the format.
+    out_.Append(format_.Slice(begin, position_).client_spans().empty() ? text : Text::FromClient(text.bytes()));
     return absl::OkStatus();
   }
 
@@ -128,7 +130,7 @@ class BraceFormatter {
       return arguments_.positional[place];
     }
     for (const auto& [key, value] : arguments_.named) {
-      if (key == name) return value;
+      if (key.bytes() == name) return value;
     }
     return Fail(absl::StrCat("format: no value called ", Quoted(name)));
   }

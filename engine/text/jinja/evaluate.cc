@@ -171,7 +171,7 @@ absl::StatusOr<Arguments> Interpreter::EvaluateArguments(const CallArguments& ca
   CADRE_ASSIGN_OR_RETURN(arguments.positional, EvaluateAll(call.positional));
   for (const auto& [name, expression] : call.named) {
     CADRE_ASSIGN_OR_RETURN(Value value, Evaluate(*expression));
-    arguments.named.emplace_back(name, std::move(value));
+    arguments.named.emplace_back(Text::FromTemplate(name), std::move(value));
   }
   if (call.star != nullptr) {
     CADRE_ASSIGN_OR_RETURN(const Value list, Evaluate(*call.star));
@@ -184,7 +184,7 @@ absl::StatusOr<Arguments> Interpreter::EvaluateArguments(const CallArguments& ca
     CADRE_RETURN_IF_ERROR(runtime_.Charge(dict.dict().size()));
     for (const auto& [key, value] : dict.dict().entries()) {
       if (!key.is_string()) return Fail("'**' takes a dict whose keys are strings");
-      arguments.named.emplace_back(key.bytes(), value);
+      arguments.named.emplace_back(key.text(), value);
     }
   }
   return arguments;
@@ -196,12 +196,12 @@ absl::StatusOr<Value> Interpreter::ComputeCall(const Expression& expression, con
     CADRE_ASSIGN_OR_RETURN(const Value object, Evaluate(*callee.operands[0]));
     if (object.is_undefined()) return UndefinedError(object);
     CADRE_ASSIGN_OR_RETURN(Arguments arguments, EvaluateArguments(expression.arguments));
-    if (caller != nullptr) arguments.named.emplace_back("caller", *caller);
+    if (caller != nullptr) arguments.named.emplace_back(Text::FromTemplate("caller"), *caller);
     return CallMethodOf(object, callee, arguments);
   }
   CADRE_ASSIGN_OR_RETURN(const Value function, Evaluate(callee));
   CADRE_ASSIGN_OR_RETURN(Arguments arguments, EvaluateArguments(expression.arguments));
-  if (caller != nullptr) arguments.named.emplace_back("caller", *caller);
+  if (caller != nullptr) arguments.named.emplace_back(Text::FromTemplate("caller"), *caller);
   if (function.is_undefined()) return UndefinedError(function);
   if (!function.is_object()) return Fail(absl::StrCat("a ", function.TypeName(), " cannot be called"));
   return function.object().Call(runtime_, arguments);

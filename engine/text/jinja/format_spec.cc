@@ -135,7 +135,7 @@ absl::StatusOr<Text> PrintFormatted(Runtime& runtime, const Value& value, const 
   if (missing <= 0) return printed;
   const char align = spec.align != '\0' ? spec.align : is_number ? '>' : '<';
   const std::int64_t left = align == '<' ? 0 : align == '^' ? missing / 2 : missing;
-  return Pad(printed, left, missing - left, spec.fill);
+  return Pad(printed, left, missing - left, Text::FromTemplate(spec.fill));
 }
 
 }  // namespace cadre::jinja

@@ -53,7 +53,9 @@ absl::StatusOr<Dict> ReadMembers(Runtime& runtime, std::string_view what, const 
       CADRE_RETURN_IF_ERROR(members.Set(parts[0], parts[1]));
     }
   }
-  for (const auto& [name, value] : arguments.named) members.Set(name, value);
+  for (const auto& [name, value] : arguments.named) {
+    CADRE_RETURN_IF_ERROR(members.Set(Value::String(name), value));
+  }
   return members;
 }
 
@@ -65,8 +67,8 @@ class Namespace final : public Object {
     const Value* const found = members_.Find(name);
     return found == nullptr ? std::nullopt : std::optional<Value>(*found);
   }
-  bool SetAttribute(std::string_view name, Value value) override {
-    members_.Set(name, std::move(value));
+  bool SetAttribute(std::string_view name, const Value& value) override {
+    members_.Set(name, value);
     return true;
   }
 
@@ -216,7 +218,8 @@ absl::StatusOr<Value> StrftimeNow(Runtime& runtime, const Arguments& arguments) 
   if (size == 0 && !resolved.empty() && resolved != "%p") return Fail("strftime_now: the format gives no time");
   std::string printed;
   AppendValidUtf8(std::string_view(buffer, size), &printed);
-  return runtime.NewString(Text::FromTemplate(std::move(printed)));
+  const bool is_client = bound[0]->is_string() && !bound[0]->text().client_spans().empty();
+  return runtime.NewString(is_client ? Text::FromClient(std::move(printed)) : Text::FromTemplate(std::move(printed)));
 }
 
 struct NamedFunction {

@@ -23,9 +23,9 @@ absl::StatusOr<Value> ReadJson(std::string_view json);
 struct JsonStyle {
   bool ensure_ascii = false;
   bool sort_keys = false;
-  std::optional<std::string> indent;  // of one level; absent: one line
-  std::string item_separator = ", ";
-  std::string key_separator = ": ";
+  std::optional<Text> indent;  // of one level; absent: one line
+  Text item_separator = Text::FromTemplate(", ");
+  Text key_separator = Text::FromTemplate(": ");
 };
 
 // The value as JSON, with the marks of its strings.

@@ -34,9 +34,10 @@ absl::Status Interpreter::BindParameters(const MacroDefinition& macro, const Arg
   // Each parameter looks through the named arguments.
   CADRE_RETURN_IF_ERROR(runtime_.Charge(macro.parameters.size() * (arguments.named.size() + 1)));
   const std::size_t num_places = std::min(arguments.positional.size(), macro.parameters.size());
-  std::vector<std::pair<std::string, Value>> named = arguments.named;
+  std::vector<std::pair<Text, Value>> named = arguments.named;
   const auto take_named = [&named](std::string_view name) -> std::optional<Value> {
-    const auto found = std::find_if(named.begin(), named.end(), [name](const auto& n) { return n.first == name; });
+    const auto found =
+        std::find_if(named.begin(), named.end(), [name](const auto& n) { return n.first.bytes() == name; });
     if (found == named.end()) return std::nullopt;
     Value value = std::move(found->second);
     named.erase(found);
@@ -63,11 +64,13 @@ absl::Status Interpreter::BindParameters(const MacroDefinition& macro, const Arg
   }
   if (macro.uses_kwargs) {
     Dict kwargs;
-    for (auto& [name, value] : named) kwargs.Set(name, std::move(value));
+    for (auto& [name, value] : named) {
+      CADRE_RETURN_IF_ERROR(kwargs.Set(Value::String(std::move(name)), std::move(value)));
+    }
     scope_->Set("kwargs", Value::Mapping(std::move(kwargs)));
   } else if (!named.empty()) {
-    return Fail(
-        absl::StrCat(Describe(macro), " has no parameter ", Quoted(named.front().first), ", or it is given twice"));
+    return Fail(absl::StrCat(Describe(macro), " has no parameter ", Quoted(named.front().first.bytes()),
+                             ", or it is given twice"));
   }
   if (macro.uses_varargs) {
     scope_->Set("varargs", Value::Tuple({arguments.positional.begin() + static_cast<std::ptrdiff_t>(num_places),

@@ -20,7 +20,7 @@ class Runtime;
 // What a call passes.
 struct Arguments {
   std::vector<Value> positional;
-  std::vector<std::pair<std::string, Value>> named;
+  std::vector<std::pair<Text, Value>> named;  // those of **dict have the dict's marks
 };
 
 // Something with a life of its own: a namespace, a macro, the `loop` of a for statement. A runtime owns them all, so
@@ -46,7 +46,7 @@ class Object {
     return std::nullopt;
   }
   // False when it has no attributes that can be set.
-  virtual bool SetAttribute(std::string_view /*name*/, Value /*value*/) { return false; }
+  virtual bool SetAttribute(std::string_view /*name*/, const Value& /*value*/) { return false; }
   // What a template sees that prints it.
   virtual std::string Print() const { return absl::StrCat("<", ToAbsl(TypeName()), ">"); }
 };

@@ -111,7 +111,7 @@ class PercentFormatter {
     spec.type = Current();
     ++position_;
     if (spec.type == '%') {
-      out_.Append("%");
+      out_.AppendSlice(format_, position_ - 1, position_);
       return absl::OkStatus();
     }
     if (!has_name) {

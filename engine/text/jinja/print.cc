@@ -162,7 +162,7 @@ std::string PrintFloat(double value) {
   if (num_digits <= exponent + 1) {
     return absl::StrCat(sign, digits, std::string(static_cast<std::size_t>(exponent + 1 - num_digits), '0'), ".0");
   }
-  digits.insert(static_cast<std::size_t>(exponent + 1), 1, '.');
+  digits.insert(static_cast<std::size_t>(exponent) + 1, 1, '.');
   return sign + digits;
 }
 

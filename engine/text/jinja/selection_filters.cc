@@ -27,8 +27,11 @@ absl::StatusOr<Value> MapAttribute(Runtime& runtime, const std::vector<Value>& i
   const Value* attribute = nullptr;
   const Value* fallback = nullptr;
   for (const auto& [name, value] : arguments.named) {
-    if (name != "attribute" && name != "default") return Fail(absl::StrCat("map has no parameter ", Quoted(name)));
-    (name == "attribute" ? attribute : fallback) = &value;
+    const bool is_attribute = name.bytes() == "attribute";
+    if (!is_attribute && name.bytes() != "default") {
+      return Fail(absl::StrCat("map has no parameter ", Quoted(name.bytes())));
+    }
+    (is_attribute ? attribute : fallback) = &value;
   }
   if (attribute == nullptr) return Fail("map needs the name of a filter, or an attribute");
   const AttributePath path = AttributePath::Parse(attribute);

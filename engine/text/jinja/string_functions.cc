@@ -240,7 +240,7 @@ std::vector<Text> SplitLines(const Text& text, bool keep_ends) {
   return lines;
 }
 
-Text Pad(const Text& text, std::int64_t left, std::int64_t right, std::string_view fill) {
+Text Pad(const Text& text, std::int64_t left, std::int64_t right, const Text& fill) {
   Text padded;
   for (; left > 0; --left) padded.Append(fill);
   padded.Append(text);

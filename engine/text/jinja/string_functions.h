@@ -41,7 +41,7 @@ std::vector<Text> Split(const Text& text, std::optional<std::string_view> separa
 std::vector<Text> SplitLines(const Text& text, bool keep_ends);
 
 // `width` and the result count characters.
-Text Pad(const Text& text, std::int64_t left, std::int64_t right, std::string_view fill);
+Text Pad(const Text& text, std::int64_t left, std::int64_t right, const Text& fill);
 
 }  // namespace cadre::jinja
 

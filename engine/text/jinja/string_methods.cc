@@ -201,8 +201,9 @@ template <Justify kJustify>
 absl::StatusOr<Value> JustifyMethod(Runtime& runtime, const Value& self, const Arguments& arguments) {
   CADRE_ASSIGN_OR_RETURN(const BoundArguments bound, BoundArguments::Bind("ljust", arguments, {"", ""}, 1));
   CADRE_ASSIGN_OR_RETURN(const std::int64_t width, bound.Integer(0, 0));
-  CADRE_ASSIGN_OR_RETURN(const std::string fill, bound.String(1, " "));
-  if (CountCodePoints(fill) != 1) return Fail("the fill character must be one character");
+  CADRE_RETURN_IF_ERROR(bound.String(1, "").status());
+  const Text fill = bound.IsGiven(1) ? bound[1]->text() : Text::FromTemplate(" ");
+  if (CountCodePoints(fill.bytes()) != 1) return Fail("the fill character must be one character");
   const std::int64_t missing = width - static_cast<std::int64_t>(CountCodePoints(self.bytes()));
   if (missing <= 0) return self;
   CADRE_RETURN_IF_ERROR(runtime.CheckSize(static_cast<std::size_t>(missing)));
@@ -221,7 +222,7 @@ absl::StatusOr<Value> ZfillMethod(Runtime& runtime, const Value& self, const Arg
   const Text& text = self.text();
   const std::size_t sign = text.bytes().starts_with('-') || text.bytes().starts_with('+') ? 1 : 0;
   Text filled = text.Slice(0, sign);
-  filled.Append(Pad(text.Slice(sign, text.size()), missing, 0, "0"));
+  filled.Append(Pad(text.Slice(sign, text.size()), missing, 0, Text::FromTemplate("0")));
   return runtime.NewString(std::move(filled));
 }
 

@@ -107,7 +107,7 @@ absl::StatusOr<Value> Indent(Runtime& runtime, const Value& input, const Argumen
   } else {
     CADRE_ASSIGN_OR_RETURN(const std::int64_t width, bound.Integer(0, 4));
     CADRE_RETURN_IF_ERROR(runtime.CheckSize(static_cast<std::size_t>(std::max<std::int64_t>(width, 0))));
-    indent = Pad(Text(), width, 0, " ");
+    indent = Pad(Text(), width, 0, Text::FromTemplate(" "));
   }
   const bool with_blank = bound.Boolean(2, false);
   CADRE_RETURN_IF_ERROR(runtime.ChargeBytes(input.text().size()));
@@ -133,7 +133,7 @@ absl::StatusOr<Value> Center(Runtime& runtime, const Value& input, const Argumen
   if (missing <= 0) return text;
   CADRE_RETURN_IF_ERROR(runtime.CheckSize(static_cast<std::size_t>(missing)));
   const std::int64_t left = missing / 2 + (missing & width & 1);
-  return runtime.NewString(Pad(text.text(), left, missing - left, " "));
+  return runtime.NewString(Pad(text.text(), left, missing - left, Text::FromTemplate(" ")));
 }
 
 absl::StatusOr<Value> Truncate(Runtime& runtime, const Value& input, const Arguments& arguments) {
@@ -142,9 +142,10 @@ absl::StatusOr<Value> Truncate(Runtime& runtime, const Value& input, const Argum
   constexpr std::int64_t kDefaultLength = 255;
   constexpr std::int64_t kDefaultLeeway = 5;
   CADRE_ASSIGN_OR_RETURN(const std::int64_t length, bound.Integer(0, kDefaultLength));
-  CADRE_ASSIGN_OR_RETURN(const std::string end, bound.String(2, "..."));
+  CADRE_RETURN_IF_ERROR(bound.String(2, "").status());
+  const Text end = bound.IsGiven(2) ? bound[2]->text() : Text::FromTemplate("...");
   CADRE_ASSIGN_OR_RETURN(const std::int64_t leeway, bound.Integer(3, kDefaultLeeway));
-  const std::int64_t kept = length - static_cast<std::int64_t>(CountCodePoints(end));
+  const std::int64_t kept = length - static_cast<std::int64_t>(CountCodePoints(end.bytes()));
   if (kept < 0 || leeway < 0) return Fail("truncate: the length is less than that of the end, or the leeway negative");
   CADRE_ASSIGN_OR_RETURN(const std::int64_t size, Length(runtime, input));
   if (size <= length || size - length <= leeway) return input;
@@ -163,7 +164,7 @@ absl::StatusOr<Value> FormatFilter(Runtime& runtime, const Value& input, const A
   CADRE_ASSIGN_OR_RETURN(const Value text, ToString(runtime, input));
   if (arguments.named.empty()) return FormatPercent(runtime, text.text(), Value::Tuple(arguments.positional));
   Dict values;
-  for (const auto& [name, value] : arguments.named) values.Set(name, value);
+  for (const auto& [name, value] : arguments.named) values.Set(name.bytes(), value);
   return FormatPercent(runtime, text.text(), Value::Mapping(std::move(values)));
 }
 
@@ -186,8 +187,8 @@ absl::Status ReadSeparators(const Value& separators, JsonStyle* style) {
                        separators.sequence().size() == 2 && separators.sequence().items()[0].is_string() &&
                        separators.sequence().items()[1].is_string();
   if (!is_pair) return Fail("tojson: separators are two strings");
-  style->item_separator = separators.sequence().items()[0].bytes();
-  style->key_separator = separators.sequence().items()[1].bytes();
+  style->item_separator = separators.sequence().items()[0].text();
+  style->key_separator = separators.sequence().items()[1].text();
   return absl::OkStatus();
 }
 
@@ -199,13 +200,13 @@ absl::StatusOr<Value> ToJson(Runtime& runtime, const Value& input, const Argumen
   style.ensure_ascii = bound.Boolean(0, false);
   style.sort_keys = bound.Boolean(3, false);
   if (bound.IsGiven(1)) {
-    style.item_separator.assign(1, ',');
+    style.item_separator = Text::FromTemplate(",");
     if (bound[1]->is_string()) {
-      style.indent = bound[1]->bytes();
+      style.indent = bound[1]->text();
     } else {
       constexpr std::int64_t kMaxIndent = 1000;
       CADRE_ASSIGN_OR_RETURN(const std::int64_t width, bound.Integer(1, 0));
-      style.indent = std::string(static_cast<std::size_t>(std::clamp<std::int64_t>(width, 0, kMaxIndent)), ' ');
+      style.indent = Pad(Text(), std::min(width, kMaxIndent), 0, Text::FromTemplate(" "));
     }
   }
   if (bound.IsGiven(2)) CADRE_RETURN_IF_ERROR(ReadSeparators(*bound[2], &style));

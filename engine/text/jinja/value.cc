@@ -233,8 +233,8 @@ absl::StatusOr<const Value*> Dict::Find(const Value& key) const {
 }
 
 absl::Status Dict::Set(Value key, Value value) {
-  CADRE_ASSIGN_OR_RETURN(std::string hash, HashText(key));
-  SetHashed(std::move(hash), std::move(key), std::move(value));
+  CADRE_ASSIGN_OR_RETURN(const std::string hash, HashText(key));
+  SetHashed(hash, std::move(key), std::move(value));
   return absl::OkStatus();
 }
 
@@ -242,9 +242,9 @@ void Dict::Set(std::string_view key, Value value) {
   SetHashed(absl::StrCat("s", ToAbsl(key)), Value::String(key), std::move(value));
 }
 
-void Dict::SetHashed(std::string hash, Value key, Value value) {
+void Dict::SetHashed(const std::string& hash, Value key, Value value) {
   depth_ = std::max({depth_, value.depth() + 1, key.depth() + 1});
-  const auto [place, is_new] = index_.try_emplace(std::move(hash), entries_.size());
+  const auto [place, is_new] = index_.try_emplace(hash, entries_.size());
   if (is_new) {
     extent_.Add(key.extent());
     entries_.emplace_back(std::move(key), Value());

@@ -164,7 +164,7 @@ class Dict {
   const Extent& extent() const { return extent_; }
 
  private:
-  void SetHashed(std::string hash, Value key, Value value);
+  void SetHashed(const std::string& hash, Value key, Value value);
 
   std::vector<Entry> entries_;
   absl::flat_hash_map<std::string, std::size_t> index_;  // of every key's hash text

@@ -244,5 +244,20 @@ TEST(ChatTemplateTest, EverythingOfTheConversationIsTheClients) {
   EXPECT_EQ(num_tokens, 9);
 }
 
+// "<|" + role + "|>" is a token of some models, and nothing that a client can use to make up another one.
+TEST(ChatTemplateTest, TemplatesMakeTokensOfTheRolesTheyKnow) {
+  const absl::StatusOr<ChatTemplate> chat_template =
+      FromText("{% for m in messages %}{{ '<' + m.role + '>' + m.content }}{% endfor %}");
+  for (const auto& [role, is_client] :
+       {std::pair("user", false), std::pair("assistant", false), std::pair("s", true), std::pair("User", true),
+        std::pair("user ", true), std::pair("user><s", true)}) {
+    Conversation conversation = Say("");
+    conversation.messages[0].role = role;
+    const absl::StatusOr<jinja::Text> text = chat_template->Render(conversation);
+    ASSERT_TRUE(text.ok()) << text.status();
+    EXPECT_EQ(!text->client_spans().empty(), is_client) << role;
+  }
+}
+
 }  // namespace
 }  // namespace cadre

@@ -247,6 +247,19 @@ TEST(JinjaTest, TextKeepsTheMarksOfTheClient) {
             "[{Cd-e}]{C}.{d}.{-}.{e}.");
 }
 
+// What stands around and between the values is somebody's text, too.
+TEST(JinjaTest, ParametersKeepTheMarksOfTheClient) {
+  EXPECT_EQ(Marked("{{ [1] | tojson(indent=c) }} {{ [1, 2] | tojson(separators=(c, ':')) }}"),
+            "[\n{Cd-e}1\n] [1{Cd-e}2]");
+  EXPECT_EQ(Marked("{{ {'a': 1} | tojson(separators=(',', c)) }}"), "{\"a\"{Cd-e}1}");
+  EXPECT_EQ(Marked("{{ 'a'.ljust(3, c[0]) }}{{ 'a'.center(3, c[0]) }}{{ 'abcdefgh' | truncate(5, true, c, 0) }}"),
+            "a{CCC}a{C}a{Cd-e}");
+  EXPECT_EQ(Marked("{{ ('{:' ~ c[0] ~ '>3}').format(1) }}{{ (c[0] ~ '%%') % () }}{{ ('%' ~ '%') % () }}"), "{CC1C}%%");
+  EXPECT_EQ(Marked("{{ strftime_now(c) }}{{ strftime_now('x') }}"), "{Cd-e}x");
+  EXPECT_EQ(Marked("{% macro m() %}{{ kwargs }}{% endmacro %}{{ m(**{c: 1}) }}{{ dict(**{c: 2}) }}"),
+            "{'{Cd-e}': 1}{'{Cd-e}': 2}");
+}
+
 TEST(JinjaTest, JsonOfClientsIsReadAsItStands) {
   const absl::StatusOr<Value> value =
       ReadJson(R"({"b": 1, "a": [1.0, -0.5e3, null], "b": "é\u00e9", "big": 9007199254740993})");
