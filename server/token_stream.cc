@@ -95,7 +95,7 @@ void TokenStream::OnTokens(TokenDelta delta) {
 
 void TokenStream::OnFinish(FinishSummary summary) {
   const std::lock_guard lock(mutex_);
-  timings_ = summary.timings;
+  timings_ = timings_.has_value() ? CoverBoth(*timings_, summary.timings) : summary.timings;
   LogEnd(facts_.request_id, summary);
   if (!final_status_.has_value()) {
     const absl::Status error = FinishError(summary, facts_.request_id);

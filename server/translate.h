@@ -63,6 +63,10 @@ void FillFinished(const FinishSummary& summary, v1::FinishedEvent* event);
 // OK. What only the log should tell is left out.
 absl::Status FinishError(const FinishSummary& summary, const std::string& request_id);
 
+// The timings of a request of which some sequences have `a` and one more has `b`: waiting ends with the first that
+// runs, and the last one ends it.
+RequestTimings CoverBoth(const RequestTimings& a, const RequestTimings& b);
+
 // "queue;dur=0.12, prefill;dur=3.4, decode;dur=51.0": milliseconds, as the header Server-Timing of HTTP.
 std::string ServerTiming(const RequestTimings& timings);
 

@@ -1,4 +1,5 @@
 // The answering half of translate.h.
+#include <algorithm>
 #include <span>
 #include <utility>
 
@@ -134,6 +135,21 @@ absl::Status FinishError(const FinishSummary& summary, const std::string& reques
                        "; the server's log tells more under request id ", request_id);
   }
   return MakeError(std::move(spec));
+}
+
+RequestTimings CoverBoth(const RequestTimings& a, const RequestTimings& b) {
+  // A sequence that ended while it waited has no more than a total.
+  const auto has_token = [](const RequestTimings& timings) {
+    return timings.prefill + timings.decode > absl::ZeroDuration();
+  };
+  RequestTimings both = has_token(a) ? a : b;
+  if (has_token(a) && has_token(b)) {
+    both.queue = std::min(a.queue, b.queue);
+    both.prefill = std::min(a.queue + a.prefill, b.queue + b.prefill) - both.queue;
+  }
+  both.total = std::max(a.total, b.total);
+  if (has_token(both)) both.decode = both.total - both.queue - both.prefill;
+  return both;
 }
 
 std::string ServerTiming(const RequestTimings& timings) {

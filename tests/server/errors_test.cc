@@ -1,7 +1,6 @@
 #include "server/errors.h"
 
 #include <gmock/gmock.h>
-#include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/status.h>
 #include <gtest/gtest.h>
 #include <spdlog/details/log_msg.h>
@@ -9,13 +8,11 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "cadre/v1/generation_service.pb.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "nlohmann/json.hpp"
 #include "server/grpc_status.h"
 #include "server/logging.h"
-#include "server/wire.h"
 
 namespace cadre {
 namespace {
@@ -74,44 +71,6 @@ TEST(ErrorsTest, ExcerptsAreShortAndPrintable) {
   EXPECT_EQ(Excerpt("abc"), "\"abc\"");
   EXPECT_EQ(Excerpt("a\nb\xff"), "\"a\\nb\\xff\"");
   EXPECT_LE(Excerpt(std::string(1'000'000, 'x')).size(), 70u);
-}
-
-grpc::ByteBuffer Buffer(const std::string& bytes) {
-  const grpc::Slice slice(bytes);
-  return grpc::ByteBuffer(&slice, 1);
-}
-
-TEST(WireTest, MessagesThereAndBack) {
-  v1::GenerateRequest request;
-  request.set_text("grüße");
-  v1::GenerateRequest back;
-  ASSERT_TRUE(ParseMessage(SerializeMessage(request), &back).ok());
-  EXPECT_EQ(back.text(), "grüße");
-  EXPECT_TRUE(ParseMessage(Buffer(""), &back).ok());
-}
-
-TEST(WireTest, TextThatIsNotUtf8IsNamed) {
-  v1::GenerateRequest request;
-  for (const std::string& bad :
-       {std::string("\xff"), std::string("ab\xc3"), std::string("\xed\xa0\x80"), std::string("\xc0\xaf")}) {
-    const std::string bytes = std::string("\x1a") + static_cast<char>(bad.size()) + bad;  // field 3
-    const absl::Status status = ParseMessage(Buffer(bytes), &request);
-    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-    EXPECT_EQ(status.message(), "text: is not valid UTF-8");
-  }
-  // stopping (8) . stop_strings (3)
-  const absl::Status status = ParseMessage(Buffer(std::string("\x42\x03\x1a\x01\xff")), &request);
-  EXPECT_EQ(status.message(), "stopping.stop_strings: is not valid UTF-8");
-}
-
-TEST(WireTest, BytesThatAreNoMessageAreRefused) {
-  v1::GenerateRequest request;
-  for (const std::string& bytes : {std::string("\x1a\x7f"), std::string("\xff\xff\xff\xff"),
-                                   std::string(50'000, '\x0b'), std::string("\x1a\xff\xff\xff\xff\x0f")}) {
-    const absl::Status status = ParseMessage(Buffer(bytes), &request);
-    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-    EXPECT_EQ(ErrorReason(status), "MALFORMED_REQUEST");
-  }
 }
 
 TEST(JsonLogTest, EveryLineParses) {

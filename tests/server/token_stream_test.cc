@@ -36,7 +36,8 @@ class FakeWriter final : public ResponseWriter {
   }
   void CutOffAfter(absl::Duration) override { log.push_back("cut off later"); }
   void Cancel() override { log.push_back("cancel"); }
-  void Finish(const absl::Status& s, const std::optional<RequestTimings>&) override {
+  void Finish(const absl::Status& s, const std::optional<RequestTimings>& t) override {
+    timings = t;
     EXPECT_FALSE(status.has_value()) << "finished twice";
     EXPECT_FALSE(in_flight) << "finished with a write in flight";
     status = s;
@@ -45,6 +46,7 @@ class FakeWriter final : public ResponseWriter {
   std::vector<std::string> log;
   bool in_flight = false;
   std::optional<absl::Status> status;
+  std::optional<RequestTimings> timings;
 };
 
 class TokenStreamTest : public ::testing::Test {
@@ -353,6 +355,26 @@ TEST(StreamPumpTest, WhatIsDueLaterIsPumpedThen) {
   pump.Post(note, due);
   note->done.wait();
   EXPECT_GE(note->when, due);
+}
+
+TEST_F(TokenStreamTest, TheTimingsOfARequestCoverAllItsSequences) {
+  const auto end = [this](int32_t index, bool is_last, const RequestTimings& timings) {
+    FinishSummary summary;
+    summary.index = index;
+    summary.is_last = is_last;
+    summary.timings = timings;
+    stream_->OnFinish(std::move(summary));
+    WriteDone();
+  };
+  end(2, false, {{}, {}, {}, absl::Seconds(4)});  // its time was over while it waited
+  end(0, false, {absl::Seconds(1), absl::Seconds(3), absl::Seconds(4), absl::Seconds(8)});
+  // The second one had to wait for the prompt of the first.
+  end(1, true, {absl::Seconds(5), absl::Seconds(1), absl::Seconds(3), absl::Seconds(9)});
+  ASSERT_TRUE(writer_.timings.has_value());
+  EXPECT_EQ(writer_.timings->queue, absl::Seconds(1));
+  EXPECT_EQ(writer_.timings->prefill, absl::Seconds(3));
+  EXPECT_EQ(writer_.timings->decode, absl::Seconds(5));
+  EXPECT_EQ(writer_.timings->total, absl::Seconds(9));
 }
 
 TEST_F(TokenStreamTest, OutboxBytesAreGivenBack) {
