@@ -21,6 +21,10 @@ absl::Status TooManyStates() {
       absl::StrCat("the combined expressions need more than ", kMaxDfaStates, " states"));
 }
 
+absl::Status TooMuchWork() {
+  return absl::ResourceExhaustedError("the expression needs more work to compile than the limit");
+}
+
 int32_t NextOrDead(const ByteDfa& dfa, int32_t state, uint8_t byte) {
   return state == ByteDfa::kDead ? ByteDfa::kDead : dfa.Next(state, byte);
 }
@@ -191,8 +195,16 @@ absl::StatusOr<ByteDfa> CompileRegex(const RegexNode& tree, CharacterCode code) 
 }
 
 absl::StatusOr<ByteDfa> CompileRegex(std::string_view pattern, RegexExtent extent, CharacterCode code) {
-  CADRE_ASSIGN_OR_RETURN(const std::unique_ptr<RegexNode> tree, ParseRegex(pattern, extent));
-  return CompileRegex(*tree, code);
+  CADRE_ASSIGN_OR_RETURN(const RegexTree regex, ParseRegex(pattern, extent));
+  CADRE_ASSIGN_OR_RETURN(ByteDfa dfa, CompileRegex(*regex.tree, code));
+  for (const LookAhead& look_ahead : regex.look_aheads) {
+    CADRE_ASSIGN_OR_RETURN(const ByteDfa seen, CompileRegex(*look_ahead.tree, code));
+    const int64_t work = dfa.work() + seen.work();
+    CADRE_ASSIGN_OR_RETURN(dfa, look_ahead.is_negative ? Subtract(dfa, seen) : Intersect(dfa, seen));
+    dfa.AddWork(work);
+    if (dfa.work() > kMaxDfaWork) return TooMuchWork();
+  }
+  return dfa;
 }
 
 absl::StatusOr<ByteDfa> Intersect(const ByteDfa& a, const ByteDfa& b) { return Product(a, b, /*b_excludes=*/false); }

@@ -42,6 +42,8 @@ class ByteDfa {
   const std::vector<State>& states() const { return states_; }
   // States and edges that were looked at to make it, not counting the automata that it was made of.
   int64_t work() const { return work_; }
+  // More was looked at on the way.
+  void AddWork(int64_t work) { work_ += work; }
   int32_t Next(int32_t state, uint8_t byte) const;
   bool Accepts(std::string_view text) const;
 

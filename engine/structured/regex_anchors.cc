@@ -77,8 +77,9 @@ absl::Status Resolve(Side front, Side back, RegexNode* node) {
 }  // namespace
 
 absl::Status ResolveAnchors(RegexExtent extent, RegexNode* tree) {
-  const Side side = extent == RegexExtent::kSearch ? Side::kOpen : Side::kAnchored;
-  return Resolve(side, side, tree);
+  const Side front = extent == RegexExtent::kSearch ? Side::kOpen : Side::kAnchored;
+  const Side back = extent == RegexExtent::kWholeText ? Side::kAnchored : Side::kOpen;
+  return Resolve(front, back, tree);
 }
 
 }  // namespace cadre

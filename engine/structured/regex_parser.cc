@@ -91,13 +91,38 @@ class Parser {
  public:
   explicit Parser(std::string_view text) : text_(text) {}
 
-  absl::StatusOr<NodePtr> ParseAll() {
-    CADRE_ASSIGN_OR_RETURN(NodePtr node, ParseAlternatives(0));
+  absl::StatusOr<RegexTree> ParseAll(RegexExtent extent) {
+    RegexTree regex;
+    CADRE_ASSIGN_OR_RETURN(const bool is_anchored, ParseLookAheads(extent, &regex.look_aheads));
+    CADRE_ASSIGN_OR_RETURN(regex.tree, ParseAlternatives(0));
     if (!AtEnd()) return Error("unmatched )");
-    return node;
+    if (!regex.look_aheads.empty() && regex.tree->kind == Kind::kAlternate) {
+      return Unsupported("look-around in one of several alternatives is not supported");
+    }
+    if (is_anchored) regex.tree->children.insert(regex.tree->children.begin(), NewNode(Kind::kStartAnchor));
+    return regex;
   }
 
  private:
+  // Those at the start of the text, if any; whether a ^ was taken with them.
+  absl::StatusOr<bool> ParseLookAheads(RegexExtent extent, std::vector<LookAhead>* look_aheads) {
+    const bool is_anchored = Take("^");
+    const bool is_start = is_anchored || extent == RegexExtent::kWholeText;
+    while (is_start && (Sees("(?=") || Sees("(?!"))) {
+      LookAhead look_ahead{.tree = nullptr, .is_negative = Sees("(?!")};
+      position_ += 3;
+      CADRE_ASSIGN_OR_RETURN(look_ahead.tree, ParseAlternatives(1));
+      if (!Take(")")) return Error("a group does not end");
+      if (Sees("*") || Sees("+") || Sees("?") || SeesCounts()) return Error("a look-around cannot be repeated");
+      look_aheads->push_back(std::move(look_ahead));
+    }
+    if (is_anchored && look_aheads->empty()) {
+      position_ = 0;
+      return false;
+    }
+    return is_anchored;
+  }
+
   bool AtEnd() const { return position_ == text_.size(); }
   bool Sees(std::string_view expected) const { return text_.substr(position_).starts_with(expected); }
   bool Take(std::string_view expected) {
@@ -317,15 +342,18 @@ class Parser {
 
 }  // namespace
 
-absl::StatusOr<NodePtr> ParseRegex(std::string_view pattern, RegexExtent extent) {
+absl::StatusOr<RegexTree> ParseRegex(std::string_view pattern, RegexExtent extent) {
   if (pattern.size() > kMaxRegexBytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("the expression has ", pattern.size(), " bytes, the limit is ", kMaxRegexBytes));
   }
   if (!IsValidUtf8(pattern)) return absl::InvalidArgumentError("the expression is not valid UTF-8");
-  CADRE_ASSIGN_OR_RETURN(NodePtr tree, Parser(pattern).ParseAll());
-  CADRE_RETURN_IF_ERROR(ResolveAnchors(extent, tree.get()));
-  return tree;
+  CADRE_ASSIGN_OR_RETURN(RegexTree regex, Parser(pattern).ParseAll(extent));
+  CADRE_RETURN_IF_ERROR(ResolveAnchors(extent, regex.tree.get()));
+  for (const LookAhead& look_ahead : regex.look_aheads) {
+    CADRE_RETURN_IF_ERROR(ResolveAnchors(RegexExtent::kBeginning, look_ahead.tree.get()));
+  }
+  return regex;
 }
 
 }  // namespace cadre

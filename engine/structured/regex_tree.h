@@ -38,15 +38,28 @@ struct RegexNode {
 enum class RegexExtent {
   kWholeText,  // anchors at the ends change nothing
   kSearch,     // any part of the text, unless anchored: what JSON Schema's `pattern` means
+  kBeginning,  // the beginning of the text, unless anchored at its end: what a look-ahead at its start means
+};
+
+// What must or must not stand at the beginning of the text.
+struct LookAhead {
+  std::unique_ptr<RegexNode> tree;  // for the whole text
+  bool is_negative = false;
+};
+
+struct RegexTree {
+  std::unique_ptr<RegexNode> tree;
+  std::vector<LookAhead> look_aheads = {};  // all of them hold
 };
 
 // The tree of `pattern`, without anchors, for the whole text: with kSearch, `.*` over all characters stands where no
 // anchor does. The syntax is the common part of ECMAScript, Python and Rust expressions: see README.md. Lazy
-// quantifiers mean the same language as greedy ones.
+// quantifiers mean the same language as greedy ones. Look-aheads at the start of the text, (?=...) and (?!...), stand
+// beside the tree.
 //
 // InvalidArgument, with the offset, for a syntax error. Unimplemented for what some dialect knows and is not supported
-// here (look-around, back-references, word boundaries, flags, properties, possessive quantifiers), by name.
-absl::StatusOr<std::unique_ptr<RegexNode>> ParseRegex(std::string_view pattern, RegexExtent extent);
+// here (other look-around, back-references, word boundaries, flags, properties, possessive quantifiers), by name.
+absl::StatusOr<RegexTree> ParseRegex(std::string_view pattern, RegexExtent extent);
 
 }  // namespace cadre
 

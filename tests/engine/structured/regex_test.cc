@@ -232,7 +232,11 @@ void ExpectRefused(const Refusals& refusals, absl::StatusCode code) {
 
 TEST(RegexTest, WhatIsNotSupportedIsRefusedByName) {
   ExpectRefused({{"a(?=b)", "look-around (?=...)"},
-                 {"(?!a)b", "look-around (?!...)"},
+                 {"b(?!a)", "look-around (?!...)"},
+                 {"(?!a(?=b))c", "look-around (?=...)"},
+                 {"((?!a)b)", "look-around (?!...)"},
+                 {"(?!a)b|c", "look-around in one of several alternatives"},
+                 {"b|(?!a)c", "look-around (?!...)"},
                  {"(?<=a)b", "look-around (?<=...)"},
                  {"(?<!a)b", "look-around (?<!...)"},
                  {"(a)\\1", "back-references"},
@@ -271,8 +275,34 @@ TEST(RegexTest, WhatIsMalformedIsRefusedWithItsPlace) {
                  {"\\x4", "hexadecimal digits are missing"},
                  {"\\", "a backslash at the end"},
                  {"^*", "an anchor cannot be repeated"},
+                 {"(?=a)*b", "a look-around cannot be repeated"},
+                 {"(?=a", "a group does not end at byte 4"},
                  {"\xC3", "not valid UTF-8"}},
                 absl::StatusCode::kInvalidArgument);
+}
+
+TEST(RegexTest, LookAheadsAtTheStartHold) {
+  for (const std::string_view pattern :
+       {"(?=a)[ab]*", "(?!a)[ab]*", "^(?!ab)(?!b*$)[ab]{0,4}$", "(?=.*ab)(?=.*ba)[ab]*",
+        "(?!^[-+.]*$)[-+]?[0-9]*[.]?[0-9]*", "(?!)a", "(?=)a", "(?!(?:a|bb)c)[abc]{2,4}", "(?=a|b$)[ab]{1,3}",
+        "^(?![.])(?!.*[.][.])[a.]*[a]$"}) {
+    const ByteDfa dfa = Compile(pattern);
+    const auto pcre = Regex::CompilePcre2("(?:(?-m)\\A(?:" + std::string(pattern) + ")\\z)");
+    constexpr std::string_view kSigns = "abc.-0";
+    for (int code = 0; code < 6 * 6 * 6 * 6 * 6; ++code) {
+      std::string text;
+      for (int rest = code; rest > 0; rest /= 6) text += kSigns[static_cast<size_t>(rest % 6)];
+      ASSERT_EQ(dfa.Accepts(text), Matches(*pcre, text)) << pattern << " " << text;
+    }
+  }
+  // Each is cheap enough; all together are not.
+  std::string many;
+  for (int i = 0; i < 300; ++i) many += "(?!(a|b)*a(a|b){12})";
+  const auto dfa = CompileRegex(many + "c", RegexExtent::kWholeText, CharacterCode::kUtf8);
+  EXPECT_EQ(dfa.status().code(), absl::StatusCode::kResourceExhausted);
+  // A part of the text that may begin anywhere has no start to look ahead from.
+  const auto floating = CompileRegex("(?!a)b", RegexExtent::kSearch, CharacterCode::kUtf8);
+  EXPECT_EQ(floating.status().code(), absl::StatusCode::kUnimplemented);
 }
 
 // Sizes far beyond any memory: these would not return if the limits came too late.
