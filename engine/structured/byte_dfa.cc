@@ -104,8 +104,8 @@ struct LengthKey {
   bool operator==(const LengthKey&) const = default;
 
   template <typename H>
-  friend H AbslHashValue(H state, const LengthKey& key) {
-    return H::combine(std::move(state), key.state, key.count, key.place);
+  friend H AbslHashValue(H hash, const LengthKey& key) {
+    return H::combine(std::move(hash), key.state, key.count, key.place);
   }
 };
 

@@ -174,6 +174,7 @@ absl::StatusOr<SchemaCompiler::ObjectParts> SchemaCompiler::ReadObject(const Pla
 absl::StatusOr<std::vector<SchemaCompiler::OpenMembers>> SchemaCompiler::ReadOpenMembers(
     const PlacedSchema& schema, const ObjectKeys& keys, const std::vector<std::string>& names) {
   std::vector<std::string> contents;
+  contents.reserve(names.size());
   for (const std::string& name : names) contents.push_back(Unquoted(WrittenKey(name)));
   const ByteDfa listed = ByteDfa::FromTexts(contents);
   const auto placed = [&](const absl::Status& status) {
