@@ -222,11 +222,10 @@ EngineLoop::ChunkResult EngineLoop::SampleChunk(const ScheduledChunk& chunk, std
   }
   if (!chunk.samples) return result;
   absl::StatusOr<ChosenToken> token = active.chooser.Choose(logits.last(vocab_size), &sampler_);
-  if (token.ok()) {
-    active.chooser.Accept(token->token_id);
-    result.token = *std::move(token);
-  }
   result.status = token.status();
+  if (!token.ok()) return result;
+  active.chooser.Accept(token->token_id);
+  result.token = *std::move(token);
   return result;
 }
 

@@ -1,9 +1,11 @@
 // cadre-server: listens at once, loads the model behind a closed door, serves until a signal, drains, ends.
+#include <malloc.h>
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <string>
 #include <thread>
@@ -30,6 +32,17 @@ constexpr size_t kMaxWaitingTexts = 256;
 constexpr absl::Duration kShutdownPatience = absl::Milliseconds(500);
 // For the step that runs when the drain time is over.
 constexpr absl::Duration kMaxStopTime = absl::Seconds(10);
+
+// Messages come and go on many threads. glibc would give each thread an arena of its own and keep what bursts left
+// there: the resident size would creep for hours, and an operator would take it for a leak.
+void KeepHeapSmall() {
+#ifdef __GLIBC__
+  constexpr int kMaxArenas = 2;
+  constexpr int kTrimThreshold = 1 << 20;
+  if (std::getenv("MALLOC_ARENA_MAX") == nullptr) mallopt(M_ARENA_MAX, kMaxArenas);
+  if (std::getenv("MALLOC_TRIM_THRESHOLD_") == nullptr) mallopt(M_TRIM_THRESHOLD, kTrimThreshold);
+#endif
+}
 
 int Fail(int exit_code, const absl::Status& status) {
   spdlog::error("{}", std::string(status.message()));
@@ -185,6 +198,7 @@ int RunServer(const ServerConfig& config) {
 }
 
 int Main(int argc, char** argv) {
+  KeepHeapSmall();
   BlockSignals();
   const ParsedConfig parsed = ParseConfig(argc, argv);
   if (!parsed.config.has_value()) {
