@@ -39,6 +39,7 @@ class Call final : public grpc::ClientReadReactor<v1::GenerateResponse> {
     const auto below = [&](uint64_t bound) { return static_cast<int32_t>(random() % bound); };
     // Half of the prompts begin alike, so that blocks are shared between those that go and those that stay.
     std::vector<int32_t> prompt;
+    prompt.reserve(32 + 24);
     for (int32_t i = 0; i < 32 * below(2); ++i) prompt.push_back(i + 1);
     for (int32_t i = 1 + below(24); i > 0; --i) prompt.push_back(below(static_cast<uint64_t>(storm->vocab_size)));
     const bool is_victim = below(3) > 0;

@@ -65,6 +65,7 @@ TEST(FailureTest, NanEndsItsOwnRequestAndIsClearedAway) {
     return poisoned;
   });
   std::vector<std::thread> clients;
+  clients.reserve(6);
   for (int32_t i = 0; i < 6; ++i) {
     clients.emplace_back([&, i] {
       const std::vector<int32_t> prompt = {i, 2, 3, 4, 5};

@@ -48,6 +48,7 @@ TEST(LostClientsTest, AFullQueueOfTheDeadIsNeverComputed) {
   v1::GenerateResponse event;
   ASSERT_TRUE(running.reader->Read(&event));
   std::vector<std::unique_ptr<Client>> waiting;
+  waiting.reserve(40);
   for (int32_t i = 0; i < 40; ++i) waiting.push_back(std::make_unique<Client>(server, IdsRequest({i, 7, 8, 9}, 100)));
   ASSERT_TRUE(Eventually([&] { return server.host().Snapshot().waiting_requests == 40; }));
   waiting.clear();
@@ -72,6 +73,7 @@ TEST(LostClientsTest, ManyClientsThatLeaveAtOnceLeaveNothing) {
   InProcessServer server("sim:step_ms=3");
   for (int round = 0; round < 5; ++round) {
     std::vector<std::unique_ptr<Client>> clients;
+    clients.reserve(30);
     for (int32_t i = 0; i < 30; ++i) clients.push_back(std::make_unique<Client>(server, IdsRequest({i, 1}, 4000)));
     ASSERT_TRUE(Eventually([&] { return server.host().Snapshot().running_requests == 30; }));
     clients.clear();
