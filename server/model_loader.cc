@@ -153,7 +153,7 @@ absl::StatusOr<ChatSupport> MakeSimulatedChat(const ServerConfig& config) {
   } else {
     CADRE_ASSIGN_OR_RETURN(source, ReadTemplateFile(config.chat_template, config.chat_template));
   }
-  CADRE_ASSIGN_OR_RETURN(ChatTemplate chat_template, ChatTemplate::Parse(std::move(source), {}));
+  CADRE_ASSIGN_OR_RETURN(ChatTemplate chat_template, ChatTemplate::Parse(source, {}));
   ChatSupport chat;
   chat.chat_template = std::make_shared<const ChatTemplate>(std::move(chat_template));
   return chat;

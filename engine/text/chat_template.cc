@@ -101,7 +101,7 @@ absl::StatusOr<ChatTemplate> ChatTemplate::Load(const std::filesystem::path& mod
   return chat_template;
 }
 
-absl::StatusOr<ChatTemplate> ChatTemplate::Parse(TemplateSource source,
+absl::StatusOr<ChatTemplate> ChatTemplate::Parse(const TemplateSource& source,
                                                  std::vector<std::pair<std::string, std::string>> special_tokens) {
   ChatTemplate chat_template(source.where);
   chat_template.special_tokens_ = std::move(special_tokens);

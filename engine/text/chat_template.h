@@ -30,7 +30,7 @@ class ChatTemplate {
                                            std::string_view choice);
 
   // A template as such, for conversations with and without functions.
-  static absl::StatusOr<ChatTemplate> Parse(TemplateSource source,
+  static absl::StatusOr<ChatTemplate> Parse(const TemplateSource& source,
                                             std::vector<std::pair<std::string, std::string>> special_tokens);
 
   // Where it comes from: "chat_template.jinja", "built-in chatml".
