@@ -85,6 +85,9 @@ class EditingReader final : public LineReader {
     prompt_ = prompt;
     int count = 0;
     errno = 0;
+    // The editor itself would prepare the terminal only behind the prompt: the terminal would read in its own way what
+    // is typed in between, such as Ctrl-D.
+    el_set(editor_, EL_PREP_TERM, 1);
     const char* const text = el_gets(editor_, &count);
     if (text == nullptr || count <= 0) {
       if (count < 0 && errno == EINTR) {
