@@ -98,7 +98,7 @@ class Scheduler::Draft {
     const int32_t taken = num_idle - num_found;  // found blocks that others hold cost nothing
     if (free_blocks_ < scheduler_.BlocksFor(sequence.num_tokens()) + taken + spare) return false;
     if (sequence.num_preemptions() >= kMaxPreemptions &&
-        free_blocks_ < scheduler_.MostBlocks(sequence) + taken + SeniorGrowth(entry.seniority)) {
+        free_blocks_ < scheduler_.MostBlocks(sequence) + taken + SeniorGrowth(entry.seniority) + entered_growth_) {
       return false;
     }
     --spare_logits_;
@@ -106,6 +106,7 @@ class Scheduler::Draft {
     const int32_t begin = num_found * scheduler_.options_.block_size;
     const int32_t count = PrefillRows(sequence, begin);
     free_blocks_ -= num_idle;
+    entered_growth_ += scheduler_.MostBlocks(sequence) - scheduler_.BlocksFor(begin + count);
     AddChunk(sequence, begin, count, num_found, &prefills_);
     prefill_rows_ -= count;
     return true;
@@ -137,6 +138,7 @@ class Scheduler::Draft {
   size_t num_kept_;  // running_[0, num_kept_) keep their blocks
   int32_t num_running_ = 0;
   int32_t free_blocks_;
+  int32_t entered_growth_ = 0;                      // blocks that who enters in this step may still want
   int32_t prefill_rows_ = 0;                        // rows of the step that no decode has a claim on
   int32_t spare_logits_;                            // rows of logits that no running sequence has a claim on
   absl::flat_hash_map<int32_t, int32_t> given_up_;  // how many of a block's holders are preempted
