@@ -99,7 +99,7 @@ class Scheduler {
   struct Seniority {
     int64_t guard = std::numeric_limits<int64_t>::max();  // rank among those that must not be preempted again
     int64_t negative_priority = 0;
-    int64_t rank = 0;  // of the first run
+    int64_t rank = 0;                                    // of the first run
     auto operator<=>(const Seniority&) const = default;  // NOLINT(modernize-use-nullptr): it sees the 0 behind it
   };
 
