@@ -28,7 +28,7 @@ struct ChatFlags {
 
 std::atomic<bool> interrupted{false};
 
-// Without SA_RESTART: a read that waits for a line ends, too.
+// Without SA_RESTART, so that what waits looks at once.
 void HandleInterrupt() {
   struct sigaction action {};
   action.sa_handler = [](int) { interrupted = true; };
@@ -66,7 +66,7 @@ class Chat {
       : flags_(flags),
         client_(client),
         stub_(v1::GenerationService::NewStub(OpenChannel(client))),
-        reader_(MakeLineReader()),
+        reader_(MakeLineReader(&interrupted)),
         session_(flags.options.request) {
     if (!flags.system.empty()) session_.OnLine("/system " + flags.system);
   }

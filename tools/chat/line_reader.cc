@@ -1,10 +1,12 @@
 #include "tools/chat/line_reader.h"
 
+#include <poll.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <clocale>
 #include <cstdio>
+#include <cwchar>
 #include <iostream>
 
 #ifdef CADRE_HAS_LIBEDIT
@@ -14,10 +16,24 @@
 namespace cadre {
 namespace {
 
-// Reads by read(2), whose interruption by a signal can be seen.
+// read(2) on stdin that ends with EINTR once `is_interrupted` is set. The flag is looked at again and again because a
+// signal may come right before the call, or on another thread.
+ssize_t ReadInput(const std::atomic<bool>& is_interrupted, char* buffer, size_t size) {
+  constexpr int kLookMs = 50;
+  while (!is_interrupted) {
+    pollfd input = {.fd = STDIN_FILENO, .events = POLLIN, .revents = 0};
+    if (poll(&input, 1, kLookMs) <= 0) continue;
+    const ssize_t count = read(STDIN_FILENO, buffer, size);
+    if (count >= 0 || errno != EINTR) return count;
+  }
+  errno = EINTR;
+  return -1;
+}
+
 class PlainReader final : public LineReader {
  public:
-  explicit PlainReader(bool is_interactive) : is_interactive_(is_interactive) {}
+  PlainReader(bool is_interactive, const std::atomic<bool>* is_interrupted)
+      : is_interactive_(is_interactive), is_interrupted_(is_interrupted) {}
 
   Result Read(const std::string& prompt, std::string* line) override {
     if (is_interactive_) std::cout << prompt << std::flush;
@@ -29,7 +45,7 @@ class PlainReader final : public LineReader {
         return Result::kLine;
       }
       char chunk[4096];
-      const ssize_t count = read(STDIN_FILENO, chunk, sizeof(chunk));
+      const ssize_t count = ReadInput(*is_interrupted_, chunk, sizeof(chunk));
       if (count < 0 && errno == EINTR) {
         buffer_.clear();
         return Result::kInterrupted;
@@ -48,6 +64,7 @@ class PlainReader final : public LineReader {
 
  private:
   const bool is_interactive_;
+  const std::atomic<bool>* const is_interrupted_;
   std::string buffer_;
 };
 
@@ -55,7 +72,7 @@ class PlainReader final : public LineReader {
 
 class EditingReader final : public LineReader {
  public:
-  EditingReader() {
+  explicit EditingReader(const std::atomic<bool>* is_interrupted) : is_interrupted_(is_interrupted) {
     // The editor moves by characters, which are those of the locale.
     if (std::setlocale(LC_CTYPE, "") == nullptr || MB_CUR_MAX == 1) std::setlocale(LC_CTYPE, "C.UTF-8");
     editor_ = el_init("cadre", stdin, stdout, stderr);
@@ -70,6 +87,7 @@ class EditingReader final : public LineReader {
           el_get(editor, EL_CLIENTDATA, &self);
           return self->prompt_.data();
         });
+    el_set(editor_, EL_GETCFN, &ReadCharacter);
     el_set(editor_, EL_EDITOR, "emacs");
     el_set(editor_, EL_HIST, history, history_);
     el_source(editor_, nullptr);
@@ -107,6 +125,28 @@ class EditingReader final : public LineReader {
   bool is_interactive() const override { return true; }
 
  private:
+  // Of libedit: 1 for a character, 0 for the end, -1 for an error.
+  static int ReadCharacter(EditLine* editor, wchar_t* character) {
+    EditingReader* self = nullptr;
+    el_get(editor, EL_CLIENTDATA, &self);
+    std::mbstate_t state{};
+    while (true) {
+      char byte = 0;
+      const ssize_t count = ReadInput(*self->is_interrupted_, &byte, 1);
+      if (count <= 0) return static_cast<int>(count);
+      switch (std::mbrtowc(character, &byte, 1, &state)) {
+        case static_cast<size_t>(-1):  // no character of the locale: passed over
+          state = {};
+          break;
+        case static_cast<size_t>(-2):  // more bytes to come
+          break;
+        default:
+          return 1;
+      }
+    }
+  }
+
+  const std::atomic<bool>* const is_interrupted_;
   EditLine* editor_ = nullptr;
   History* history_ = nullptr;
   std::string prompt_;
@@ -116,12 +156,12 @@ class EditingReader final : public LineReader {
 
 }  // namespace
 
-std::unique_ptr<LineReader> MakeLineReader() {
+std::unique_ptr<LineReader> MakeLineReader(const std::atomic<bool>* is_interrupted) {
   const bool is_interactive = isatty(STDIN_FILENO) != 0 && isatty(STDOUT_FILENO) != 0;
 #ifdef CADRE_HAS_LIBEDIT
-  if (is_interactive) return std::make_unique<EditingReader>();
+  if (is_interactive) return std::make_unique<EditingReader>(is_interrupted);
 #endif
-  return std::make_unique<PlainReader>(is_interactive);
+  return std::make_unique<PlainReader>(is_interactive, is_interrupted);
 }
 
 }  // namespace cadre
