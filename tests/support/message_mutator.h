@@ -13,7 +13,7 @@ class Message;
 namespace cadre {
 
 // Changes one to four things of `message`, anywhere in it: sets a field to a value (often one at the edge of its type,
-// or one of `texts`), clears it, adds, copies or removes an element. Strings stay valid UTF-8. Deterministic.
+// or one of `texts`), clears it, or adds, removes or swaps elements. Strings stay valid UTF-8. Deterministic.
 void MutateMessage(google::protobuf::Message* message, const std::vector<std::string>& texts, std::mt19937* random);
 
 }  // namespace cadre

@@ -13,14 +13,18 @@
 
 namespace cadre::jinja {
 
-AttributePath AttributePath::Parse(const Value* attribute) {
+absl::StatusOr<AttributePath> AttributePath::Parse(Runtime& runtime, const Value* attribute) {
   AttributePath path;
   if (attribute == nullptr || attribute->is_none()) return path;
   if (!attribute->is_string()) {
     path.keys_.push_back(*attribute);
     return path;
   }
-  for (const std::string& part : std::vector<std::string>(absl::StrSplit(attribute->bytes(), '.'))) {
+  const std::string& bytes = attribute->bytes();
+  const auto num_dots = static_cast<std::size_t>(std::count(bytes.begin(), bytes.end(), '.'));
+  CADRE_RETURN_IF_ERROR(runtime.ChargeBytes(bytes.size()));
+  CADRE_RETURN_IF_ERROR(runtime.Charge(num_dots));
+  for (const std::string& part : std::vector<std::string>(absl::StrSplit(bytes, '.'))) {
     const bool is_number = !part.empty() && std::all_of(part.begin(), part.end(), [](char c) {
       return absl::ascii_isdigit(static_cast<unsigned char>(c));
     });

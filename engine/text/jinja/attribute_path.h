@@ -13,7 +13,7 @@ namespace cadre::jinja {
 class AttributePath {
  public:
   // `attribute` may be null.
-  static AttributePath Parse(const Value* attribute);
+  static absl::StatusOr<AttributePath> Parse(Runtime& runtime, const Value* attribute);
 
   // What the path leads to from `item`; `fallback`, unless null or None, stands in wherever it is undefined.
   absl::StatusOr<Value> Follow(Runtime& runtime, const Value& item, const Value* fallback = nullptr) const;

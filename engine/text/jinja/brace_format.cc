@@ -129,6 +129,8 @@ class BraceFormatter {
       if (!is_place || place >= arguments_.positional.size()) return Fail("format: not enough values");
       return arguments_.positional[place];
     }
+    CADRE_RETURN_IF_ERROR(runtime_.Charge(arguments_.named.size()));
+    CADRE_RETURN_IF_ERROR(runtime_.ChargeBytes(arguments_.named.size() * name.size()));
     for (const auto& [key, value] : arguments_.named) {
       if (key.bytes() == name) return value;
     }

@@ -181,9 +181,9 @@ absl::StatusOr<Arguments> Interpreter::EvaluateArguments(const CallArguments& ca
   if (call.star_star != nullptr) {
     CADRE_ASSIGN_OR_RETURN(const Value dict, Evaluate(*call.star_star));
     if (!dict.is_dict()) return Fail(absl::StrCat("'**' takes a dict, not a ", dict.TypeName()));
-    CADRE_RETURN_IF_ERROR(runtime_.Charge(dict.dict().size()));
     for (const auto& [key, value] : dict.dict().entries()) {
       if (!key.is_string()) return Fail("'**' takes a dict whose keys are strings");
+      CADRE_RETURN_IF_ERROR(runtime_.ChargeBytes(key.text().size()));
       arguments.named.emplace_back(key.text(), value);
     }
   }

@@ -19,7 +19,7 @@ using Kind = Statement::Kind;
 // The `loop` of {% for ... recursive %}: called, it walks through something else in the same way.
 class RecursiveLoop final : public Loop {
  public:
-  RecursiveLoop(Interpreter* interpreter, const Statement* statement, std::shared_ptr<const Scope> scope,
+  RecursiveLoop(Interpreter* interpreter, const Statement* statement, std::shared_ptr<Scope> scope,
                 std::vector<Value> items, int depth)
       : Loop(std::move(items), depth), interpreter_(*interpreter), statement_(*statement), scope_(std::move(scope)) {}
   bool is_callable() const override { return true; }
@@ -31,7 +31,7 @@ class RecursiveLoop final : public Loop {
  private:
   Interpreter& interpreter_;
   const Statement& statement_;
-  const std::shared_ptr<const Scope> scope_;
+  const std::shared_ptr<Scope> scope_;  // around the statement
 };
 
 }  // namespace
@@ -161,12 +161,12 @@ absl::Status Interpreter::ExecuteTurns(const Statement& statement, std::vector<V
   return absl::OkStatus();
 }
 
-absl::StatusOr<Value> Interpreter::CallLoop(const Statement& statement,
-                                            const std::shared_ptr<const Scope>& definition_scope, const Value& iterable,
-                                            int depth) {
+absl::StatusOr<Value> Interpreter::CallLoop(const Statement& statement, const std::shared_ptr<Scope>& definition_scope,
+                                            const Value& iterable, int depth) {
   const Level level(&runtime_);
   CADRE_RETURN_IF_ERROR(level.status());
-  const ScopeGuard guard(this, std::make_shared<Scope>(definition_scope));
+  // Not a scope inside it: a loop that is kept and called again would put ever more of them into each other.
+  const ScopeGuard guard(this, definition_scope);
   Text text;
   Text* const outer = std::exchange(out_, &text);
   const absl::StatusOr<Flow> flow = ExecuteLoop(statement, iterable, depth);

@@ -42,8 +42,9 @@ absl::StatusOr<Dict> ReadMembers(Runtime& runtime, std::string_view what, const 
   Dict members;
   if (arguments.positional.size() > 1) return Fail(absl::StrCat(ToAbsl(what), " takes at most 1 argument"));
   if (!arguments.positional.empty() && arguments.positional[0].is_dict()) {
-    members = arguments.positional[0].dict();
-    CADRE_RETURN_IF_ERROR(runtime.Charge(members.size()));
+    const Dict& copied = arguments.positional[0].dict();
+    for (const Dict::Entry& entry : copied.entries()) CADRE_RETURN_IF_ERROR(runtime.ChargeWalk(entry.first));
+    members = copied;
   } else if (!arguments.positional.empty()) {
     CADRE_ASSIGN_OR_RETURN(const std::vector<Value> pairs, Iterate(runtime, arguments.positional[0]));
     for (const Value& pair : pairs) {
@@ -54,6 +55,7 @@ absl::StatusOr<Dict> ReadMembers(Runtime& runtime, std::string_view what, const 
     }
   }
   for (const auto& [name, value] : arguments.named) {
+    CADRE_RETURN_IF_ERROR(runtime.ChargeBytes(name.size()));
     CADRE_RETURN_IF_ERROR(members.Set(Value::String(name), value));
   }
   return members;

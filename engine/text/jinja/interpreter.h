@@ -30,8 +30,9 @@ class Interpreter {
   absl::StatusOr<Value> CallMacro(const MacroDefinition& macro, const std::shared_ptr<const Scope>& definition_scope,
                                   const Arguments& arguments);
 
-  // The text of a recursive loop that is called with what to walk through, inside `depth` others.
-  absl::StatusOr<Value> CallLoop(const Statement& statement, const std::shared_ptr<const Scope>& definition_scope,
+  // The text of a recursive loop that is called with what to walk through, inside `depth` others, seen from the scope
+  // where its statement stands.
+  absl::StatusOr<Value> CallLoop(const Statement& statement, const std::shared_ptr<Scope>& definition_scope,
                                  const Value& iterable, int depth);
 
  private:

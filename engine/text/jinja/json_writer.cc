@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <cmath>
 #include <utility>
 #include <vector>
@@ -7,8 +6,8 @@
 #include "absl/strings/str_format.h"
 #include "engine/base/status_macros.h"
 #include "engine/text/jinja/json.h"
-#include "engine/text/jinja/operators.h"
 #include "engine/text/jinja/print.h"
+#include "engine/text/jinja/sequence_functions.h"
 #include "engine/text/utf8.h"
 
 namespace cadre::jinja {
@@ -146,7 +145,7 @@ class JsonWriter {
       return absl::OkStatus();
     }
     std::vector<Dict::Entry> entries = dict.entries();
-    if (style_.sort_keys) CADRE_RETURN_IF_ERROR(SortByKey(runtime_, &entries));
+    if (style_.sort_keys) CADRE_RETURN_IF_ERROR(SortByKeyInPlace(runtime_, /*is_reversed=*/false, &entries));
     out_.Append("{");
     ++level_;
     for (std::size_t i = 0; i < entries.size(); ++i) {
@@ -159,16 +158,6 @@ class JsonWriter {
     NewLine();
     out_.Append("}");
     return absl::OkStatus();
-  }
-
-  static absl::Status SortByKey(Runtime& runtime, std::vector<Dict::Entry>* entries) {
-    absl::Status status;
-    std::stable_sort(entries->begin(), entries->end(), [&](const Dict::Entry& a, const Dict::Entry& b) {
-      const absl::StatusOr<bool> is_less = Less(runtime, a.first, b.first);
-      if (!is_less.ok()) status = is_less.status();
-      return is_less.ok() && *is_less;
-    });
-    return status;
   }
 
   void StartItem(bool is_first) {

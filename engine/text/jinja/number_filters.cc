@@ -106,6 +106,7 @@ absl::StatusOr<Value> FloatFilter(Runtime& runtime, const Value& input, const Ar
   if (input.is_undefined()) return UndefinedError(input);
   if (input.is_number()) return Value::Float(input.number());
   if (!input.is_string()) return fallback;
+  CADRE_RETURN_IF_ERROR(runtime.ChargeBytes(input.text().size()));
   const std::optional<double> value = ParseFloat(input.text());
   return value.has_value() ? Value::Float(*value) : fallback;
 }

@@ -13,8 +13,9 @@
 
 namespace cadre::jinja {
 
-// The variables of a loop's turn, a macro's call or a block, inside those of what is around it. Names belong to the
-// template, which outlives all scopes.
+// The variables of a loop's turn, a macro's call or a block, inside those of what is around it in the template: scopes
+// are no deeper inside each other than its statements, however often one is called. Names belong to the template, which
+// outlives all scopes.
 class Scope {
  public:
   explicit Scope(std::shared_ptr<const Scope> parent) : parent_(std::move(parent)) {}

@@ -34,7 +34,7 @@ absl::StatusOr<Value> MapAttribute(Runtime& runtime, const std::vector<Value>& i
     (is_attribute ? attribute : fallback) = &value;
   }
   if (attribute == nullptr) return Fail("map needs the name of a filter, or an attribute");
-  const AttributePath path = AttributePath::Parse(attribute);
+  CADRE_ASSIGN_OR_RETURN(const AttributePath path, AttributePath::Parse(runtime, attribute));
   std::vector<Value> mapped;
   mapped.reserve(items.size());
   for (const Value& item : items) {
@@ -69,10 +69,10 @@ template <bool kIsReject, bool kByAttribute>
 absl::StatusOr<Value> Select(Runtime& runtime, const Value& input, const Arguments& arguments) {
   if (!input.IsTrue()) return Value::Generator({});
   std::size_t used = 0;
-  AttributePath path = AttributePath::Parse(nullptr);
+  AttributePath path;
   if (kByAttribute) {
     if (arguments.positional.empty()) return Fail("selectattr needs the name of an attribute");
-    path = AttributePath::Parse(&arguments.positional[used++]);
+    CADRE_ASSIGN_OR_RETURN(path, AttributePath::Parse(runtime, &arguments.positional[used++]));
   }
   Test test = nullptr;
   if (arguments.positional.size() > used) {

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "engine/base/status_macros.h"
+#include "engine/base/strings.h"
 #include "engine/text/jinja/access.h"
 #include "engine/text/jinja/arguments.h"
 #include "engine/text/jinja/attribute_path.h"
@@ -46,7 +47,7 @@ absl::StatusOr<Value> Last(Runtime& runtime, const Value& input, const Arguments
 absl::StatusOr<Value> Join(Runtime& runtime, const Value& input, const Arguments& arguments) {
   CADRE_ASSIGN_OR_RETURN(const BoundArguments bound, BoundArguments::Bind("join", arguments, {"d", "attribute"}));
   CADRE_ASSIGN_OR_RETURN(std::vector<Value> items, Iterate(runtime, input));
-  const AttributePath path = AttributePath::Parse(bound[1]);
+  CADRE_ASSIGN_OR_RETURN(const AttributePath path, AttributePath::Parse(runtime, bound[1]));
   for (Value& item : items) {
     CADRE_ASSIGN_OR_RETURN(item, path.Follow(runtime, item));
   }
@@ -121,12 +122,17 @@ absl::StatusOr<Value> Sort(Runtime& runtime, const Value& input, const Arguments
                          BoundArguments::Bind("sort", arguments, {"reverse", "case_sensitive", "attribute"}));
   std::vector<AttributePath> paths;
   if (bound.IsGiven(2) && bound[2]->is_string()) {
-    for (const std::string& part : std::vector<std::string>(absl::StrSplit(bound[2]->bytes(), ','))) {
+    const std::string& names = bound[2]->bytes();
+    CADRE_RETURN_IF_ERROR(runtime.ChargeBytes(names.size()));
+    CADRE_RETURN_IF_ERROR(runtime.Charge(static_cast<std::size_t>(std::count(names.begin(), names.end(), ','))));
+    for (const std::string& part : std::vector<std::string>(absl::StrSplit(names, ','))) {
       const Value name = Value::String(part);
-      paths.push_back(AttributePath::Parse(&name));
+      CADRE_ASSIGN_OR_RETURN(AttributePath path, AttributePath::Parse(runtime, &name));
+      paths.push_back(std::move(path));
     }
   } else {
-    paths.push_back(AttributePath::Parse(bound[2]));
+    CADRE_ASSIGN_OR_RETURN(AttributePath path, AttributePath::Parse(runtime, bound[2]));
+    paths.push_back(std::move(path));
   }
   CADRE_ASSIGN_OR_RETURN(const std::vector<Value> items, Iterate(runtime, input));
   std::vector<KeyedItem> keyed;
@@ -148,8 +154,8 @@ absl::StatusOr<Value> Sort(Runtime& runtime, const Value& input, const Arguments
 absl::StatusOr<Value> Unique(Runtime& runtime, const Value& input, const Arguments& arguments) {
   CADRE_ASSIGN_OR_RETURN(const BoundArguments bound,
                          BoundArguments::Bind("unique", arguments, {"case_sensitive", "attribute"}));
-  CADRE_ASSIGN_OR_RETURN(const std::vector<KeyedItem> keyed,
-                         KeyItems(runtime, input, AttributePath::Parse(bound[1]), bound.Boolean(0, false)));
+  CADRE_ASSIGN_OR_RETURN(const AttributePath path, AttributePath::Parse(runtime, bound[1]));
+  CADRE_ASSIGN_OR_RETURN(const std::vector<KeyedItem> keyed, KeyItems(runtime, input, path, bound.Boolean(0, false)));
   Dict seen;
   std::vector<Value> items;
   for (const auto& [key, item] : keyed) {
@@ -166,8 +172,8 @@ template <bool kIsMax>
 absl::StatusOr<Value> Extreme(Runtime& runtime, const Value& input, const Arguments& arguments) {
   CADRE_ASSIGN_OR_RETURN(const BoundArguments bound,
                          BoundArguments::Bind("max", arguments, {"case_sensitive", "attribute"}));
-  CADRE_ASSIGN_OR_RETURN(const std::vector<KeyedItem> keyed,
-                         KeyItems(runtime, input, AttributePath::Parse(bound[1]), bound.Boolean(0, false)));
+  CADRE_ASSIGN_OR_RETURN(const AttributePath path, AttributePath::Parse(runtime, bound[1]));
+  CADRE_ASSIGN_OR_RETURN(const std::vector<KeyedItem> keyed, KeyItems(runtime, input, path, bound.Boolean(0, false)));
   const KeyedItem* best = nullptr;
   for (const KeyedItem& item : keyed) {
     bool is_better = best == nullptr;
@@ -183,7 +189,7 @@ absl::StatusOr<Value> Extreme(Runtime& runtime, const Value& input, const Argume
 
 absl::StatusOr<Value> Sum(Runtime& runtime, const Value& input, const Arguments& arguments) {
   CADRE_ASSIGN_OR_RETURN(const BoundArguments bound, BoundArguments::Bind("sum", arguments, {"attribute", "start"}));
-  const AttributePath path = AttributePath::Parse(bound[0]);
+  CADRE_ASSIGN_OR_RETURN(const AttributePath path, AttributePath::Parse(runtime, bound[0]));
   Value sum = bound[1] == nullptr ? Value::Integer(0) : *bound[1];
   if (sum.is_string()) return Fail("sum does not add strings");
   CADRE_ASSIGN_OR_RETURN(const std::vector<Value> items, Iterate(runtime, input));
@@ -197,7 +203,7 @@ absl::StatusOr<Value> Sum(Runtime& runtime, const Value& input, const Arguments&
 absl::StatusOr<Value> GroupBy(Runtime& runtime, const Value& input, const Arguments& arguments) {
   CADRE_ASSIGN_OR_RETURN(const BoundArguments bound,
                          BoundArguments::Bind("groupby", arguments, {"attribute", "default", "case_sensitive"}, 1));
-  const AttributePath path = AttributePath::Parse(bound[0]);
+  CADRE_ASSIGN_OR_RETURN(const AttributePath path, AttributePath::Parse(runtime, bound[0]));
   CADRE_ASSIGN_OR_RETURN(std::vector<KeyedItem> keyed,
                          KeyItems(runtime, input, path, bound.Boolean(2, false), bound[1]));
   for (KeyedItem& item : keyed) item.second = Value::Tuple({item.first, item.second});
@@ -262,8 +268,9 @@ absl::StatusOr<Value> SliceFilter(Runtime& runtime, const Value& input, const Ar
 absl::StatusOr<Value> Attr(Runtime& runtime, const Value& input, const Arguments& arguments) {
   CADRE_ASSIGN_OR_RETURN(const BoundArguments bound, BoundArguments::Bind("attr", arguments, {"name"}, 1));
   CADRE_ASSIGN_OR_RETURN(const std::string name, bound.String(0, ""));
+  CADRE_RETURN_IF_ERROR(runtime.ChargeBytes(name.size()));
   // Unlike a dot, this looks for attributes only, not for items.
-  if (input.is_dict()) return Value::Undefined(absl::StrCat("a dict has no attribute of the name ", name));
+  if (input.is_dict()) return Value::Undefined(absl::StrCat("a dict has no attribute of the name ", Quoted(name)));
   return GetAttribute(runtime, input, name);
 }
 

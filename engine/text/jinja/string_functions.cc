@@ -171,6 +171,7 @@ std::size_t FindLastText(std::string_view text, std::string_view what) {
 
 absl::StatusOr<Text> Replace(Runtime& runtime, const Text& text, std::string_view from, const Text& to,
                              std::int64_t count) {
+  CADRE_RETURN_IF_ERROR(runtime.ChargeBytes(text.size() + from.size() + to.size()));
   Text result;
   std::size_t copied = 0;
   std::size_t search = 0;
@@ -190,7 +191,7 @@ absl::StatusOr<Text> Replace(Runtime& runtime, const Text& text, std::string_vie
   }
   result.AppendSlice(text, std::min(copied, text.size()), text.size());
   CADRE_RETURN_IF_ERROR(runtime.CheckSize(result.size()));
-  CADRE_RETURN_IF_ERROR(runtime.ChargeBytes(text.size() + result.size()));
+  CADRE_RETURN_IF_ERROR(runtime.ChargeBytes(result.size()));
   return result;
 }
 

@@ -59,7 +59,7 @@ absl::StatusOr<Value> SplitMethod(Runtime& runtime, const Value& self, const Arg
   CADRE_ASSIGN_OR_RETURN(const std::optional<std::string> separator, OptionalString(bound, 0));
   CADRE_ASSIGN_OR_RETURN(const std::int64_t max_splits, bound.Integer(1, -1));
   if (separator.has_value() && separator->empty()) return Fail("split: the separator is empty");
-  CADRE_RETURN_IF_ERROR(runtime.ChargeBytes(self.text().size()));
+  CADRE_RETURN_IF_ERROR(runtime.ChargeBytes(self.text().size() + (separator.has_value() ? separator->size() : 0)));
   return ToList(runtime, Split(self.text(), separator, max_splits, kSide));
 }
 
@@ -74,7 +74,7 @@ absl::StatusOr<Value> PartitionMethod(Runtime& runtime, const Value& self, const
   CADRE_ASSIGN_OR_RETURN(const BoundArguments bound, BoundArguments::Bind("partition", arguments, {""}, 1));
   CADRE_ASSIGN_OR_RETURN(const std::string separator, bound.String(0, ""));
   if (separator.empty()) return Fail("partition: the separator is empty");
-  CADRE_RETURN_IF_ERROR(runtime.ChargeBytes(self.text().size()));
+  CADRE_RETURN_IF_ERROR(runtime.ChargeBytes(self.text().size() + separator.size()));
   const Text& text = self.text();
   const std::size_t found =
       kSide == Side::kRight ? FindLastText(text.bytes(), separator) : FindText(text.bytes(), separator);
@@ -151,6 +151,7 @@ template <Side kSide, bool kMustExist>
 absl::StatusOr<Value> FindMethodOf(Runtime& runtime, const Value& self, const Arguments& arguments) {
   CADRE_ASSIGN_OR_RETURN(const BoundArguments bound, BoundArguments::Bind("find", arguments, {"", "", ""}, 1));
   CADRE_ASSIGN_OR_RETURN(const std::string what, bound.String(0, ""));
+  CADRE_RETURN_IF_ERROR(runtime.ChargeBytes(what.size()));
   CADRE_ASSIGN_OR_RETURN(const Window window, ReadWindow(runtime, self, bound));
   const std::string_view text = std::string_view(self.bytes()).substr(window.begin, window.end - window.begin);
   const std::size_t found = kSide == Side::kRight ? FindLastText(text, what) : FindText(text, what);
@@ -164,6 +165,7 @@ absl::StatusOr<Value> FindMethodOf(Runtime& runtime, const Value& self, const Ar
 absl::StatusOr<Value> CountMethod(Runtime& runtime, const Value& self, const Arguments& arguments) {
   CADRE_ASSIGN_OR_RETURN(const BoundArguments bound, BoundArguments::Bind("count", arguments, {"", "", ""}, 1));
   CADRE_ASSIGN_OR_RETURN(const std::string what, bound.String(0, ""));
+  CADRE_RETURN_IF_ERROR(runtime.ChargeBytes(what.size()));
   CADRE_ASSIGN_OR_RETURN(const Window window, ReadWindow(runtime, self, bound));
   if (window.is_empty) return Value::Integer(0);
   const std::string_view text = std::string_view(self.bytes()).substr(window.begin, window.end - window.begin);
@@ -203,6 +205,7 @@ absl::StatusOr<Value> JustifyMethod(Runtime& runtime, const Value& self, const A
   CADRE_ASSIGN_OR_RETURN(const std::int64_t width, bound.Integer(0, 0));
   CADRE_RETURN_IF_ERROR(bound.String(1, "").status());
   const Text fill = bound.IsGiven(1) ? bound[1]->text() : Text::FromTemplate(" ");
+  CADRE_RETURN_IF_ERROR(runtime.ChargeBytes(self.text().size() + fill.size()));
   if (CountCodePoints(fill.bytes()) != 1) return Fail("the fill character must be one character");
   const std::int64_t missing = width - static_cast<std::int64_t>(CountCodePoints(self.bytes()));
   if (missing <= 0) return self;
@@ -216,6 +219,7 @@ absl::StatusOr<Value> JustifyMethod(Runtime& runtime, const Value& self, const A
 absl::StatusOr<Value> ZfillMethod(Runtime& runtime, const Value& self, const Arguments& arguments) {
   CADRE_ASSIGN_OR_RETURN(const BoundArguments bound, BoundArguments::Bind("zfill", arguments, {""}, 1));
   CADRE_ASSIGN_OR_RETURN(const std::int64_t width, bound.Integer(0, 0));
+  CADRE_RETURN_IF_ERROR(runtime.ChargeBytes(self.text().size()));
   const std::int64_t missing = width - static_cast<std::int64_t>(CountCodePoints(self.bytes()));
   if (missing <= 0) return self;
   CADRE_RETURN_IF_ERROR(runtime.CheckSize(static_cast<std::size_t>(missing)));

@@ -79,9 +79,10 @@ absl::StatusOr<Value> StringFilter(Runtime& runtime, const Value& input, const A
 absl::StatusOr<Value> Trim(Runtime& runtime, const Value& input, const Arguments& arguments) {
   CADRE_ASSIGN_OR_RETURN(const BoundArguments bound, BoundArguments::Bind("trim", arguments, {"chars"}));
   CADRE_ASSIGN_OR_RETURN(const Value text, ToString(runtime, input));
+  CADRE_RETURN_IF_ERROR(runtime.ChargeBytes(text.text().size()));
   if (!bound.IsGiven(0)) return runtime.NewString(Strip(text.text(), std::nullopt, Side::kBoth));
   CADRE_ASSIGN_OR_RETURN(const std::string characters, bound.String(0, ""));
-  CADRE_RETURN_IF_ERROR(runtime.ChargeBytes(text.text().size() + characters.size()));
+  CADRE_RETURN_IF_ERROR(runtime.ChargeBytes(characters.size()));
   return runtime.NewString(Strip(text.text(), characters, Side::kBoth));
 }
 
@@ -129,6 +130,7 @@ absl::StatusOr<Value> Center(Runtime& runtime, const Value& input, const Argumen
   CADRE_ASSIGN_OR_RETURN(const BoundArguments bound, BoundArguments::Bind("center", arguments, {"width"}));
   CADRE_ASSIGN_OR_RETURN(const std::int64_t width, bound.Integer(0, 80));
   CADRE_ASSIGN_OR_RETURN(const Value text, ToString(runtime, input));
+  CADRE_RETURN_IF_ERROR(runtime.ChargeBytes(text.text().size()));
   const std::int64_t missing = width - static_cast<std::int64_t>(CountCodePoints(text.bytes()));
   if (missing <= 0) return text;
   CADRE_RETURN_IF_ERROR(runtime.CheckSize(static_cast<std::size_t>(missing)));
@@ -144,6 +146,7 @@ absl::StatusOr<Value> Truncate(Runtime& runtime, const Value& input, const Argum
   CADRE_ASSIGN_OR_RETURN(const std::int64_t length, bound.Integer(0, kDefaultLength));
   CADRE_RETURN_IF_ERROR(bound.String(2, "").status());
   const Text end = bound.IsGiven(2) ? bound[2]->text() : Text::FromTemplate("...");
+  CADRE_RETURN_IF_ERROR(runtime.ChargeBytes(end.size()));
   CADRE_ASSIGN_OR_RETURN(const std::int64_t leeway, bound.Integer(3, kDefaultLeeway));
   const std::int64_t kept = length - static_cast<std::int64_t>(CountCodePoints(end.bytes()));
   if (kept < 0 || leeway < 0) return Fail("truncate: the length is less than that of the end, or the leeway negative");
@@ -164,7 +167,10 @@ absl::StatusOr<Value> FormatFilter(Runtime& runtime, const Value& input, const A
   CADRE_ASSIGN_OR_RETURN(const Value text, ToString(runtime, input));
   if (arguments.named.empty()) return FormatPercent(runtime, text.text(), Value::Tuple(arguments.positional));
   Dict values;
-  for (const auto& [name, value] : arguments.named) values.Set(name.bytes(), value);
+  for (const auto& [name, value] : arguments.named) {
+    CADRE_RETURN_IF_ERROR(runtime.ChargeBytes(name.size()));
+    CADRE_RETURN_IF_ERROR(values.Set(Value::String(name), value));
+  }
   return FormatPercent(runtime, text.text(), Value::Mapping(std::move(values)));
 }
 

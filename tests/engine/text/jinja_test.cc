@@ -3,6 +3,7 @@
 #include <string_view>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "engine/text/jinja/json.h"
 #include "engine/text/jinja/template.h"
 #include "gmock/gmock.h"
@@ -92,6 +93,13 @@ TEST(JinjaTest, WhatATemplateRaisesIsItsOwnMessageCutToALength) {
   EXPECT_THAT(std::string(cut.message()), ::testing::EndsWith("é..."));
 }
 
+// "n0=0, n1=1, ...".
+std::string ManyNames(int count) {
+  std::string names;
+  for (int i = 0; i < count; ++i) absl::StrAppend(&names, "n", i, "=", i, ", ");
+  return names;
+}
+
 TEST(JinjaTest, HostileTemplatesMeetALimit) {
   constexpr absl::StatusCode kExhausted = absl::StatusCode::kResourceExhausted;
   ExpectMessage(RenderError("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"),
@@ -112,6 +120,66 @@ TEST(JinjaTest, HostileTemplatesMeetALimit) {
   ExpectMessage(RenderError("{{ '{:>999999999}'.format(1) }}"), kExhausted, "the limit");
   ExpectMessage(RenderError("{{ 'x'.center(999999999) }}"), kExhausted, "the limit is 4194304");
   ExpectMessage(RenderError("{{ ('a' * 4000000).replace('', 'bb') }}"), kExhausted, "limit");
+  // Values that print nothing, and what stands between them.
+  ExpectMessage(RenderError("{{ ([x] * 100000) | join(' ' * 4000000) }}"), kExhausted, "the limit is 4194304");
+}
+
+// Called again and again from outside of itself, a loop is no deeper inside others.
+TEST(JinjaTest, ALoopThatIsKeptCanBeCalledManyTimes) {
+  EXPECT_EQ(RenderOk("{% set ns = namespace(n=0) %}{% for x in [0] recursive %}{% set ns.l = loop %}"
+                     "{% set ns.n = ns.n + 1 %}{% endfor %}{% for i in range(99999) %}{{ ns.l([0]) }}{% endfor %}"
+                     "{{ ns.n }}"),
+            "100000");
+}
+
+// Each of these is done often with a text of millions of bytes, which is not what it returns.
+TEST(JinjaTest, WhatIsReadOrCopiedIsPaidForWhateverTheResult) {
+  RenderLimits limits;
+  limits.steps = 500'000;  // a loop of 9999 turns that do nothing takes less than a quarter of them
+  const std::string setup =
+      "{% set s = 'a' * 4000000 %}{% set spaces = ' ' * 4000000 %}{% set dots = '.' * 100000 %}"
+      "{% set d = {s: 1} %}{% set ns = namespace(a=1) %}{% for i in range(9999) %}";
+  for (const std::string use : {"{% set x = namespace(d) %}",
+                                "{% set x = dict(d) %}",
+                                "{% set x = dict(**d) %}",
+                                "{% set x = '' | format(**d) %}",
+                                "{% set x = ns | attr(s) %}",
+                                "{% set x = spaces | trim %}",
+                                "{% set x = s | center(1) %}",
+                                "{% set x = s.center(1) %}",
+                                "{% set x = s.ljust(1) %}",
+                                "{% set x = s.rjust(1) %}",
+                                "{% set x = s.zfill(1) %}",
+                                "{% set x = s | float %}",
+                                "{% set x = 'b'.find(s) %}",
+                                "{% set x = 'b'.rfind(s) %}",
+                                "{% set x = 'b'.count(s) %}",
+                                "{% set x = 'b'.partition(s) %}",
+                                "{% set x = 'b'.rpartition(s) %}",
+                                "{% set x = 'b'.split(s) %}",
+                                "{% set x = 'b'.rsplit(s) %}",
+                                "{% set x = 'b'.replace(s, '') %}",
+                                "{% set x = 'b' | replace(s, '') %}",
+                                "{% set x = [] | sort(attribute=s) %}",
+                                "{% set x = [] | sort(attribute=dots) %}",
+                                "{% set x = [] | sum(dots) %}",
+                                "{% set x = [] | join('', dots) %}",
+                                "{% set x = [] | max(attribute=dots) %}",
+                                "{% set x = [] | unique(attribute=dots) %}",
+                                "{% set x = [] | groupby(dots) %}",
+                                "{% set x = [1] | map(attribute=s) | list %}"}) {
+    ExpectMessage(RenderError(setup + use + "{% endfor %}", limits), absl::StatusCode::kResourceExhausted,
+                  "more than 500000 steps");
+  }
+  ExpectMessage(RenderError("{% set d = dict(" + ManyNames(1000) + ") %}{{ ('{n999}' * 10000).format(**d) }}", limits),
+                absl::StatusCode::kResourceExhausted, "more than 500000 steps");
+}
+
+// What an undefined value says of a name is one line, however long the name.
+TEST(JinjaTest, ALongNameIsCutInTheErrorThatNamesIt) {
+  const absl::Status status = RenderError("{% set s = 'a' * 4000000 %}{{ ({} | attr(s)).x }}");
+  ExpectMessage(status, absl::StatusCode::kFailedPrecondition, "a dict has no attribute of the name \"aaa");
+  EXPECT_LT(status.message().size(), 300u);
 }
 
 // A list that holds a value twice, which does so itself: a few objects, and more values than any machine could visit.
@@ -241,6 +309,8 @@ TEST(JinjaTest, TextKeepsTheMarksOfTheClient) {
   EXPECT_EQ(Marked("{{ [c, 1] | tojson }} {{ {c: 'x'} }} {{ [c] }}"), "[\"{Cd-e}\", 1] {'{Cd-e}': 'x'} ['{Cd-e}']");
   EXPECT_EQ(Marked("{{ [c, 'x'] | join(', ') }} {{ c.split('-') | join('+') }}"), "{Cd-e}, x {Cd}+{e}");
   EXPECT_EQ(Marked("{{ '%s:%5s' % (c, 'x') }} {{ '{:>6}'.format(c) }}"), "{Cd-e}:    x   {Cd-e}");
+  EXPECT_EQ(Marked("{{ '%s' | format(**{c: 'x'}) }} {{ '%s' | format(**{'x': c}) }}"),
+            "{'{Cd-e}': 'x'} {'x': '{Cd-e}'}");
   EXPECT_EQ(Marked("{% set x %}<{{ c }}>{% endset %}{{ x | indent }}{{ c | list | last }}{{ c.partition('-')[2] }}"),
             "<{Cd-e}>{ee}");
   EXPECT_EQ(Marked("{% macro m(a) %}[{{ a }}]{% endmacro %}{{ m(c) }}{% for k in c %}{{ k }}.{% endfor %}"),
