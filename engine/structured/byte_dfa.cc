@@ -16,13 +16,20 @@ namespace {
 using Edge = ByteDfa::Edge;
 using State = ByteDfa::State;
 
+// What combining two automata costs, however small they are.
+constexpr int64_t kOperationSteps = 32;
+// What reading an expression costs: fixed, and for each byte.
+constexpr int64_t kExpressionSteps = 400;
+constexpr int64_t kStepsPerExpressionByte = 20;
+
 absl::Status TooManyStates() {
   return absl::ResourceExhaustedError(
       absl::StrCat("the combined expressions need more than ", kMaxDfaStates, " states"));
 }
 
 absl::Status TooMuchWork() {
-  return absl::ResourceExhaustedError("the expression needs more work to compile than the limit");
+  return absl::ResourceExhaustedError(
+      absl::StrCat("the expression needs more than ", kMaxDfaWork, " steps to compile"));
 }
 
 int32_t NextOrDead(const ByteDfa& dfa, int32_t state, uint8_t byte) {
@@ -39,13 +46,13 @@ void AppendEdge(uint8_t byte, int32_t to, std::vector<Edge>* edges) {
 
 // The states that are pairs, from the pair of starts on. With `b_excludes`, b's texts are taken away; it may die then.
 absl::StatusOr<ByteDfa> Product(const ByteDfa& a, const ByteDfa& b, bool b_excludes) {
-  if (a.empty() || (b.empty() && !b_excludes)) return ByteDfa({});
+  if (a.empty() || (b.empty() && !b_excludes)) return ByteDfa({}, kOperationSteps);
   using Pair = std::pair<int32_t, int32_t>;
   const Pair start = {0, b.empty() ? ByteDfa::kDead : 0};
   absl::flat_hash_map<Pair, int32_t> ids = {{start, 0}};
   std::vector<Pair> pairs = {start};
   std::vector<State> states(1);
-  int64_t work = 0;
+  int64_t work = kOperationSteps;
   for (size_t i = 0; i < pairs.size(); ++i) {
     const auto [in_a, in_b] = pairs[i];
     const bool b_accepts = in_b != ByteDfa::kDead && b.states()[static_cast<size_t>(in_b)].accepts;
@@ -197,12 +204,14 @@ absl::StatusOr<ByteDfa> CompileRegex(const RegexNode& tree, CharacterCode code) 
 absl::StatusOr<ByteDfa> CompileRegex(std::string_view pattern, RegexExtent extent, CharacterCode code) {
   CADRE_ASSIGN_OR_RETURN(const RegexTree regex, ParseRegex(pattern, extent));
   CADRE_ASSIGN_OR_RETURN(ByteDfa dfa, CompileRegex(*regex.tree, code));
+  dfa.AddWork(kExpressionSteps + kStepsPerExpressionByte * std::ssize(pattern));
   for (const LookAhead& look_ahead : regex.look_aheads) {
     CADRE_ASSIGN_OR_RETURN(const ByteDfa seen, CompileRegex(*look_ahead.tree, code));
     const int64_t work = dfa.work() + seen.work();
     CADRE_ASSIGN_OR_RETURN(dfa, look_ahead.is_negative ? Subtract(dfa, seen) : Intersect(dfa, seen));
     dfa.AddWork(work);
     if (dfa.work() > kMaxDfaWork) return TooMuchWork();
+    if (dfa.empty()) break;
   }
   return dfa;
 }
@@ -217,7 +226,7 @@ absl::StatusOr<ByteDfa> LimitLength(const ByteDfa& dfa, int32_t min, int32_t max
   std::vector<LengthKey> keys = {{0, 0, Place::kBetween}};
   ids[keys[0]] = 0;
   std::vector<State> states(1);
-  int64_t work = 0;
+  int64_t work = kOperationSteps;
   for (size_t i = 0; i < keys.size(); ++i) {
     const LengthKey key = keys[i];
     const State& source = dfa.states()[static_cast<size_t>(key.state)];

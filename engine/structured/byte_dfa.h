@@ -14,7 +14,7 @@ namespace cadre {
 // What one automaton may cost, checked while it is built: the limits hold before the memory is taken.
 inline constexpr int64_t kMaxNfaStates = 60'000;
 inline constexpr int64_t kMaxDfaStates = 30'000;
-// States and edges looked at while building; about half a second.
+// Steps: states and edges looked at while building; about half a second.
 inline constexpr int64_t kMaxDfaWork = 40'000'000;
 
 // A deterministic automaton over bytes, trimmed: every state can reach an accepting one. Immutable once built.
@@ -40,7 +40,8 @@ class ByteDfa {
   // True when nothing is accepted.
   bool empty() const { return states_.empty(); }
   const std::vector<State>& states() const { return states_; }
-  // States and edges that were looked at to make it, not counting the automata that it was made of.
+  // Steps taken to make it: states and edges that were looked at, and the reading of its expression. Never 0 for what
+  // the functions below return. Not counting the automata that it was combined from.
   int64_t work() const { return work_; }
   // More was looked at on the way.
   void AddWork(int64_t work) { work_ += work; }

@@ -14,6 +14,8 @@ namespace {
 
 using Kind = RegexNode::Kind;
 
+// What a state or an edge costs: its part of the expression is written out anew for each repetition.
+constexpr int64_t kStepsPerPart = 6;
 constexpr std::string_view kShortEscapes = "\b\f\n\r\t";
 constexpr std::string_view kShortEscapeLetters = "bfnrt";
 
@@ -145,7 +147,7 @@ class Builder {
 // Sets of NFA states become DFA states.
 class Determinizer {
  public:
-  explicit Determinizer(const ByteNfa& nfa) : nfa_(nfa), mark_(nfa.states.size(), 0) { FindClasses(); }
+  explicit Determinizer(const ByteNfa& nfa) : nfa_(nfa), work_(nfa.work), mark_(nfa.states.size(), 0) { FindClasses(); }
 
   absl::StatusOr<ByteDfa> Run() {
     Intern({nfa_.start});
@@ -155,7 +157,8 @@ class Determinizer {
         return absl::ResourceExhaustedError(absl::StrCat("the expression needs more than ", kMaxDfaStates, " states"));
       }
       if (work_ > kMaxDfaWork) {
-        return absl::ResourceExhaustedError("the expression needs more work to compile than the limit");
+        return absl::ResourceExhaustedError(
+            absl::StrCat("the expression needs more than ", kMaxDfaWork, " steps to compile"));
       }
     }
     return ByteDfa(std::move(states_), work_);
@@ -233,11 +236,11 @@ class Determinizer {
   }
 
   const ByteNfa& nfa_;
+  int64_t work_;
   std::vector<int> class_first_;  // [classes] first byte of each
   int class_of_[256];
   std::vector<uint32_t> mark_;  // [NFA states] the last closure that has it
   uint32_t generation_ = 0;
-  int64_t work_ = 0;
   std::vector<std::vector<int32_t>> targets_;  // [classes]
   std::vector<ByteDfa::State> states_;
   std::vector<std::vector<int32_t>> sets_;  // [DFA states] NFA states of each
@@ -255,6 +258,9 @@ absl::StatusOr<ByteNfa> BuildNfa(const RegexNode& tree, CharacterCode code) {
   Builder builder(code, &nfa);
   nfa.start = builder.AddState();
   nfa.accept = builder.Add(tree, nfa.start);
+  int64_t num_parts = std::ssize(nfa.states);
+  for (const ByteNfa::State& state : nfa.states) num_parts += std::ssize(state.edges) + std::ssize(state.jumps);
+  nfa.work = kStepsPerPart * num_parts;
   return nfa;
 }
 

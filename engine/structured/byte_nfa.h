@@ -19,12 +19,13 @@ struct ByteNfa {
   std::vector<State> states;
   int32_t start = 0;
   int32_t accept = 0;
+  int64_t work = 0;  // steps taken to make it, see ByteDfa::work
 };
 
 // ResourceExhausted when it would have more than kMaxNfaStates states; they are counted before they are made.
 absl::StatusOr<ByteNfa> BuildNfa(const RegexNode& tree, CharacterCode code);
 
-// The subset construction. ResourceExhausted by kMaxDfaStates or kMaxDfaWork.
+// The subset construction. ResourceExhausted by kMaxDfaStates or kMaxDfaWork. Its work counts that of `nfa`.
 absl::StatusOr<ByteDfa> Determinize(const ByteNfa& nfa);
 
 }  // namespace cadre

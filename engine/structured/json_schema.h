@@ -15,7 +15,8 @@ inline constexpr size_t kMaxSchemaBytes = 512 << 10;
 inline constexpr int kMaxSchemaDepth = 64;
 inline constexpr size_t kMaxSchemaValues = 20'000;  // objects, arrays, strings, numbers, literals
 inline constexpr int kMaxSchemaRules = 40'000;      // subschemas, merged ones included
-// States and edges of all its automata together; about a second. What one may cost: byte_dfa.h.
+// Steps to compile it, those of all its automata included (schema_budget.h); about a second. What one automaton may
+// cost: byte_dfa.h.
 inline constexpr int64_t kMaxSchemaWork = 2 * kMaxDfaWork;
 inline constexpr int kMaxOneOf = 256;
 // minLength, minItems and minProperties. Larger maxima count as this: no answer is as long.

@@ -121,7 +121,9 @@ class MultiplesDfa {
       SetAccepts(whole, remainder, num_decimals_);
       for (int64_t read = 0; read <= num_decimals_; ++read) AddDecimal(read, remainder);
     }
-    return ByteDfa(std::move(states_));
+    constexpr int64_t kStepsPerState = 12;  // its digits and what is left of them
+    const int64_t work = kStepsPerState * std::ssize(states_);
+    return ByteDfa(std::move(states_), work);
   }
 
  private:
@@ -177,7 +179,6 @@ absl::StatusOr<ByteDfa> MultiplesOf(const Decimal& divisor) {
 }
 
 absl::StatusOr<ByteDfa> Bounded(std::string_view base, NumberBounds bounds) {
-  CADRE_ASSIGN_OR_RETURN(ByteDfa dfa, Compile(base));
   if (IsBeyond(bounds.minimum)) {
     if (!bounds.minimum->is_negative) return ByteDfa({});
     bounds.minimum.reset();
@@ -186,17 +187,24 @@ absl::StatusOr<ByteDfa> Bounded(std::string_view base, NumberBounds bounds) {
     if (bounds.maximum->is_negative) return ByteDfa({});
     bounds.maximum.reset();
   }
+  CADRE_ASSIGN_OR_RETURN(ByteDfa dfa, Compile(base));
+  const auto keep_common = [&dfa](const ByteDfa& other) -> absl::Status {
+    const int64_t work = dfa.work() + other.work();
+    CADRE_ASSIGN_OR_RETURN(dfa, Intersect(dfa, other));
+    dfa.AddWork(work);
+    return absl::OkStatus();
+  };
   if (bounds.minimum.has_value()) {
     CADRE_ASSIGN_OR_RETURN(const ByteDfa least, Compile(MinimumPattern(*bounds.minimum, bounds.excludes_minimum)));
-    CADRE_ASSIGN_OR_RETURN(dfa, Intersect(dfa, least));
+    CADRE_RETURN_IF_ERROR(keep_common(least));
   }
   if (bounds.maximum.has_value()) {
     CADRE_ASSIGN_OR_RETURN(const ByteDfa most, Compile(MaximumPattern(*bounds.maximum, bounds.excludes_maximum)));
-    CADRE_ASSIGN_OR_RETURN(dfa, Intersect(dfa, most));
+    CADRE_RETURN_IF_ERROR(keep_common(most));
   }
   if (bounds.multiple_of.has_value()) {
     CADRE_ASSIGN_OR_RETURN(const ByteDfa multiples, MultiplesOf(*bounds.multiple_of));
-    CADRE_ASSIGN_OR_RETURN(dfa, Intersect(dfa, multiples));
+    CADRE_RETURN_IF_ERROR(keep_common(multiples));
   }
   return dfa;
 }

@@ -53,9 +53,8 @@ absl::StatusOr<int32_t> SchemaCompiler::RuleOf(const SchemaJson& schema, const s
 
 absl::StatusOr<ByteDfa> SchemaCompiler::Charge(absl::StatusOr<ByteDfa> dfa) {
   if (!dfa.ok()) return dfa;
-  work_ += dfa->work();
-  if (work_ <= kMaxSchemaWork) return dfa;
-  return absl::ResourceExhaustedError("the schema's expressions together need more work to compile than the limit");
+  CADRE_RETURN_IF_ERROR(budget_.Spend(dfa->work()));
+  return dfa;
 }
 
 absl::Status SchemaCompiler::Fill(const PlacedSchema& schema, int32_t start) {
@@ -77,7 +76,9 @@ absl::Status SchemaCompiler::Fill(const PlacedSchema& schema, int32_t start) {
 absl::Status SchemaCompiler::FillAlternatives(const PlacedSchema& schema, const char* keyword, int32_t start) {
   CADRE_ASSIGN_OR_RETURN(const std::vector<const SchemaJson*> alternatives,
                          resolver_.Alternatives(*schema.json, keyword, schema.path));
-  if (std::string_view(keyword) == "oneOf") CADRE_RETURN_IF_ERROR(CheckOneOf(alternatives, schema.path, &resolver_));
+  if (std::string_view(keyword) == "oneOf") {
+    CADRE_RETURN_IF_ERROR(CheckOneOf(alternatives, schema.path, &resolver_, &budget_));
+  }
   for (size_t i = 0; i < alternatives.size(); ++i) {
     const std::string path = absl::StrCat(schema.path, "/", keyword, "/", i);
     CADRE_ASSIGN_OR_RETURN(const int32_t rule, RuleOf(*alternatives[i], path));

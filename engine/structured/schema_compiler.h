@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "engine/structured/grammar.h"
 #include "engine/structured/json_rules.h"
+#include "engine/structured/schema_budget.h"
 #include "engine/structured/schema_keywords.h"
 #include "engine/structured/schema_resolver.h"
 
@@ -21,7 +22,7 @@ namespace cadre {
 class SchemaCompiler {
  public:
   // `root` must outlive this object.
-  explicit SchemaCompiler(const SchemaJson* root) : root_(*root), resolver_(root), json_(&grammar_) {}
+  explicit SchemaCompiler(const SchemaJson* root) : root_(*root), resolver_(root, &budget_), json_(&grammar_) {}
 
   // Once. The errors of CompileJsonSchema.
   absl::StatusOr<Grammar> Compile(const ByteSet& spelled);
@@ -52,7 +53,7 @@ class SchemaCompiler {
   // The start of the rule for `schema`.
   absl::StatusOr<int32_t> RuleOf(const SchemaJson& schema, const std::string& path);
 
-  // Counts what the automaton cost. ResourceExhausted when those of the whole schema cost more than kMaxSchemaWork.
+  // Charges the budget with what the automaton cost. ResourceExhausted when that is spent.
   absl::StatusOr<ByteDfa> Charge(absl::StatusOr<ByteDfa> dfa);
 
   // Each fills a rule that starts in `start`.
@@ -75,20 +76,24 @@ class SchemaCompiler {
   // The rules of members whose keys are not listed; names of listed ones are taken out of their keys.
   absl::StatusOr<std::vector<OpenMembers>> ReadOpenMembers(const PlacedSchema& schema, const ObjectKeys& keys,
                                                            const std::vector<std::string>& names);
+  // Every key there can be, as it is written.
+  absl::StatusOr<ByteDfa> AllKeys();
   absl::StatusOr<ByteDfa> KeysMatching(const PlacedSchema& schema, const std::string& pattern);
   absl::StatusOr<ObjectKeys> ReadKeys(const PlacedSchema& schema);
   // The keys that conform to `propertyNames`; nullopt when all do.
   absl::StatusOr<std::optional<ByteDfa>> NamesOf(const PlacedSchema& schema);
   // What the value of `name` must conform to: the property itself and every expression that the name matches.
+  // `listed`: its entry in `properties`; null when it has none.
   absl::StatusOr<const SchemaJson*> PropertySchema(const PlacedSchema& schema, const ObjectKeys& keys,
-                                                   const std::string& name);
+                                                   const std::string& name, const SchemaJson* listed);
   void AddMembers(const ObjectParts& parts, int32_t start);
 
   const SchemaJson& root_;
+  SchemaBudget budget_;
   SchemaResolver resolver_;
   GrammarBuilder grammar_;
   JsonRules json_;
-  int64_t work_ = 0;
+  std::optional<ByteDfa> all_keys_;
   absl::flat_hash_map<const SchemaJson*, int32_t> rules_;
   struct Pending {
     PlacedSchema schema;

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <string>
+#include <tuple>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
 #include "engine/structured/json_schema.h"
@@ -12,6 +14,10 @@ namespace cadre {
 namespace {
 
 constexpr int kMaxDepth = 4;  // properties of properties of ...
+// What the smallest comparison takes: lists of types are made and compared.
+constexpr int64_t kStepsPerComparison = 150;
+constexpr int64_t kStepsPerAlternative = 4;
+constexpr int64_t kStepsPerName = 10;
 
 bool Contains(const std::vector<std::string>& list, const std::string& item) {
   return std::find(list.begin(), list.end(), item) != list.end();
@@ -36,13 +42,27 @@ bool Forbids(const PlacedSchema& schema, const std::string& name) {
 
 class Comparison {
  public:
-  explicit Comparison(SchemaResolver* resolver) : resolver_(*resolver) {}
+  Comparison(SchemaResolver* resolver, SchemaBudget* budget) : resolver_(*resolver), budget_(*budget) {}
 
   absl::StatusOr<bool> AreDisjoint(const SchemaJson& a, const SchemaJson& b, const std::string& path, int depth) {
     CADRE_ASSIGN_OR_RETURN(const SchemaJson* left, resolver_.Resolve(a, path));
     CADRE_ASSIGN_OR_RETURN(const SchemaJson* right, resolver_.Resolve(b, path));
     if (*left == false || *right == false) return true;
     if (!left->is_object() || !right->is_object() || depth > kMaxDepth) return false;
+    // Alternatives often lead to the same schemas again.
+    const Key key = {left, right, depth};
+    if (const auto found = known_.find(key); found != known_.end()) return found->second;
+    CADRE_ASSIGN_OR_RETURN(const bool is_disjoint, AreResolvedDisjoint(left, right, path, depth));
+    known_[key] = is_disjoint;
+    return is_disjoint;
+  }
+
+ private:
+  using Key = std::tuple<const SchemaJson*, const SchemaJson*, int>;
+
+  absl::StatusOr<bool> AreResolvedDisjoint(const SchemaJson* left, const SchemaJson* right, const std::string& path,
+                                           int depth) {
+    CADRE_RETURN_IF_ERROR(Spend(kStepsPerComparison, path));
     for (const char* keyword : {"anyOf", "oneOf"}) {
       if (left->contains(keyword)) return AreAllDisjoint(*left, keyword, *right, path, depth);
       if (right->contains(keyword)) return AreAllDisjoint(*right, keyword, *left, path, depth);
@@ -50,11 +70,11 @@ class Comparison {
     return ArePlainDisjoint({left, path}, {right, path}, depth);
   }
 
- private:
   absl::StatusOr<bool> AreAllDisjoint(const SchemaJson& schema, const char* keyword, const SchemaJson& other,
                                       const std::string& path, int depth) {
     CADRE_ASSIGN_OR_RETURN(const std::vector<const SchemaJson*> alternatives,
                            resolver_.Alternatives(schema, keyword, path));
+    CADRE_RETURN_IF_ERROR(Spend(kStepsPerAlternative * std::ssize(alternatives), path));
     for (const SchemaJson* alternative : alternatives) {
       CADRE_ASSIGN_OR_RETURN(const bool is_disjoint, AreDisjoint(*alternative, other, path, depth + 1));
       if (!is_disjoint) return false;
@@ -63,6 +83,11 @@ class Comparison {
   }
 
   absl::StatusOr<bool> ArePlainDisjoint(const PlacedSchema& a, const PlacedSchema& b, int depth) {
+    const auto num_values = [](const PlacedSchema& schema) {
+      return schema.Has("enum") ? std::ssize(schema["enum"]) : std::ptrdiff_t{1};
+    };
+    CADRE_RETURN_IF_ERROR(
+        Spend((1 + num_values(a)) * (1 + num_values(b)) + 8 * (std::ssize(*a.json) + std::ssize(*b.json)), a.path));
     CADRE_ASSIGN_OR_RETURN(const auto a_values, ValuesOf(a));
     CADRE_ASSIGN_OR_RETURN(const auto b_values, ValuesOf(b));
     if (a_values.has_value() && b_values.has_value()) {
@@ -92,6 +117,13 @@ class Comparison {
   absl::StatusOr<bool> AreObjectsDisjoint(const PlacedSchema& a, const PlacedSchema& b, int depth) {
     CADRE_ASSIGN_OR_RETURN(const std::vector<std::string> a_required, ReadRequired(a));
     CADRE_ASSIGN_OR_RETURN(const std::vector<std::string> b_required, ReadRequired(b));
+    // Each name is looked for among the others, and among the properties.
+    const auto num_names = [](const PlacedSchema& schema) {
+      return schema.Has("properties") ? std::ssize(schema["properties"]) : std::ptrdiff_t{0};
+    };
+    const int64_t num_looked_at = 1 + std::ssize(a_required) + std::ssize(b_required) + num_names(a) + num_names(b);
+    CADRE_RETURN_IF_ERROR(
+        Spend((std::ssize(a_required) + std::ssize(b_required)) * (kStepsPerName + num_looked_at), a.path));
     for (const std::string& name : a_required) {
       if (Forbids(b, name)) return true;
       const bool both_list = a.Has("properties") && a["properties"].contains(name) && b.Has("properties") &&
@@ -104,18 +136,26 @@ class Comparison {
     return std::any_of(b_required.begin(), b_required.end(), [&](const std::string& name) { return Forbids(a, name); });
   }
 
+  absl::Status Spend(int64_t steps, const std::string& path) {
+    const absl::Status status = budget_.Spend(steps);
+    if (status.ok()) return status;
+    return absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
+  }
+
   SchemaResolver& resolver_;
+  SchemaBudget& budget_;
+  absl::flat_hash_map<Key, bool> known_;
 };
 
 }  // namespace
 
 absl::Status CheckOneOf(const std::vector<const SchemaJson*>& alternatives, const std::string& path,
-                        SchemaResolver* resolver) {
+                        SchemaResolver* resolver, SchemaBudget* budget) {
   if (alternatives.size() > kMaxOneOf) {
     return UnsupportedSchema(path, absl::StrCat("\"oneOf\" with ", alternatives.size(),
                                                 " alternatives, above the limit of ", kMaxOneOf, ","));
   }
-  Comparison comparison(resolver);
+  Comparison comparison(resolver, budget);
   for (size_t i = 0; i < alternatives.size(); ++i) {
     for (size_t j = i + 1; j < alternatives.size(); ++j) {
       CADRE_ASSIGN_OR_RETURN(const bool is_disjoint,

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "engine/structured/schema_budget.h"
 #include "engine/structured/schema_keywords.h"
 #include "engine/structured/schema_resolver.h"
 
@@ -14,9 +15,9 @@ namespace cadre {
 // alternatives differ in type, in their values (enum, const), in such a property that both require, or in a property
 // that one requires and the other forbids. A schema without `type` allows values of types that are never generated for
 // it (TypesOf): what counts is that nothing generated for one alternative conforms to the other. Unimplemented, naming
-// the two, when that cannot be seen.
+// the two, when that cannot be seen. ResourceExhausted when the comparisons spend the budget.
 absl::Status CheckOneOf(const std::vector<const SchemaJson*>& alternatives, const std::string& path,
-                        SchemaResolver* resolver);
+                        SchemaResolver* resolver, SchemaBudget* budget);
 
 }  // namespace cadre
 

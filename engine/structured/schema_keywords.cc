@@ -5,6 +5,7 @@
 #include <string_view>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/strings.h"
@@ -202,11 +203,12 @@ absl::StatusOr<NumberBounds> ReadBounds(const PlacedSchema& schema) {
 
 absl::StatusOr<std::vector<std::string>> ReadRequired(const PlacedSchema& schema) {
   std::vector<std::string> names;
+  absl::flat_hash_set<std::string> seen;
   if (!schema.Has("required")) return names;
   if (!schema["required"].is_array()) return SchemaError(schema.path, "\"required\" is not a list of names");
   for (const SchemaJson& name : schema["required"]) {
     if (!name.is_string()) return SchemaError(schema.path, "\"required\" is not a list of names");
-    if (!Contains(names, name.get_ref<const std::string&>())) names.push_back(name);
+    if (seen.insert(name.get_ref<const std::string&>()).second) names.push_back(name);
   }
   return names;
 }

@@ -24,9 +24,8 @@ std::string PointerPart(const std::string& name) {
   return part;
 }
 
-absl::StatusOr<ByteDfa> AllKeys() {
-  return CompileRegex("[\\u0000-\\u{10FFFF}]*", RegexExtent::kWholeText, CharacterCode::kJsonString);
-}
+// What it takes to see that a key does not match an expression.
+constexpr int64_t kStepsPerMatch = 4;
 
 absl::Status CheckIsObject(const PlacedSchema& schema, const char* keyword) {
   if (!schema.Has(keyword) || schema[keyword].is_object()) return absl::OkStatus();
@@ -73,6 +72,14 @@ absl::StatusOr<std::optional<ByteDfa>> SchemaCompiler::NamesOf(const PlacedSchem
   return absl::Status(limited.status().code(), absl::StrCat(names.path, ": ", limited.status().message()));
 }
 
+absl::StatusOr<ByteDfa> SchemaCompiler::AllKeys() {
+  if (!all_keys_.has_value()) {
+    CADRE_ASSIGN_OR_RETURN(all_keys_,
+                           CompileRegex("[\\u0000-\\u{10FFFF}]*", RegexExtent::kWholeText, CharacterCode::kJsonString));
+  }
+  return *all_keys_;
+}
+
 absl::StatusOr<ByteDfa> SchemaCompiler::KeysMatching(const PlacedSchema& schema, const std::string& pattern) {
   absl::StatusOr<ByteDfa> keys = Charge(CompileRegex(pattern, RegexExtent::kSearch, CharacterCode::kJsonString));
   if (keys.ok()) return keys;
@@ -92,7 +99,7 @@ absl::StatusOr<SchemaCompiler::ObjectKeys> SchemaCompiler::ReadKeys(const Placed
 }
 
 absl::StatusOr<const SchemaJson*> SchemaCompiler::PropertySchema(const PlacedSchema& schema, const ObjectKeys& keys,
-                                                                 const std::string& name) {
+                                                                 const std::string& name, const SchemaJson* listed) {
   const std::string written = Unquoted(WrittenKey(name));
   if (keys.conforming.has_value() && !keys.conforming->Accepts(written)) {
     return resolver_.Keep(SchemaJson(false), schema.path);
@@ -103,16 +110,17 @@ absl::StatusOr<const SchemaJson*> SchemaCompiler::PropertySchema(const PlacedSch
     only = &part;
     all.push_back(part);
   };
-  if (schema.Has("properties") && schema["properties"].contains(name)) add(schema["properties"][name]);
+  if (listed != nullptr) add(*listed);
   if (schema.Has("patternProperties")) {
     size_t index = 0;
+    CADRE_RETURN_IF_ERROR(budget_.Spend(std::ssize(keys.matching) * (kStepsPerMatch + std::ssize(written))));
     for (const auto& [pattern, part] : schema["patternProperties"].items()) {
       if (keys.matching[index++].Accepts(written)) add(part);
     }
   }
   if (all.empty() && schema.Has("additionalProperties")) add(schema["additionalProperties"]);
   if (all.empty()) add(SchemaJson(true));
-  if (all.size() == 1 && schema.Has("properties") && schema["properties"].contains(name)) return only;
+  if (all.size() == 1 && listed != nullptr) return only;
   return resolver_.Keep(SchemaJson{{"allOf", std::move(all)}}, schema.path);
 }
 
@@ -127,13 +135,16 @@ absl::StatusOr<SchemaCompiler::ObjectParts> SchemaCompiler::ReadObject(const Pla
   CADRE_ASSIGN_OR_RETURN(const ObjectKeys keys, ReadKeys(schema));
 
   std::vector<std::string> names;  // in the order of the answer
+  absl::flat_hash_map<std::string, const SchemaJson*> listed;
   if (schema.Has("properties")) {
-    for (const auto& [name, property] : schema["properties"].items()) names.push_back(name);
+    for (const auto& [name, property] : schema["properties"].items()) {
+      names.push_back(name);
+      listed[name] = &property;
+    }
   }
   const size_t num_listed = names.size();
   for (const std::string& name : required) {
-    const bool is_listed = schema.Has("properties") && schema["properties"].contains(name);
-    if (!is_listed) names.push_back(name);
+    if (!listed.contains(name)) names.push_back(name);
   }
   const absl::flat_hash_map<std::string, bool> is_required = [&] {
     absl::flat_hash_map<std::string, bool> map;
@@ -143,7 +154,8 @@ absl::StatusOr<SchemaCompiler::ObjectParts> SchemaCompiler::ReadObject(const Pla
   for (size_t i = 0; i < names.size(); ++i) {
     const std::string path = i < num_listed ? absl::StrCat(schema.path, "/properties/", PointerPart(names[i]))
                                             : absl::StrCat(schema.path, "/required");
-    CADRE_ASSIGN_OR_RETURN(const SchemaJson* value, PropertySchema(schema, keys, names[i]));
+    CADRE_ASSIGN_OR_RETURN(const SchemaJson* value,
+                           PropertySchema(schema, keys, names[i], i < num_listed ? listed[names[i]] : nullptr));
     CADRE_ASSIGN_OR_RETURN(const int32_t value_rule, RuleOf(*value, path));
     const std::string key = WrittenKey(names[i]);
     const int32_t rule = grammar_.AddState();
@@ -196,6 +208,10 @@ absl::StatusOr<std::vector<SchemaCompiler::OpenMembers>> SchemaCompiler::ReadOpe
       const std::string path = absl::StrCat(schema.path, "/patternProperties/", PointerPart(pattern));
       absl::StatusOr<ByteDfa> matching = Charge(Subtract(keys.matching[index++], listed));
       if (matching.ok() && keys.conforming.has_value()) matching = Charge(Intersect(*matching, *keys.conforming));
+      if (matching.ok() && matching->empty()) {
+        CADRE_RETURN_IF_ERROR(RuleOf(value, path).status());
+        continue;
+      }
       for (const OpenMembers& other : open) {
         absl::StatusOr<ByteDfa> shared = matching.ok() ? Charge(Intersect(*matching, other.keys)) : matching.status();
         if (!shared.ok()) return placed(shared.status());

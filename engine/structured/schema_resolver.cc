@@ -17,6 +17,9 @@ constexpr std::string_view kAnnotations[] = {
     "contentEncoding", "contentMediaType", "default",  "definitions", "deprecated", "description",
     "discriminator",   "example",          "examples", "readOnly",    "title",      "writeOnly"};
 
+// What a byte of a merged schema costs: it is copied, written, hashed and compared.
+constexpr int64_t kStepsPerKeptByte = 4;
+
 int HexDigit(char c) {
   if (c >= '0' && c <= '9') return c - '0';
   if (c >= 'a' && c <= 'f') return c - 'a' + 10;
@@ -61,7 +64,9 @@ bool IsAnnotation(std::string_view keyword) {
 SchemaJson AssertionsOf(const SchemaJson& schema, std::string_view left_out) {
   SchemaJson assertions = SchemaJson::object();
   for (const auto& [keyword, value] : schema.items()) {
-    if (!IsAnnotation(keyword) && keyword != left_out) assertions[keyword] = value;
+    // Not by operator[], which looks at every keyword before it.
+    if (IsAnnotation(keyword) || keyword == left_out) continue;
+    assertions.get_ref<SchemaJson::object_t&>().emplace_back(keyword, value);
   }
   return assertions;
 }
@@ -74,8 +79,15 @@ absl::Status UnsupportedSchema(std::string_view path, std::string_view what) {
   return absl::UnimplementedError(absl::StrCat(ToAbsl(path), ": ", ToAbsl(what), " is not supported"));
 }
 
+absl::Status SchemaResolver::Spend(int64_t steps, const std::string& path) const {
+  const absl::Status status = budget_.Spend(steps);
+  if (status.ok()) return status;
+  return absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
+}
+
 absl::StatusOr<const SchemaJson*> SchemaResolver::Keep(SchemaJson schema, const std::string& path) {
   std::string text = schema.dump(-1, ' ', false, SchemaJson::error_handler_t::replace);
+  CADRE_RETURN_IF_ERROR(Spend(kStepsPerKeptByte * std::ssize(text), path));
   if (const auto found = kept_by_text_.find(text); found != kept_by_text_.end()) return found->second;
   kept_bytes_ += std::ssize(text);
   if (kept_bytes_ > kMaxMergedSchemaBytes) {
@@ -94,6 +106,7 @@ absl::StatusOr<std::vector<const SchemaJson*>> SchemaResolver::Alternatives(cons
   if (!listed.is_array() || listed.empty()) {
     return SchemaError(path, absl::StrCat("\"", keyword, "\" is not a list of schemas"));
   }
+  CADRE_RETURN_IF_ERROR(Spend(std::ssize(schema) + std::ssize(listed), path));
   const SchemaJson beside = AssertionsOf(schema, keyword);
   std::vector<const SchemaJson*> alternatives;
   for (const SchemaJson& alternative : listed) {
@@ -119,6 +132,8 @@ absl::StatusOr<const SchemaJson*> SchemaResolver::Target(const SchemaJson& refer
   while (!rest.empty()) {
     rest.remove_prefix(1);
     const size_t size = std::min(rest.find('/'), rest.size());
+    // Each child of an object is looked at.
+    CADRE_RETURN_IF_ERROR(Spend(1 + std::ssize(*target), path));
     target = Child(*target, UnescapePointerPart(rest.substr(0, size)));
     if (target == nullptr)
       return SchemaError(path, absl::StrCat("\"$ref\" to ", Quoted(text), ", which does not exist"));
@@ -142,6 +157,7 @@ absl::StatusOr<const SchemaJson*> SchemaResolver::ResolveAfresh(const SchemaJson
   for (int hop = 0; hop < kMaxReferenceHops; ++hop) {
     if (current->is_boolean()) return current;
     if (!current->is_object()) return SchemaError(path, "a schema is neither an object nor a boolean");
+    CADRE_RETURN_IF_ERROR(Spend(std::ssize(*current), path));
     if (current->contains("$ref")) {
       const SchemaJson& reference = (*current)["$ref"];
       SchemaJson beside = AssertionsOf(*current, "$ref");
@@ -157,6 +173,7 @@ absl::StatusOr<const SchemaJson*> SchemaResolver::ResolveAfresh(const SchemaJson
       SchemaJson merged = AssertionsOf(*current, "allOf");
       for (const SchemaJson& part : parts) {
         CADRE_ASSIGN_OR_RETURN(const SchemaJson* plain, Resolve(part, path));
+        CADRE_RETURN_IF_ERROR(Spend(MergeSteps(merged, *plain), path));
         CADRE_ASSIGN_OR_RETURN(merged, MergeSchemas(merged, *plain, path));
       }
       CADRE_ASSIGN_OR_RETURN(current, Keep(std::move(merged), path));

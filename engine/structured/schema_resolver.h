@@ -9,6 +9,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
+#include "engine/structured/schema_budget.h"
 #include "nlohmann/json.hpp"
 
 namespace cadre {
@@ -32,8 +33,9 @@ absl::Status UnsupportedSchema(std::string_view path, std::string_view what);
 // Follows $ref and merges allOf. Results are stable: equal schemas are one object, so that recursion ends.
 class SchemaResolver {
  public:
-  // `root` must outlive this object and everything it returns.
-  explicit SchemaResolver(const SchemaJson* root) : root_(*root) {}
+  // Both must outlive this object and everything it returns. Beside their own errors, all functions return that of a
+  // spent budget, with the path.
+  SchemaResolver(const SchemaJson* root, SchemaBudget* budget) : root_(*root), budget_(*budget) {}
 
   // The schema that `schema` means, which has neither $ref nor allOf: a boolean or an object.
   absl::StatusOr<const SchemaJson*> Resolve(const SchemaJson& schema, const std::string& path);
@@ -49,8 +51,10 @@ class SchemaResolver {
  private:
   absl::StatusOr<const SchemaJson*> ResolveAfresh(const SchemaJson& schema, const std::string& path);
   absl::StatusOr<const SchemaJson*> Target(const SchemaJson& reference, const std::string& path) const;
+  absl::Status Spend(int64_t steps, const std::string& path) const;
 
   const SchemaJson& root_;
+  SchemaBudget& budget_;
   absl::flat_hash_map<const SchemaJson*, const SchemaJson*> resolved_;
   std::deque<SchemaJson> kept_;
   absl::flat_hash_map<std::string, const SchemaJson*> kept_by_text_;

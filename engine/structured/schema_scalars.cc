@@ -28,12 +28,11 @@ absl::Status SchemaCompiler::FillNumber(const PlacedSchema& schema, bool is_inte
   }
   const absl::StatusOr<ByteDfa> dfa = Charge(is_integer ? IntegerDfa(bounds) : NumberDfa(bounds));
   if (!dfa.ok()) {
-    const bool is_multiple = bounds.multiple_of.has_value();
-    return Placed(schema,
-                  is_multiple                  ? "multipleOf"
-                  : bounds.minimum.has_value() ? "minimum"
-                                               : "maximum",
-                  dfa.status());
+    // The keyword as it is written; the multiples, if any, cost the most.
+    for (const char* keyword : {"multipleOf", "minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"}) {
+      if (schema.Has(keyword)) return Placed(schema, keyword, dfa.status());
+    }
+    return dfa.status();
   }
   const int32_t end = grammar_.AddState();
   grammar_.SetReturn(end);

@@ -13,6 +13,7 @@
 #include "gtest/gtest.h"
 #include "tests/support/json_validator.h"
 #include "tests/support/structured_walk.h"
+#include "tests/support/time_limit.h"
 
 namespace cadre {
 namespace {
@@ -248,12 +249,75 @@ TEST(JsonSchemaTest, WhatAllExpressionsCostTogetherIsLimited) {
     alternatives.push_back({{"pattern", absl::StrCat("(a|b)*a(a|b){12}c", i)}});
   }
   EXPECT_THAT(ErrorOf(Json{{"anyOf", alternatives}}.dump(), absl::StatusCode::kResourceExhausted),
-              HasSubstr("/pattern: the schema's expressions together need more work"));
+              HasSubstr("/pattern: the schema needs more than 80000000 steps to compile"));
   // The expression of many properties is compiled once.
   const Json one = {{"properties", properties}, {"patternProperties", {{"(a|b)*a(a|b){10}", true}}}};
   EXPECT_TRUE(ConstrainToJsonSchema(one.dump(), ByteVocabulary()).ok());
   const Json lengths = {{"pattern", "(a|b)*a(a|b){12}"}, {"maxLength", 40}};
   EXPECT_THAT(ErrorOf(lengths.dump(), absl::StatusCode::kResourceExhausted), HasSubstr("more than 30000 states"));
+}
+
+std::string Ref(const std::string& name) { return absl::StrCat(R"({"$ref":"#/$defs/)", name, R"("})"); }
+
+// `item`, so many times.
+std::string ListOf(int count, const std::string& item) {
+  std::string list = absl::StrCat("[", item);
+  for (int i = 1; i < count; ++i) absl::StrAppend(&list, ",", item);
+  return list + "]";
+}
+
+// What grows faster than the schema is charged, whatever it is. The bound is far above what a refusal takes (a second),
+// and far below what these would take.
+TEST(JsonSchemaTest, WhatIsNoExpressionIsLimitedToo) {
+  const auto any_of = [](const std::string& list) { return absl::StrCat(R"({"anyOf":)", list, "}"); };
+  // The same alternatives again and again are compared once.
+  std::string nested = absl::StrCat(R"({"oneOf":[)", Ref("A"), R"(,{"type":"number"}],"$defs":{)");
+  for (const auto& [name, next] : {std::pair("A", "B"), {"B", "C"}, {"C", "D"}}) {
+    absl::StrAppend(&nested, "\"", name, "\":", any_of(ListOf(100, Ref(next))), ",");
+  }
+  absl::StrAppend(&nested, R"("D":)", any_of(ListOf(100, R"({"type":"string"})")), "}}");
+  const Stopwatch nested_time;
+  EXPECT_TRUE(ConstrainToJsonSchema(nested, ByteVocabulary()).ok());
+  EXPECT_LT(nested_time.Seconds(), kRefusalSeconds);
+
+  std::vector<std::string> hostile;
+  const std::string strings = any_of(ListOf(4500, R"({"type":"string"})"));
+  const std::string numbers = any_of(ListOf(4500, R"({"type":"number"})"));
+  hostile.push_back(absl::StrCat(R"({"oneOf":[)", strings, ",", numbers, "]}"));
+  // Merged again for each item.
+  Json object = {{"type", "object"}, {"properties", Json::object()}};
+  for (int i = 0; i < 1500; ++i) object["properties"][absl::StrCat("p", i)] = Json{{"type", "string"}};
+  Json other = object;
+  other["properties"]["q"] = true;
+  const std::string both = absl::StrCat(R"({"allOf":[)", Ref("A"), ",", Ref("B"), "]}");
+  hostile.push_back(absl::StrCat(R"({"type":"array","prefixItems":)", ListOf(1900, both), R"(,"$defs":{"A":)",
+                                 object.dump(), R"(,"B":)", other.dump(), "}}"));
+  hostile.push_back(any_of(ListOf(9900, R"({"minimum":1e-220})")));
+  Json closed = {{"propertyNames", false}, {"patternProperties", Json::object()}};
+  for (int i = 0; i < 9900; ++i) closed["patternProperties"][absl::StrCat("^a", i, "$")] = true;
+  for (const std::string& schema : hostile) {
+    const Stopwatch time;
+    EXPECT_THAT(ErrorOf(schema, absl::StatusCode::kResourceExhausted), HasSubstr("needs more than 80000000 steps"));
+    EXPECT_LT(time.Seconds(), 2 * kRefusalSeconds) << schema.substr(0, 80);
+  }
+  const Stopwatch time;
+  const absl::Status status = ConstrainToJsonSchema(closed.dump(), ByteVocabulary()).status();
+  EXPECT_LT(time.Seconds(), 2 * kRefusalSeconds) << status;
+}
+
+// What an expression takes before it is deterministic counts as well.
+TEST(JsonSchemaTest, WritingOutExpressionsIsLimited) {
+  Json alternatives = Json::array();
+  for (int i = 0; i < 1000; ++i) {
+    alternatives.push_back({{"pattern", absl::StrCat("^[^\\d\\D][02468ACEGIKMOQSUWYacegikmoqsuwy]{9999}", i)}});
+  }
+  std::string look_aheads = "^";
+  for (int i = 0; i < 600; ++i) look_aheads += "(?=[02468ACEGIKMOQSUWYacegikmoqsuwy]{1600})";
+  for (const Json& schema : {Json{{"anyOf", alternatives}}, Json{{"pattern", look_aheads + ".*$"}}}) {
+    const Stopwatch time;
+    EXPECT_THAT(ErrorOf(schema.dump(), absl::StatusCode::kResourceExhausted), HasSubstr("steps to compile"));
+    EXPECT_LT(time.Seconds(), 2 * kRefusalSeconds);
+  }
 }
 
 }  // namespace
