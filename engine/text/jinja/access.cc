@@ -127,6 +127,7 @@ absl::StatusOr<Value> GetItem(Runtime& runtime, const Value& object, const Value
   if (!key.is_string()) {
     return Value::Undefined(absl::StrCat("a ", object.TypeName(), " has no item of this key"));
   }
+  CADRE_RETURN_IF_ERROR(runtime.ChargeBytes(key.text().size()));
   std::optional<Value> attribute = FindAttribute(runtime, object, key.bytes());
   return attribute.has_value() ? *std::move(attribute) : NoAttribute(object, key.bytes());
 }

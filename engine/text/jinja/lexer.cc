@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/strings.h"
+#include "engine/text/jinja/limits.h"
 #include "engine/text/jinja/literal.h"
 #include "engine/text/jinja/unicode.h"
 #include "engine/text/utf8.h"
@@ -217,6 +218,9 @@ class Lexer {
       std::size_t next = end;
       if (!IsWordCharacter(NextCodePoint(source_, &next))) break;
       end = next;
+    }
+    if (end - position_ > kMaxNameBytes) {
+      return Error(absl::StrCat("a name of ", end - position_, " bytes, the limit is ", kMaxNameBytes));
     }
     if (end > position_) {
       Add(Type::kName, source_.substr(position_, end - position_));

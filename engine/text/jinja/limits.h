@@ -8,6 +8,9 @@ namespace cadre::jinja {
 
 // The longest template, in bytes. The largest published ones have about 50 KiB.
 inline constexpr std::size_t kMaxTemplateBytes = 1 << 20;
+// The longest name of a variable, attribute or filter, in bytes: looking one up, or saying that it is undefined, is a
+// single step.
+inline constexpr std::size_t kMaxNameBytes = 256;
 // Statements inside statements, and operands inside operands, while parsing. A chain such as a + b + c counts one level
 // for each operator.
 inline constexpr int kMaxParseDepth = 200;

@@ -50,6 +50,9 @@ TEST(JinjaTest, SyntaxErrorsNameTheLine) {
   ExpectMessage(ParseError("{{ a\n\n"), kInvalid, "line 1: a tag {{ is not closed");
   ExpectMessage(ParseError("{% break %}"), kInvalid, "outside of a for loop");
   ExpectMessage(ParseError("{% set true = 1 %}"), kInvalid, "cannot assign to true");
+  ExpectMessage(ParseError("\n{{ " + std::string(kMaxNameBytes + 1, 'x') + " }}"), kInvalid,
+                "line 2: a name of 257 bytes, the limit is 256");
+  EXPECT_TRUE(ParseError("{{ " + std::string(kMaxNameBytes, 'x') + " }}").ok());
   ExpectMessage(ParseError("\xFF"), kInvalid, "UTF-8");
   ExpectMessage(ParseError(std::string(kMaxTemplateBytes + 1, 'x')), kInvalid, "the limit is 1048576");
 }
@@ -144,6 +147,7 @@ TEST(JinjaTest, WhatIsReadOrCopiedIsPaidForWhateverTheResult) {
                                 "{% set x = dict(**d) %}",
                                 "{% set x = '' | format(**d) %}",
                                 "{% set x = ns | attr(s) %}",
+                                "{% set x = ns[s] %}",
                                 "{% set x = spaces | trim %}",
                                 "{% set x = s | center(1) %}",
                                 "{% set x = s.center(1) %}",
