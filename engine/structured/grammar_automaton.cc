@@ -32,6 +32,7 @@ int32_t GrammarAutomaton::Next(int32_t state, uint8_t byte) {
   const auto byte_class = static_cast<size_t>(grammar_.class_of(byte));
   if (const int32_t known = at(state).next[byte_class]; known != kUnknown) return known;
   for (const auto& [place, stacks] : at(state).places) {
+    num_steps_ += std::ssize(grammar_.byte_edges(place));
     for (const Grammar::ByteEdge& edge : grammar_.byte_edges(place)) {
       if (edge.first <= byte && byte <= edge.last) Visit(edge.to, stacks);
     }
@@ -42,6 +43,7 @@ int32_t GrammarAutomaton::Next(int32_t state, uint8_t byte) {
 }
 
 void GrammarAutomaton::Visit(int32_t grammar_state, int32_t stacks) {
+  ++num_steps_;
   const int32_t need = grammar_.Need(grammar_state);
   new_reach_ = std::max(new_reach_, stacks_.max_depth(stacks) + need);
   stacks = stacks_.KeepShallow(stacks, kMaxCallDepth - need);
@@ -50,6 +52,7 @@ void GrammarAutomaton::Visit(int32_t grammar_state, int32_t stacks) {
   if (slot == CallStacks::kNone) {
     visited_.push_back(grammar_state);
   } else {
+    num_steps_ += std::ssize(stacks_.frames(slot)) + std::ssize(stacks_.frames(stacks));
     stacks = stacks_.Union(slot, stacks);
     if (stacks == slot) return;
   }
@@ -170,14 +173,15 @@ bool GrammarAutomaton::HasRun(int32_t state, int set, int32_t length, int32_t* r
 
 int32_t GrammarAutomaton::Abstract(int32_t state) {
   if (at(state).abstract != kUnknown) return at(state).abstract;
+  num_steps_ += std::ssize(at(state).places);
   std::vector<int32_t> callers;
+  absl::flat_hash_map<int32_t, int32_t> indices;  // of callers
   Key key = {.places = at(state).places, .escapes = {}, .accepts = at(state).accepts};
   for (auto& [place, stacks] : key.places) {
     if (stacks == CallStacks::kRoot) continue;
-    const auto known = std::find(callers.begin(), callers.end(), stacks);
-    const auto index = static_cast<int32_t>(known - callers.begin());
-    if (known == callers.end()) callers.push_back(stacks);
-    stacks = stacks_.Unknown(index);
+    const auto [index, is_new] = indices.try_emplace(stacks, static_cast<int32_t>(callers.size()));
+    if (is_new) callers.push_back(stacks);
+    stacks = stacks_.Unknown(index->second);
   }
   std::sort(key.places.begin(), key.places.end());
   const int32_t abstract = Intern(std::move(key));

@@ -53,6 +53,9 @@ class GrammarAutomaton {
   // The id here of a state of `other`, an automaton of the same grammar.
   int32_t Import(const GrammarAutomaton& other, int32_t state);
 
+  const Grammar& grammar() const { return grammar_; }
+  // Places and edges that were looked at so far.
+  int64_t num_steps() const { return num_steps_; }
   int64_t memory_bytes() const { return memory_bytes_ + stacks_.memory_bytes(); }
 
  private:
@@ -108,6 +111,7 @@ class GrammarAutomaton {
   std::vector<std::vector<uint8_t>> set_bytes_;  // [run sets] one byte of each class that the set touches
   int32_t start_ = 0;
   int64_t memory_bytes_ = 0;
+  int64_t num_steps_ = 0;
   std::vector<int32_t> run_path_;  // scratch of HasRun
 
   // Of the state that is being made.

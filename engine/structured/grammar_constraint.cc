@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "engine/base/check.h"
+#include "engine/base/status_macros.h"
 #include "engine/structured/grammar_automaton.h"
 #include "engine/structured/token_masks.h"
 
@@ -24,7 +25,7 @@ class GrammarConstraint::Shared {
   Shared(Grammar grammar, std::shared_ptr<const TokenVocabulary> vocabulary, int64_t max_cache_bytes)
       : grammar_(std::move(grammar)), vocabulary_(std::move(vocabulary)), max_cache_bytes_(max_cache_bytes) {
     automaton_ = std::make_unique<GrammarAutomaton>(&grammar_);
-    masks_ = std::make_unique<TokenMasks>(vocabulary_.get(), automaton_.get());
+    masks_ = std::make_unique<TokenMasks>(vocabulary_.get(), automaton_.get(), max_automaton_bytes());
   }
 
   const TokenVocabulary& vocabulary() const { return *vocabulary_; }
@@ -44,9 +45,9 @@ class GrammarConstraint::Shared {
     FlushIfFull();
     is_first ? masks_->FillFirst(*place, mask) : masks_->Fill(*place, mask);
   }
-  void Prepare(int64_t work) {
+  absl::Status Prepare(int64_t work) {
     const std::lock_guard lock(mutex_);
-    masks_->Prepare(kPreparedStates, work);
+    return masks_->Prepare(kPreparedStates, work);
   }
   // False, with the place unchanged, when the language does not go on like this.
   bool Advance(std::string_view bytes, int32_t* place) {
@@ -73,12 +74,15 @@ class GrammarConstraint::Shared {
   }
 
  private:
+  // A mask is begun with no more than the cache may have, and may take as much again.
+  int64_t max_automaton_bytes() const { return 2 * max_cache_bytes_; }
+
   // Starts again with nothing but the states that sequences are in.
   void FlushIfFull() {
     if (automaton_->memory_bytes() + masks_->memory_bytes() <= max_cache_bytes_) return;
     auto fresh = std::make_unique<GrammarAutomaton>(&grammar_);
     for (int32_t* place : places_) *place = fresh->Import(*automaton_, *place);
-    masks_ = std::make_unique<TokenMasks>(vocabulary_.get(), fresh.get());
+    masks_ = std::make_unique<TokenMasks>(vocabulary_.get(), fresh.get(), max_automaton_bytes());
     automaton_ = std::move(fresh);
     ++num_flushes_;
   }
@@ -145,7 +149,7 @@ absl::StatusOr<std::shared_ptr<const GrammarConstraint>> GrammarConstraint::Crea
   const std::unique_ptr<ConstraintState> state = constraint->Start();
   if (state->done()) return absl::InvalidArgumentError("only the empty text conforms");
   // What most sequences will ask for is made here, not on the thread that generates.
-  constraint->shared_->Prepare(prepared_work);
+  CADRE_RETURN_IF_ERROR(constraint->shared_->Prepare(prepared_work));
   return constraint;
 }
 

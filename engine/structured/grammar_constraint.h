@@ -12,7 +12,7 @@
 namespace cadre {
 
 // What one constraint keeps of the states and masks that it has met. Beyond it, all is dropped and made again where it
-// is needed.
+// is needed. While a mask is made, its automaton may take twice as much.
 inline constexpr int64_t kMaxConstraintCacheBytes = 16 << 20;
 // Steps spent on masks when a constraint is compiled: a few dozen milliseconds.
 inline constexpr int64_t kPreparedWork = 5'000'000;
@@ -21,7 +21,8 @@ inline constexpr int64_t kPreparedWork = 5'000'000;
 // lock that is held while a mask is made.
 class GrammarConstraint final : public TokenConstraint {
  public:
-  // InvalidArgument when only the empty text is a sentence: there would be nothing to generate.
+  // InvalidArgument when only the empty text is a sentence: there would be nothing to generate. ResourceExhausted when
+  // one of the first masks takes more than kMaxMaskWork steps (token_masks.h).
   static absl::StatusOr<std::shared_ptr<const GrammarConstraint>> Create(
       Grammar grammar, std::shared_ptr<const TokenVocabulary> vocabulary,
       int64_t max_cache_bytes = kMaxConstraintCacheBytes, int64_t prepared_work = kPreparedWork);

@@ -137,7 +137,7 @@ class Comparison {
   }
 
   absl::Status Spend(int64_t steps, const std::string& path) {
-    const absl::Status status = budget_.Spend(steps);
+    absl::Status status = budget_.Spend(steps);
     if (status.ok()) return status;
     return absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
   }

@@ -80,7 +80,7 @@ absl::Status UnsupportedSchema(std::string_view path, std::string_view what) {
 }
 
 absl::Status SchemaResolver::Spend(int64_t steps, const std::string& path) const {
-  const absl::Status status = budget_.Spend(steps);
+  absl::Status status = budget_.Spend(steps);
   if (status.ok()) return status;
   return absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
 }

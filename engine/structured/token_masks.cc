@@ -4,6 +4,8 @@
 #include <utility>
 
 #include "absl/container/flat_hash_set.h"
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 
 namespace cadre {
 namespace {
@@ -16,26 +18,33 @@ void SetBits(std::span<const int32_t> tokens, std::span<uint64_t> mask) {
 
 }  // namespace
 
-TokenMasks::TokenMasks(const TokenVocabulary* vocabulary, GrammarAutomaton* automaton)
-    : vocabulary_(*vocabulary), automaton_(*automaton) {}
+TokenMasks::TokenMasks(const TokenVocabulary* vocabulary, GrammarAutomaton* automaton, int64_t max_automaton_bytes)
+    : vocabulary_(*vocabulary), automaton_(*automaton), max_automaton_bytes_(max_automaton_bytes) {}
 
 void TokenMasks::Fill(int32_t state, std::span<uint64_t> mask) {
-  const Whole& whole = WholeOf(state);
-  const TokenSet* inside = whole.inside == nullptr ? nullptr : &whole.inside->tokens;
+  const Whole* whole = WholeOf(state);
+  if (whole == nullptr) {
+    std::fill(mask.begin(), mask.end(), 0);
+    SetBits(WalkAfresh(vocabulary_.trie(), state), mask);
+    return AddEnds(state, mask);
+  }
+  const TokenSet* inside = whole->inside == nullptr ? nullptr : &whole->inside->tokens;
   if (inside != nullptr && !inside->bits.empty()) {
     std::copy(inside->bits.begin(), inside->bits.end(), mask.begin());
   } else {
     std::fill(mask.begin(), mask.end(), 0);
     if (inside != nullptr) Add(*inside, mask);
   }
-  Add(whole.others, mask);
+  Add(whole->others, mask);
   AddEnds(state, mask);
 }
 
 void TokenMasks::FillFirst(int32_t state, std::span<uint64_t> mask) {
   if (!vocabulary_.has_first_trie()) return Fill(state, mask);
   std::vector<int32_t> tokens;
-  Walk(vocabulary_.first_trie(), 0, state, &tokens, nullptr);
+  if (!Walk(vocabulary_.first_trie(), 0, state, &tokens, nullptr)) {
+    tokens = WalkAfresh(vocabulary_.first_trie(), state);
+  }
   std::fill(mask.begin(), mask.end(), 0);
   SetBits(tokens, mask);
   SetBits(vocabulary_.silent_first(), mask);
@@ -79,7 +88,7 @@ bool TokenMasks::TakeRun(const TokenTrie& trie, uint32_t node_id, int32_t state,
   return false;
 }
 
-void TokenMasks::Walk(const TokenTrie& trie, uint32_t root, int32_t state, std::vector<int32_t>* tokens,
+bool TokenMasks::Walk(const TokenTrie& trie, uint32_t root, int32_t state, std::vector<int32_t>* tokens,
                       Inside* exits) {
   const std::span<const TokenTrie::Node> nodes = trie.nodes();
   const size_t root_depth = nodes[root].depth;
@@ -88,6 +97,7 @@ void TokenMasks::Walk(const TokenTrie& trie, uint32_t root, int32_t state, std::
     const TokenTrie::Node& node = nodes[i];
     const size_t depth = node.depth - root_depth;
     ++work_;
+    if (is_full() || work() > max_walk_work_) return false;
     path_.resize(depth);
     if (TakeRun(trie, i, path_.back(), tokens)) {
       i = node.next;
@@ -105,11 +115,39 @@ void TokenMasks::Walk(const TokenTrie& trie, uint32_t root, int32_t state, std::
     path_.push_back(next);
     i = automaton_.has_next(next) ? i + 1 : node.next;
   }
+  return true;
+}
+
+std::vector<int32_t> TokenMasks::WalkAfresh(const TokenTrie& trie, int32_t state) const {
+  const std::span<const TokenTrie::Node> nodes = trie.nodes();
+  auto automaton = std::make_unique<GrammarAutomaton>(&automaton_.grammar());
+  std::vector<int32_t> path = {automaton->Import(automaton_, state)};
+  std::vector<int32_t> tokens;
+  for (uint32_t i = 1; i < nodes[0].next;) {
+    const TokenTrie::Node& node = nodes[i];
+    path.resize(node.depth);
+    if (automaton->memory_bytes() > max_automaton_bytes_) {
+      auto fresh = std::make_unique<GrammarAutomaton>(&automaton_.grammar());
+      for (int32_t& on_path : path) on_path = fresh->Import(*automaton, on_path);
+      automaton = std::move(fresh);
+    }
+    const int32_t next = automaton->Next(path.back(), node.byte);
+    if (next == GrammarAutomaton::kDead) {
+      i = node.next;
+      continue;
+    }
+    const std::span<const int32_t> here = trie.TokensAt(i);
+    tokens.insert(tokens.end(), here.begin(), here.end());
+    path.push_back(next);
+    i = automaton->has_next(next) ? i + 1 : node.next;
+  }
+  return tokens;
 }
 
 void TokenMasks::AddExit(uint32_t node, std::span<const int32_t> escapes, Inside* exits) {
   if (escapes.empty()) return;
   std::vector<std::vector<int32_t>>& sets = exits->escape_sets;
+  work_ += std::ssize(sets) + std::ssize(escapes);
   const auto known = std::find_if(sets.begin(), sets.end(), [&](const std::vector<int32_t>& set) {
     return std::equal(set.begin(), set.end(), escapes.begin(), escapes.end());
   });
@@ -118,12 +156,12 @@ void TokenMasks::AddExit(uint32_t node, std::span<const int32_t> escapes, Inside
   exits->exits.push_back({node, index});
 }
 
-const TokenMasks::KnownInside& TokenMasks::InsideOf(int32_t abstract) {
-  if (const auto found = inside_.find(abstract); found != inside_.end()) return found->second;
+const TokenMasks::KnownInside* TokenMasks::InsideOf(int32_t abstract) {
+  if (const auto found = inside_.find(abstract); found != inside_.end()) return &found->second;
   auto inside = std::make_shared<Inside>();
   std::vector<int32_t> tokens;
   walk_reach_ = automaton_.reach(abstract);
-  Walk(vocabulary_.trie(), 0, abstract, &tokens, inside.get());
+  if (!Walk(vocabulary_.trie(), 0, abstract, &tokens, inside.get())) return nullptr;
   inside->tokens = Pack(std::move(tokens));
   if (last_inside_ == nullptr || *last_inside_ != *inside) {
     memory_bytes_ += MemoryOf(inside->tokens) + std::ssize(inside->exits) * int64_t{sizeof(Exit)};
@@ -132,44 +170,56 @@ const TokenMasks::KnownInside& TokenMasks::InsideOf(int32_t abstract) {
     last_inside_ = std::move(inside);
   }
   memory_bytes_ += kEntryOverheadBytes;
-  return inside_.emplace(abstract, KnownInside{last_inside_, walk_reach_}).first->second;
+  return &inside_.emplace(abstract, KnownInside{last_inside_, walk_reach_}).first->second;
 }
 
-const TokenMasks::Whole& TokenMasks::WholeOf(int32_t state) {
-  if (const auto found = whole_.find(state); found != whole_.end()) return found->second;
+const TokenMasks::Whole* TokenMasks::WholeOf(int32_t state) {
+  if (const auto found = whole_.find(state); found != whole_.end()) return &found->second;
   Whole whole;
   std::vector<int32_t> others;
-  const KnownInside known = InsideOf(automaton_.Abstract(state));
-  if (automaton_.max_depth(state) + known.reach <= kMaxCallDepth) {
-    whole.inside = known.inside;
+  const KnownInside* known = InsideOf(automaton_.Abstract(state));
+  if (known == nullptr) return nullptr;
+  if (automaton_.max_depth(state) + known->reach <= kMaxCallDepth) {
+    whole.inside = known->inside;
     std::vector<int32_t> resumed;  // by escape set
-    for (const std::vector<int32_t>& set : known.inside->escape_sets) resumed.push_back(automaton_.Resume(state, set));
-    for (const Exit& exit : known.inside->exits) {
+    for (const std::vector<int32_t>& set : known->inside->escape_sets) resumed.push_back(automaton_.Resume(state, set));
+    for (const Exit& exit : known->inside->exits) {
       const int32_t behind = resumed[exit.escape_set];
-      if (behind != GrammarAutomaton::kDead) Walk(vocabulary_.trie(), exit.node, behind, &others, nullptr);
+      if (behind == GrammarAutomaton::kDead) continue;
+      if (!Walk(vocabulary_.trie(), exit.node, behind, &others, nullptr)) return nullptr;
     }
   } else {
     // So deep that the limit may cut off what an unknown caller would allow.
-    Walk(vocabulary_.trie(), 0, state, &others, nullptr);
+    if (!Walk(vocabulary_.trie(), 0, state, &others, nullptr)) return nullptr;
   }
   whole.others = Pack(std::move(others));
   memory_bytes_ += kEntryOverheadBytes + MemoryOf(whole.others);
-  return whole_.emplace(state, std::move(whole)).first->second;
+  return &whole_.emplace(state, std::move(whole)).first->second;
 }
 
-void TokenMasks::Prepare(int64_t max_states, int64_t max_work) {
+absl::Status TokenMasks::Prepare(int64_t max_states, int64_t max_work) {
   std::vector<int32_t> states = {automaton_.start()};
   absl::flat_hash_set<int32_t> seen(states.begin(), states.end());
-  const int64_t last_work = work_ + max_work;
-  for (size_t i = 0; i < states.size() && work_ < last_work; ++i) {
-    WholeOf(states[i]);
+  const int64_t last_work = work() + max_work;
+  for (size_t i = 0; i < states.size() && work() < last_work && !is_full(); ++i) {
+    const int64_t last_mask_work = std::exchange(max_walk_work_, work() + kMaxMaskWork);
+    const bool is_whole = WholeOf(states[i]) != nullptr;
+    const bool is_too_much = work() > max_walk_work_;
+    max_walk_work_ = last_mask_work;
+    if (is_too_much) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("finding the tokens that may follow takes more than ", kMaxMaskWork,
+                       " steps: too many alternatives (anyOf, patterns) remain possible for the same text"));
+    }
+    if (!is_whole) break;
     if (std::ssize(states) >= max_states) continue;
-    for (int byte = 0; byte < 256; ++byte) {
+    for (int byte = 0; byte < 256 && work() < last_work && !is_full(); ++byte) {
       const int32_t next = automaton_.Next(states[i], static_cast<uint8_t>(byte));
       if (next != GrammarAutomaton::kDead && seen.insert(next).second) states.push_back(next);
     }
     work_ += 256;
   }
+  return absl::OkStatus();
 }
 
 }  // namespace cadre
