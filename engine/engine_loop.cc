@@ -12,6 +12,7 @@
 #include "engine/batch_builder.h"
 #include "engine/deadline_admission.h"
 #include "engine/model/memory_plan.h"
+#include "engine/request/refusal.h"
 
 namespace cadre {
 namespace {
@@ -123,15 +124,16 @@ void EngineLoop::EndInterrupted(absl::Time now) {
     if (const auto interruption = active.response.Interruption(now)) {
       if (interruption->ok()) active.response.Interrupt(FinishReason::kTimeLimit);
       ends.emplace_back(id, *interruption);
-    } else if (const RequestGroup& group = active.response.group(); IsHopeless(group, now)) {
-      if (is_idle && trial == nullptr && group.request().may_end_early) trial = &group;
-      if (trial == &group) continue;
-      ends.emplace_back(id, absl::DeadlineExceededError(
-                                "the request has waited too long: it could not be answered before its deadline"));
     } else if (active.chooser.done()) {
       // Its language has no other sentence than the empty one.
       active.response.Interrupt(FinishReason::kConstraintEnd);
       ends.emplace_back(id, absl::OkStatus());
+    } else if (const RequestGroup& group = active.response.group(); IsHopeless(group, now)) {
+      if (is_idle && trial == nullptr && group.request().may_end_early) trial = &group;
+      if (trial == &group) continue;
+      ends.emplace_back(id,
+                        MakeRefusal(Refusal::kDeadlineUnreachable, absl::StatusCode::kDeadlineExceeded,
+                                    "the request has waited too long: it could not be answered before its deadline"));
     }
   }
   for (const auto& [id, status] : ends) End(id, status);
@@ -156,7 +158,8 @@ StepPlan EngineLoop::Plan(absl::Time now) {
       parts_.queue->ReleasePlace(PlaceOf(active.response.group()));
       notice_.snapshot.prompt_tokens += active.response.num_prompt_tokens();
     }
-    meter_.ObserveStart(active.sequence);
+    // The others find what the first one has computed: that tells nothing of what prompts cost.
+    if (active.response.index() == 0) meter_.ObserveStart(active.sequence);
     if (!active.sequence.traits().cache_domain.empty()) {
       notice_.snapshot.prefix_lookup_tokens += active.sequence.num_prompt_tokens();
       notice_.snapshot.prefix_hit_tokens += active.sequence.num_found_tokens();

@@ -58,8 +58,10 @@ void ServiceMeter::ObserveSeats(int32_t num_running, bool for_blocks) {
 void ServiceMeter::AddRunning(const Sequence& sequence, bool may_end_early) {
   const int32_t generated = sequence.num_generated_tokens();
   const double expected = ExpectedOutput(state_, may_end_early, sequence.traits().max_tokens - generated);
+  // Who waits for a sibling to compute their prompt will find it.
+  const bool shares_prompt = !sequence.started() && sequence.traits().leader != kNoSequence;
   state_.running += {.num_sequences = 1,
-                     .prompt_tokens = sequence.num_uncomputed_tokens() - (generated > 0 ? 1 : 0),
+                     .prompt_tokens = shares_prompt ? 1 : sequence.num_uncomputed_tokens() - (generated > 0 ? 1 : 0),
                      .output_tokens = std::max(expected, 1.0)};
 }
 

@@ -90,7 +90,7 @@ void TokenStream::OnTokens(TokenDelta delta) {
   PumpSoon();
   if (!IsTooSlow(now)) return;
   Abandon(SlowReader(outbox_.bytes(), OutboxLimit(), options_));
-  if (IsStuck()) writer_->CutOffAfter(options_.slow_reader_timeout);
+  if (IsStuck()) ArmCutOff();
 }
 
 void TokenStream::OnFinish(FinishSummary summary) {
@@ -103,7 +103,7 @@ void TokenStream::OnFinish(FinishSummary summary) {
     if (!error.ok() || summary.is_last) final_status_ = error;
     if (error.ok()) outbox_.Add(std::move(summary));
     // From here on no token comes that would find the client too slow.
-    if (IsStuck()) writer_->CutOffAfter(options_.slow_reader_timeout);
+    if (final_status_.has_value() && IsStuck()) ArmCutOff();
   }
   PumpSoon();
 }
@@ -112,6 +112,7 @@ void TokenStream::OnWriteDone(bool ok) {
   {
     const std::lock_guard lock(mutex_);
     write_in_flight_ = false;
+    ++num_writes_;
     if (ok) {
       Pump();
       return;
@@ -141,8 +142,14 @@ void TokenStream::OnCancel() {
 void TokenStream::CutOff() {
   const std::lock_guard lock(mutex_);
   if (!IsStuck()) return;
+  if (num_writes_ != num_writes_armed_) return ArmCutOff();  // it reads, if slowly
   DropOutbox();
   writer_->Cancel();
+}
+
+void TokenStream::ArmCutOff() {
+  num_writes_armed_ = num_writes_;
+  writer_->CutOffAfter(options_.slow_reader_timeout);
 }
 
 void TokenStream::Detach() {
@@ -206,6 +213,7 @@ size_t TokenStream::OutboxLimit() const {
 
 void TokenStream::TellOutboxBytes() {
   const size_t told = std::exchange(told_outbox_bytes_, outbox_.bytes());
+  if (told == outbox_.bytes()) return;
   if (metrics_ != nullptr) metrics_->AddOutboxBytes(static_cast<int64_t>(outbox_.bytes()) - static_cast<int64_t>(told));
 }
 

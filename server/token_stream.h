@@ -38,7 +38,7 @@ class ResponseWriter {
   virtual void SendInitialMetadata() = 0;
   // True: taken. False: in flight; nothing else is written until TokenStream::OnWriteDone.
   virtual bool Write(const v1::GenerateResponse& event) = 0;
-  // Asks for TokenStream::CutOff after `patience`. At most once, while a write is in flight.
+  // Asks for TokenStream::CutOff after `patience`: once, while a write is in flight, and again only from CutOff.
   virtual void CutOffAfter(absl::Duration patience) { static_cast<void>(patience); }
   // Ends the call without a status of ours; the write in flight fails.
   virtual void Cancel() {}
@@ -109,6 +109,7 @@ class TokenStream final : public TokenSink, public Pumped, public std::enable_sh
   void MeterTokens(const TokenDelta& delta, absl::Time now);
   size_t OutboxLimit() const;
   void TellOutboxBytes();
+  void ArmCutOff();
 
   // Constant after construction.
   ModelHost* const host_;
@@ -123,6 +124,8 @@ class TokenStream final : public TokenSink, public Pumped, public std::enable_sh
   RequestFacts facts_;
   bool metadata_sent_ = false;
   bool write_in_flight_ = false;
+  int64_t num_writes_ = 0;        // that have left
+  int64_t num_writes_armed_ = 0;  // the same, when CutOff was asked for
   bool finish_called_ = false;
   StreamPump::Time posted_due_ = StreamPump::Time::max();  // max: the pump does not know of us
   StreamPump::Time next_delta_ = StreamPump::Time::min();  // no tokens before, unless the stream ends

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "engine/request/nan_error.h"
+#include "engine/request/refusal.h"
 #include "server/errors.h"
 #include "server/proto_time.h"
 #include "server/translate.h"
@@ -117,6 +118,11 @@ absl::Status FinishError(const FinishSummary& summary, const std::string& reques
       spec.message = "cancelled";
       break;
     case absl::StatusCode::kDeadlineExceeded:
+      if (RefusalOf(summary.status) == Refusal::kDeadlineUnreachable) {
+        spec.reason = reason::kDeadlineUnreachable;
+        spec.message = std::string(summary.status.message());
+        break;
+      }
       spec.reason = reason::kDeadlineExceeded;
       spec.message = absl::StrCat("the deadline passed after ", summary.usage.generated_tokens, " generated tokens");
       break;
@@ -143,6 +149,11 @@ RequestTimings CoverBoth(const RequestTimings& a, const RequestTimings& b) {
     return timings.prefill + timings.decode > absl::ZeroDuration();
   };
   RequestTimings both = has_token(a) ? a : b;
+  if (!has_token(a) && !has_token(b)) {
+    // One that never left the queue tells none.
+    const auto [less, more] = std::minmax(a.queue, b.queue);
+    both.queue = less > absl::ZeroDuration() ? less : more;
+  }
   if (has_token(a) && has_token(b)) {
     both.queue = std::min(a.queue, b.queue);
     both.prefill = std::min(a.queue + a.prefill, b.queue + b.prefill) - both.queue;

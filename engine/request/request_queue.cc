@@ -21,9 +21,9 @@ int64_t ShareOf(int64_t limit, double share) {
 }
 
 // As much of `cost` as is served with `tokens`, in whole requests.
-QueueCost PartOf(const QueueCost& cost, int64_t tokens) {
+QueueCost PartOf(const QueueCost& cost, double tokens) {
   const double total = static_cast<double>(std::max(int64_t{1}, cost.served_tokens()));
-  const double part = std::min(1.0, static_cast<double>(tokens) / total);
+  const double part = std::min(1.0, tokens / total);
   const auto part_of = [part](int64_t count) {
     return static_cast<int64_t>(std::ceil(static_cast<double>(count) * part));
   };
@@ -156,12 +156,13 @@ QueueCost RequestQueue::CostAhead(const QueuePlace& place) const {
       ahead += level->second;
     }
   }
-  const int64_t turn = ahead.served_tokens() + place.cost.served_tokens();
+  const auto turn = static_cast<double>(ahead.served_tokens() + place.cost.served_tokens());
   for (const auto& [name, levels] : places_) {
     if (name == place.tenant) continue;
-    for (auto level = levels.upper_bound(place.priority); level != levels.end(); ++level) ahead += level->second;
-    const auto equals = levels.find(place.priority);
-    if (equals != levels.end()) ahead += PartOf(equals->second, turn);
+    for (auto level = levels.lower_bound(place.priority); level != levels.end(); ++level) {
+      const double head_start = static_cast<double>(limits_.priority_tokens) * (level->first - place.priority);
+      ahead += PartOf(level->second, turn + head_start);
+    }
   }
   return ahead;
 }

@@ -21,6 +21,7 @@ struct RequestQueueLimits {
   int64_t max_prompt_tokens = 1 << 20;
   int64_t max_total_tokens = int64_t{1} << 40;  // prompts and all that may be generated
   double max_tenant_share = 1.0;                // of each of these, for the requests of one named tenant
+  int64_t priority_tokens = 65536;              // how far a level of priority reaches; no limit, see CostAhead
 };
 
 // What waiting requests take up.
@@ -90,7 +91,8 @@ class RequestQueue {
 
   Totals totals() const;
   // What of the places a fair engine serves before a new request at `place`: all of its tenant's own, and of each other
-  // tenant's as much as that and the request are together; nothing of a lower priority, and all of a higher one.
+  // tenant's as much as that and the request are together; nothing of a lower priority, and of a higher one
+  // `priority_tokens` more for each level.
   QueueCost CostAhead(const QueuePlace& place) const;
 
  private:

@@ -19,7 +19,7 @@ int64_t FairQueue::Arrive(const Sequence& sequence) {
   if (tenant.num_present++ == 0 && !is_new) --num_idle_;
   if (tenant.waiting.empty()) {
     UpdateLeastService();
-    tenant.service = std::max(tenant.service, least_service_);
+    tenant.service = std::max({tenant.service, least_service_, LatestRun(sequence.traits().priority)});
   }
   return tenant.service - options_.priority_tokens * sequence.traits().priority;
 }
@@ -49,7 +49,9 @@ void FairQueue::Charge(const Sequence& sequence, int64_t tokens) {
   Tenant& tenant = Find(sequence);
   tenant.service += tokens;
   most_service_ = std::max(most_service_, tenant.service);
-  if (!sequence.started()) least_service_ = std::max(least_service_, tenant.service);
+  if (sequence.started()) return;
+  int64_t& latest = latest_runs_[sequence.traits().priority];
+  latest = std::max(latest, tenant.service);
 }
 
 int64_t FairQueue::service(const std::string& tenant) const {
@@ -61,6 +63,15 @@ FairQueue::Tenant& FairQueue::Find(const Sequence& sequence) {
   const auto it = tenants_.find(sequence.traits().tenant);
   CADRE_CHECK(it != tenants_.end());
   return it->second;
+}
+
+int64_t FairQueue::LatestRun(int32_t priority) const {
+  int64_t latest = 0;
+  for (const auto& [level, service] : latest_runs_) {
+    if (level > priority) break;
+    latest = std::max(latest, service);
+  }
+  return latest;
 }
 
 void FairQueue::UpdateLeastService() {

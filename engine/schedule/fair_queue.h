@@ -32,8 +32,9 @@ struct FairQueueOptions {
 //
 // A tenant of whom nobody waits and then somebody does starts from the least service of the tenants that wait, so that
 // nobody saves up service by being away, or by asking for little: whoever else runs is no measure. Nor does it start
-// before what the latest first run came to, so that ever new names cannot keep ahead of who waits. While nobody waits
-// at all, everybody gets what it wants, and all start again as equals. Ties: the earlier sequence.
+// before what the latest first run of its priority or a lower one came to, so that ever new names cannot keep ahead of
+// who waits; the head starts of higher priorities are not its own. While nobody waits at all, everybody gets what it
+// wants, and all start again as equals. Ties: the earlier sequence.
 //
 // A pure single-threaded state machine.
 class FairQueue {
@@ -83,8 +84,9 @@ class FairQueue {
 
  private:
   Tenant& Find(const Sequence& sequence);
-  // Where a tenant starts that comes to wait.
+  // Where a tenant starts that comes to wait: not before either of these.
   void UpdateLeastService();
+  int64_t LatestRun(int32_t priority) const;
   void ForgetIdleTenants();
   void ForgetLeastServed();
 
@@ -93,6 +95,8 @@ class FairQueue {
   std::vector<const Tenant*> backlogged_;  // those with somebody waiting, in no order
   int64_t least_service_ = 0;              // rises only
   int64_t most_service_ = 0;               // of anybody, ever
+  // Of each priority: the most service that a tenant had after a first run.
+  std::map<int32_t, int64_t> latest_runs_;
   int32_t num_idle_ = 0;
   int32_t num_idle_to_look_ = 0;  // idle tenants are looked through when there are more
   int32_t size_ = 0;

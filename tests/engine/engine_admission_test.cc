@@ -132,6 +132,7 @@ TEST(EngineAdmissionTest, WhoCanNoLongerBeAnsweredCostsNoWork) {
   harness.clock->Advance(absl::Milliseconds(600));  // half of what it needs is gone
   harness.RunUntilIdle();
   EXPECT_EQ(late.sink->summary().status.code(), Code::kDeadlineExceeded);
+  EXPECT_EQ(RefusalOf(late.sink->summary().status), Refusal::kDeadlineUnreachable);
   EXPECT_TRUE(late.sink->token_ids().empty());
   EXPECT_TRUE(harness.engine->Audit().ok()) << harness.engine->Audit();
 }

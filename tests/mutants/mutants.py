@@ -64,9 +64,15 @@ MUTANTS = [
     Mutant(
         "a new tenant begins with no service at all",
         "engine/schedule/fair_queue.cc",
-        "    tenant.service = std::max(tenant.service, least_service_);\n",
-        "",
+        "std::max({tenant.service, least_service_, LatestRun(sequence.traits().priority)});\n",
+        "tenant.service;\n",
         "scheduler_test", "FairQueueTest.*:SchedulerFairnessTest.*:SchedulerPolicyTest.*"),
+    Mutant(
+        "the head start of one priority pushes back who has none",
+        "engine/schedule/fair_queue.cc",
+        "    if (level > priority) break;\n",
+        "    if (level > priority + 1000) break;\n",
+        "scheduler_test", "FairQueueTest.TheHeadStartOfOnePushesNobodyElseBack"),
     Mutant(
         "the queue takes one request more than its limit",
         "engine/request/request_queue.cc",

@@ -196,6 +196,23 @@ TEST_F(TokenStreamTest, AReaderOfNothingIsCutOff) {
   EXPECT_TRUE(writer_.status.has_value());
 }
 
+TEST_F(TokenStreamTest, WhoReadsSlowlyIsNotCutOff) {
+  stream_->OnStarted({});
+  Token(std::string(200, 'x'));
+  FinishSummary sibling;
+  sibling.index = 1;
+  sibling.is_last = false;
+  sibling.reason = FinishReason::kLength;
+  stream_->OnFinish(std::move(sibling));
+  EXPECT_EQ(writer_.log, std::vector<std::string>{"started"}) << "tokens will still find a slow client";
+  End();
+  WriteDone();
+  Token(std::string(200, 'x'));
+  EXPECT_TRUE(writer_.in_flight);
+  stream_->CutOff();
+  EXPECT_EQ(std::ranges::count(writer_.log, "cancel"), 0);
+}
+
 TEST_F(TokenStreamTest, WhatFitsMayWaitForItsReader) {
   stream_->OnStarted({});
   Token("x");

@@ -211,6 +211,16 @@ TEST_F(TranslateTest, ATokenOfTheTokenizerAloneIsRefused) {
   ExpectRefused("text", "not in the model's vocabulary");
 }
 
+TEST(TimingsTest, ASequenceThatNeverLeftTheQueueDoesNotHideWhenAnotherDid) {
+  RequestTimings parked;
+  parked.total = absl::Seconds(5);
+  RequestTimings started = parked;
+  started.queue = absl::Seconds(2);
+  EXPECT_EQ(CoverBoth(started, parked).queue, absl::Seconds(2));
+  EXPECT_EQ(CoverBoth(parked, started).queue, absl::Seconds(2));
+  EXPECT_EQ(CoverBoth(parked, started).total, absl::Seconds(5));
+}
+
 TEST(RequestIdTest, VisibleAsciiOfBoundedLength) {
   EXPECT_EQ(*ChooseRequestId("abc-1/~", "other"), "abc-1/~");
   EXPECT_EQ(*ChooseRequestId("", "from-metadata"), "from-metadata");

@@ -134,7 +134,14 @@ class EditingReader final : public LineReader {
       char byte = 0;
       const ssize_t count = ReadInput(*self->is_interrupted_, &byte, 1);
       if (count <= 0) return static_cast<int>(count);
-      switch (std::mbrtowc(character, &byte, 1, &state)) {
+      const bool is_first = std::mbsinit(&state) != 0;
+      size_t size = std::mbrtowc(character, &byte, 1, &state);
+      if (size == static_cast<size_t>(-1)) {
+        state = {};
+        // What shows that a character was broken off may begin the next one.
+        if (!is_first) size = std::mbrtowc(character, &byte, 1, &state);
+      }
+      switch (size) {
         case static_cast<size_t>(-1):  // no character of the locale: passed over
           state = {};
           break;

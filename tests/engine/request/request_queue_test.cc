@@ -57,6 +57,34 @@ TEST(RequestQueueTest, CloseRefusesButKeepsWhatItHas) {
   EXPECT_EQ(queue.totals().pushed_requests, 1);
 }
 
+// The fair queue lets a level lead by so many tokens and no more.
+TEST(RequestQueueTest, AHigherPriorityIsAheadByItsHeadStartOnly) {
+  RequestQueue queue({.priority_tokens = 100});
+  for (int i = 0; i < 50; ++i) {
+    Request urgent = RequestOf(20);
+    urgent.tenant = "urgent";
+    urgent.priority = 2;
+    ASSERT_TRUE(queue.Push(std::move(urgent)).ok());
+  }
+  Request plain = RequestOf(40);
+  plain.tenant = "plain";
+  EXPECT_EQ(queue.CostAhead(PlaceOf(plain)).prompt_tokens, 240);  // its own 40, and two levels
+  plain.priority = 3;
+  EXPECT_EQ(queue.CostAhead(PlaceOf(plain)).prompt_tokens, 0);
+}
+
+TEST(RequestTest, WhoMustGenerateAllItMayDoesNotEndEarly) {
+  Request request;
+  request.sampling.max_tokens = 10;
+  request.sampling.min_tokens = 9;
+  EXPECT_TRUE(MayEndEarly(request, /*has_eos_tokens=*/true));
+  EXPECT_FALSE(MayEndEarly(request, /*has_eos_tokens=*/false));
+  request.sampling.min_tokens = 10;
+  EXPECT_FALSE(MayEndEarly(request, /*has_eos_tokens=*/true));
+  request.sampling.stop_strings = {"x"};
+  EXPECT_TRUE(MayEndEarly(request, /*has_eos_tokens=*/true));
+}
+
 TEST(RequestQueueTest, AWakeBeforeTheWaitIsNotLost) {
   RequestQueue queue({});
   queue.Wake();

@@ -163,6 +163,18 @@ TEST_F(FairQueueTest, NewNamesAreAheadOfNobodyWhoWaits) {
 }
 
 // What was taken while nobody waited was taken from nobody.
+TEST_F(FairQueueTest, TheHeadStartOfOnePushesNobodyElseBack) {
+  const SequenceId batch = Arrive("batch");
+  for (int i = 0; i < 9; ++i) Arrive("batch");
+  for (int i = 0; i < 9; ++i) {
+    Arrive("urgent", 1);
+    Serve(10);
+  }
+  const SequenceId newcomer = Arrive("new");
+  EXPECT_EQ(Serve(), batch);
+  EXPECT_EQ(Serve(), newcomer);
+}
+
 TEST_F(FairQueueTest, WhoWasAloneOwesNothing) {
   Arrive("alone");
   EXPECT_EQ(Serve(1000, /*leaves=*/false), 0);
