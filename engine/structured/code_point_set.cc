@@ -26,7 +26,7 @@ uint8_t EncodedByte(uint32_t code_point, int size, int index) {
 
 }  // namespace
 
-CodePointSet::CodePointSet(std::vector<CodePointRange> ranges) {
+CodePointSet::CodePointSet(const std::vector<CodePointRange>& ranges) {
   std::vector<CodePointRange> pieces;
   for (const CodePointRange& range : ranges) {
     if (range.last < kSurrogates.first || range.first > kSurrogates.last) {
@@ -49,7 +49,7 @@ CodePointSet::CodePointSet(std::vector<CodePointRange> ranges) {
 CodePointSet CodePointSet::Union(const CodePointSet& other) const {
   std::vector<CodePointRange> all = ranges_;
   all.insert(all.end(), other.ranges_.begin(), other.ranges_.end());
-  return CodePointSet(std::move(all));
+  return CodePointSet(all);
 }
 
 CodePointSet CodePointSet::Complement() const {
@@ -60,7 +60,7 @@ CodePointSet CodePointSet::Complement() const {
     next = range.last + 1;
   }
   if (next <= kMaxCodePoint) gaps.push_back({next, kMaxCodePoint});
-  return CodePointSet(std::move(gaps));
+  return CodePointSet(gaps);
 }
 
 CodePointSet CodePointSet::Minus(const CodePointSet& other) const { return Complement().Union(other).Complement(); }

@@ -20,7 +20,7 @@ class CodePointSet {
  public:
   CodePointSet() = default;
   // REQUIRES: first <= last <= kMaxCodePoint in each.
-  explicit CodePointSet(std::vector<CodePointRange> ranges);
+  explicit CodePointSet(const std::vector<CodePointRange>& ranges);
 
   static CodePointSet All() { return CodePointSet({{0, kMaxCodePoint}}); }
 
