@@ -73,8 +73,11 @@ absl::Status ReadNamedTemplates(const nlohmann::json& list, const std::string& w
     if (!is_entry) return absl::InvalidArgumentError(absl::StrCat(where, ": an entry without name and template"));
     const std::string name = entry["name"].get<std::string>();
     TemplateSource source{entry["template"].get<std::string>(), absl::StrCat(where, " ", Quoted(name))};
-    if (name == "default") files->main = std::move(source);
-    if (name == "tool_use") files->with_tools = std::move(source);
+    if (name == "default") {
+      files->main = std::move(source);
+    } else if (name == "tool_use") {
+      files->with_tools = std::move(source);
+    }
   }
   if (!files->main.has_value()) {
     return absl::InvalidArgumentError(absl::StrCat(where, ": a list without a template called \"default\""));

@@ -13,7 +13,7 @@
 namespace cadre::jinja {
 namespace {
 
-absl::Status Bad(std::string message) { return absl::FailedPreconditionError(message); }
+absl::Status Bad(const std::string& message) { return absl::FailedPreconditionError(message); }
 
 // The character that a letter behind a backslash stands for; 0 for other letters.
 char SimpleEscape(char c) {

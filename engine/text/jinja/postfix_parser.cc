@@ -141,7 +141,7 @@ absl::StatusOr<CallArguments> ExpressionParser::ParseArguments() {
 }
 
 absl::Status ExpressionParser::ParseArgument(CallArguments* arguments) {
-  const absl::Status misplaced = stream_.Error("an argument is not possible at this place of a call");
+  absl::Status misplaced = stream_.Error("an argument is not possible at this place of a call");
   const bool is_list = stream_.SkipOperator("*");
   const bool is_dict = !is_list && stream_.SkipOperator("**");
   if (arguments->star_star != nullptr || (is_list && arguments->star != nullptr)) return misplaced;

@@ -46,7 +46,7 @@ absl::Status Runtime::EnterLevel() {
   return Charge(1);
 }
 
-absl::Status Fail(std::string message) { return absl::FailedPreconditionError(message); }
+absl::Status Fail(const std::string& message) { return absl::FailedPreconditionError(message); }
 
 absl::Status UndefinedError(const Value& value) { return Fail(value.undefined_reason()); }
 

@@ -86,7 +86,7 @@ class Level {
 };
 
 // The error of a template that does what it may not: FAILED_PRECONDITION.
-absl::Status Fail(std::string message);
+absl::Status Fail(const std::string& message);
 // The error of using an undefined value.
 absl::Status UndefinedError(const Value& value);
 
