@@ -146,7 +146,7 @@ absl::StatusOr<const SchemaJson*> SchemaResolver::Resolve(const SchemaJson& sche
   if (const auto found = resolved_.find(&schema); found != resolved_.end()) return found->second;
   if (depth_ == kMaxReferenceHops) return SchemaError(path, "\"allOf\" and \"$ref\" that lead back to themselves");
   ++depth_;
-  const absl::StatusOr<const SchemaJson*> resolved = ResolveAfresh(schema, path);
+  absl::StatusOr<const SchemaJson*> resolved = ResolveAfresh(schema, path);
   --depth_;
   if (resolved.ok()) resolved_[&schema] = *resolved;
   return resolved;
