@@ -104,12 +104,12 @@ int32_t GrammarAutomaton::Finish() {
   std::sort(key.escapes.begin(), key.escapes.end());
   key.escapes.erase(std::unique(key.escapes.begin(), key.escapes.end()), key.escapes.end());
   if (key.places.empty() && key.escapes.empty() && !key.accepts) return kDead;
-  const int32_t id = Intern(std::move(key));
+  const int32_t id = Intern(key);
   at(id).reach = std::max(at(id).reach, reach);
   return id;
 }
 
-int32_t GrammarAutomaton::Intern(Key key) {
+int32_t GrammarAutomaton::Intern(const Key& key) {
   if (const auto found = ids_.find(key); found != ids_.end()) return found->second;
   const auto id = static_cast<int32_t>(states_.size());
   State& state = states_.emplace_back();
@@ -122,7 +122,7 @@ int32_t GrammarAutomaton::Intern(Key key) {
   state.next.assign(grammar_.class_bytes().size(), kUnknown);
   memory_bytes_ +=
       kStateOverheadBytes + 2 * std::ssize(key.places) * int64_t{sizeof(Place)} + 4 * std::ssize(state.next);
-  ids_.emplace(std::move(key), id);
+  ids_.emplace(key, id);
   return id;
 }
 
@@ -184,7 +184,7 @@ int32_t GrammarAutomaton::Abstract(int32_t state) {
     stacks = stacks_.Unknown(index->second);
   }
   std::sort(key.places.begin(), key.places.end());
-  const int32_t abstract = Intern(std::move(key));
+  const int32_t abstract = Intern(key);
   memory_bytes_ += 4 * std::ssize(callers);
   at(state).abstract = abstract;
   at(state).callers = std::move(callers);
@@ -201,7 +201,7 @@ int32_t GrammarAutomaton::Import(const GrammarAutomaton& other, int32_t state) {
   Key key = {.places = other.at(state).places, .escapes = other.at(state).escapes, .accepts = other.at(state).accepts};
   for (auto& [place, stacks] : key.places) stacks = stacks_.Import(other.stacks_, stacks, &ids);
   std::sort(key.places.begin(), key.places.end());
-  return Intern(std::move(key));
+  return Intern(key);
 }
 
 }  // namespace cadre

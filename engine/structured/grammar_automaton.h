@@ -100,7 +100,7 @@ class GrammarAutomaton {
   void Expand(int32_t grammar_state);
   // The state for what was visited since the last call.
   int32_t Finish();
-  int32_t Intern(Key key);
+  int32_t Intern(const Key& key);
   // Run::next, found if need be.
   int32_t CommonNext(int32_t state, int set);
 
