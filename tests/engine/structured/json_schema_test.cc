@@ -307,16 +307,17 @@ TEST(JsonSchemaTest, WhatIsNoExpressionIsLimitedToo) {
 
 // What an expression takes before it is deterministic counts as well.
 TEST(JsonSchemaTest, WritingOutExpressionsIsLimited) {
-#ifdef CADRE_SANITIZED
-  GTEST_SKIP() << "a second of work is a minute under sanitizers, which see the same code in the tests above";
-#endif
   Json alternatives = Json::array();
   for (int i = 0; i < 1000; ++i) {
     alternatives.push_back({{"pattern", absl::StrCat("^[^\\d\\D][02468ACEGIKMOQSUWYacegikmoqsuwy]{9999}", i)}});
   }
   std::string look_aheads = "^";
   for (int i = 0; i < 600; ++i) look_aheads += "(?=[02468ACEGIKMOQSUWYacegikmoqsuwy]{1600})";
-  for (const Json& schema : {Json{{"anyOf", alternatives}}, Json{{"pattern", look_aheads + ".*$"}}}) {
+  std::vector<Json> schemas = {Json{{"pattern", look_aheads + ".*$"}}};
+#ifndef CADRE_SANITIZED  // A second of work is most of a minute there: too near the bound on a busy machine.
+  schemas.push_back(Json{{"anyOf", alternatives}});
+#endif
+  for (const Json& schema : schemas) {
     const Stopwatch time;
     EXPECT_THAT(ErrorOf(schema.dump(), absl::StatusCode::kResourceExhausted), HasSubstr("steps to compile"));
     EXPECT_LT(time.Seconds(), 2 * kRefusalSeconds);
