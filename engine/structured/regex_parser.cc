@@ -279,7 +279,7 @@ class Parser {
       if (last.ranges()[0].first < first.ranges()[0].first) return Error("a range whose end is before its start");
       ranges.push_back({first.ranges()[0].first, last.ranges()[0].first});
     }
-    const CodePointSet set(std::move(ranges));
+    const CodePointSet set(ranges);
     return is_negated ? set.Complement() : set;
   }
 
