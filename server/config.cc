@@ -47,7 +47,7 @@ struct Typed {
   std::string drain_timeout = "30s";
   std::string stall_timeout = "60s";
   std::string slow_reader_timeout = "10s";
-  std::string stream_interval = "5ms";
+  std::string stream_interval = "auto";
   std::string max_connection_age = "0s";
 };
 
@@ -68,6 +68,11 @@ CLI::Validator DurationIn(absl::Duration low, absl::Duration high) {
     return absl::StrCat(text, " is not in ", range);
   };
   return CLI::Validator(check, absl::StrCat("DURATION in ", range));
+}
+
+CLI::Validator AutoOr(const CLI::Validator& other) {
+  const auto check = [=](const std::string& text) { return text == "auto" ? "" : other(text); };
+  return CLI::Validator(check, absl::StrCat("auto or ", other.get_description()));
 }
 
 std::optional<DType> ToDType(const std::string& name) {
@@ -154,8 +159,9 @@ void AddNetworkOptions(CLI::App& app, Typed* typed) {
                  "A client that lets more than 64 KiB wait for so long has its request ended")
       ->check(DurationIn(absl::Milliseconds(100), absl::Hours(1)));
   app.add_option("--stream-interval", typed->stream_interval,
-                 "Tokens of a stream that come sooner than this after the last message travel together; 0: never")
-      ->check(DurationIn(absl::ZeroDuration(), absl::Seconds(1)));
+                 "Tokens of a stream that come sooner than this after the last message travel together; 0: never; "
+                 "auto: 5ms, and more when many streams share few CPUs")
+      ->check(AutoOr(DurationIn(absl::ZeroDuration(), absl::Seconds(1))));
   app.add_flag("--reflection,!--no-reflection", c.reflection, "Answer gRPC server reflection");
 }
 
@@ -272,7 +278,7 @@ ServerConfig Finish(const Typed& typed) {
   config.drain_timeout = *ToDuration(typed.drain_timeout);
   config.stall_timeout = *ToDuration(typed.stall_timeout);
   config.slow_reader_timeout = *ToDuration(typed.slow_reader_timeout);
-  config.stream_interval = *ToDuration(typed.stream_interval);
+  if (typed.stream_interval != "auto") config.stream_interval = *ToDuration(typed.stream_interval);
   if (const absl::Duration age = *ToDuration(typed.max_connection_age); age > absl::ZeroDuration()) {
     config.max_connection_age = age;
   }

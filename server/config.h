@@ -46,7 +46,7 @@ struct ServerConfig {
   absl::Duration drain_timeout = absl::Seconds(30);
   absl::Duration stall_timeout = absl::Seconds(60);
   absl::Duration slow_reader_timeout = absl::Seconds(10);
-  absl::Duration stream_interval = absl::Milliseconds(5);
+  std::optional<absl::Duration> stream_interval;  // absent: as many calls and CPUs suggest
   absl::Duration max_connection_age = absl::InfiniteDuration();
   int max_concurrent_streams = 1024;
   int64_t grpc_memory_mb = 256;

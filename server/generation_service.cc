@@ -107,7 +107,8 @@ class TextCall final : public grpc::ServerUnaryReactor, public ResponseWriter {
  public:
   TextCall(const ServiceContext& services, grpc::CallbackServerContext* context, const grpc::ByteBuffer& request,
            grpc::ByteBuffer* response)
-      : metadata_(context),
+      : work_queue_(*services.work_queue),
+        metadata_(context),
         response_bytes_(response),
         stream_(std::make_shared<TokenStream>(this, services.host, services.metrics, services.stream,
                                               EngineDeadline(*context, services.host->clock()))) {
@@ -122,8 +123,13 @@ class TextCall final : public grpc::ServerUnaryReactor, public ResponseWriter {
   }
   void Finish(const absl::Status& status, const std::optional<RequestTimings>& timings) override {
     metadata_.AddTrailers(status, timings);
-    if (status.ok()) *response_bytes_ = SerializeMessage(response_);
-    ServerUnaryReactor::Finish(ToGrpcStatus(status));
+    const auto answer = [this, status] {
+      if (status.ok()) *response_bytes_ = SerializeMessage(response_);
+      ServerUnaryReactor::Finish(ToGrpcStatus(status));
+    };
+    // All streams share the thread that this may be.
+    const bool is_large = status.ok() && response_.ByteSizeLong() > kMaxInlineAnswerBytes;
+    if (!is_large || !work_queue_.Post(answer)) answer();
   }
 
   void OnCancel() override { stream_->OnCancel(); }
@@ -133,6 +139,8 @@ class TextCall final : public grpc::ServerUnaryReactor, public ResponseWriter {
   }
 
  private:
+  static constexpr size_t kMaxInlineAnswerBytes = 256 << 10;
+
   void Collect(const v1::GenerateResponse& event) {
     if (event.has_started()) {
       *response_.mutable_started() = event.started();
@@ -152,6 +160,7 @@ class TextCall final : public grpc::ServerUnaryReactor, public ResponseWriter {
     }
   }
 
+  WorkQueue& work_queue_;
   CallMetadata metadata_;
   grpc::ByteBuffer* const response_bytes_;
   v1::GenerateTextResponse response_;

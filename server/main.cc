@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/cpu_device.h"
+#include "kernels/cpu/host_limits.h"
 #include "server/config.h"
 #include "server/exit_codes.h"
 #include "server/grpc_server.h"
@@ -115,13 +116,20 @@ class Server {
   }
 
  private:
+  TokenStreamOptions StreamOptions() {
+    TokenStreamOptions options = {.slow_reader_timeout = config_.slow_reader_timeout, .pump = &stream_pump_};
+    if (config_.stream_interval.has_value()) {
+      options.min_interval = *config_.stream_interval;
+    } else {
+      options.min_interval = kDefaultStreamInterval;
+      options.interval_per_call = DefaultIntervalPerCall(UsableCpus());
+    }
+    return options;
+  }
+
   absl::Status Listen() {
-    const ServiceContext context = {.host = &host_,
-                                    .metrics = &metrics_,
-                                    .work_queue = &work_queue_,
-                                    .stream = {.slow_reader_timeout = config_.slow_reader_timeout,
-                                               .pump = &stream_pump_,
-                                               .min_interval = config_.stream_interval}};
+    const ServiceContext context = {
+        .host = &host_, .metrics = &metrics_, .work_queue = &work_queue_, .stream = StreamOptions()};
     GrpcServerOptions options;
     options.host = config_.host;
     options.port = config_.port;

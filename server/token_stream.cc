@@ -193,13 +193,17 @@ bool TokenStream::MustWait() const {
          std::chrono::steady_clock::now() < next_delta_;
 }
 
+absl::Duration TokenStream::Interval() const {
+  return std::max(options_.min_interval, options_.interval_per_call * host_->num_open_calls());
+}
+
 // False when there is nothing to write now.
 bool TokenStream::WriteNext() {
   if (outbox_.empty() || (MustWait() && PumpAt(next_delta_))) return false;
   v1::GenerateResponse event;
   const bool ends_round = outbox_.Take(facts_, &event);
   // Each sequence has its message before the wait begins.
-  if (ends_round) next_delta_ = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(options_.min_interval);
+  if (ends_round) next_delta_ = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(Interval());
   TellOutboxBytes();
   if (outbox_.bytes() <= OutboxLimit()) over_limit_since_ = absl::InfiniteFuture();
   metadata_sent_ = true;

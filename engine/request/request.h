@@ -27,6 +27,10 @@ class CancelFlag {
   std::atomic<bool> cancelled_{false};
 };
 
+// What a tenant is charged for a token that it generates; for one of a prompt that is computed, 1. The weights of Sheng
+// et al., "Fairness in Serving Large Language Models" (OSDI 2024).
+inline constexpr int64_t kGeneratedTokenService = 2;
+
 struct Request {
   std::string id;               // for logs; need not be unique
   std::vector<int32_t> prompt;  // token ids, never empty

@@ -20,10 +20,10 @@ int64_t ShareOf(int64_t limit, double share) {
   return std::max(int64_t{1}, static_cast<int64_t>(static_cast<double>(limit) * share));
 }
 
-// As much of `cost` as is served with `tokens`, in whole requests.
-QueueCost PartOf(const QueueCost& cost, double tokens) {
-  const double total = static_cast<double>(std::max(int64_t{1}, cost.served_tokens()));
-  const double part = std::min(1.0, tokens / total);
+// As much of `cost` as is served with `service`, in whole requests.
+QueueCost PartOf(const QueueCost& cost, double service) {
+  const double total = static_cast<double>(std::max(int64_t{1}, cost.service()));
+  const double part = std::min(1.0, service / total);
   const auto part_of = [part](int64_t count) {
     return static_cast<int64_t>(std::ceil(static_cast<double>(count) * part));
   };
@@ -156,12 +156,17 @@ QueueCost RequestQueue::CostAhead(const QueuePlace& place) const {
       ahead += level->second;
     }
   }
-  const auto turn = static_cast<double>(ahead.served_tokens() + place.cost.served_tokens());
+  const auto turn = static_cast<double>(ahead.service() + place.cost.service());
   for (const auto& [name, levels] : places_) {
     if (name == place.tenant) continue;
-    for (auto level = levels.lower_bound(place.priority); level != levels.end(); ++level) {
+    // Whoever comes from above has used up what the level below may lead by.
+    double taken = 0;
+    for (auto level = levels.rbegin(); level != levels.rend(); ++level) {
       const double head_start = static_cast<double>(limits_.priority_tokens) * (level->first - place.priority);
-      ahead += PartOf(level->second, turn + head_start);
+      const double room = turn + head_start - taken;
+      if (room <= 0) break;
+      ahead += PartOf(level->second, room);
+      taken += std::min(room, static_cast<double>(level->second.service()));
     }
   }
   return ahead;

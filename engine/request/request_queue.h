@@ -33,7 +33,8 @@ struct QueueCost {
   int64_t expected_tokens = 0;  // of these, as expected when the request came
 
   int64_t total_tokens() const { return prompt_tokens + output_tokens; }
-  int64_t served_tokens() const { return prompt_tokens + expected_tokens; }  // in all likelihood
+  // What it will be charged, in all likelihood.
+  int64_t service() const { return prompt_tokens + kGeneratedTokenService * expected_tokens; }
   QueueCost& operator+=(const QueueCost& other);
   QueueCost& operator-=(const QueueCost& other);
   bool operator==(const QueueCost&) const = default;
@@ -90,9 +91,9 @@ class RequestQueue {
   void Wake();
 
   Totals totals() const;
-  // What of the places a fair engine serves before a new request at `place`: all of its tenant's own, and of each other
-  // tenant's as much as that and the request are together; nothing of a lower priority, and of a higher one
-  // `priority_tokens` more for each level.
+  // What of the places a fair engine serves before a new request at `place`. Of its tenant's own, all that has its
+  // priority or a higher one. Of each other tenant's, from the highest priority down, as much as that and the request
+  // are together in tokens of service, and `priority_tokens` more, or fewer, for each level above, or below, its own.
   QueueCost CostAhead(const QueuePlace& place) const;
 
  private:

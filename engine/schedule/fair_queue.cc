@@ -17,11 +17,17 @@ int64_t FairQueue::Arrive(const Sequence& sequence) {
   const auto [it, is_new] = tenants_.try_emplace(sequence.traits().tenant);
   Tenant& tenant = it->second;
   if (tenant.num_present++ == 0 && !is_new) --num_idle_;
-  if (tenant.waiting.empty()) {
+  const int32_t priority = sequence.traits().priority;
+  const bool is_first = tenant.waiting.empty();
+  if (is_first) {
     UpdateLeastService();
-    tenant.service = std::max({tenant.service, least_service_, LatestRun(sequence.traits().priority)});
+    tenant.service = std::max(tenant.service, least_service_);
   }
-  return tenant.service - options_.priority_tokens * sequence.traits().priority;
+  if (is_first || priority > tenant.top_priority) {
+    tenant.top_priority = priority;
+    tenant.service = std::max(tenant.service, LatestRun(priority));
+  }
+  return tenant.service - options_.priority_tokens * priority;
 }
 
 void FairQueue::Leave(const Sequence& sequence) {

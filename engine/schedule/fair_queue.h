@@ -33,8 +33,9 @@ struct FairQueueOptions {
 // A tenant of whom nobody waits and then somebody does starts from the least service of the tenants that wait, so that
 // nobody saves up service by being away, or by asking for little: whoever else runs is no measure. Nor does it start
 // before what the latest first run of its priority or a lower one came to, so that ever new names cannot keep ahead of
-// who waits; the head starts of higher priorities are not its own. While nobody waits at all, everybody gets what it
-// wants, and all start again as equals. Ties: the earlier sequence.
+// who waits; the head starts of higher priorities are not its own. The same for the first of a higher priority than all
+// that it has waiting: a request of the lowest priority is no ticket for the others. While nobody waits at all,
+// everybody gets what it wants, and all start again as equals. Ties: the earlier sequence.
 //
 // A pure single-threaded state machine.
 class FairQueue {
@@ -42,7 +43,8 @@ class FairQueue {
   using Order = std::pair<int64_t, SequenceId>;  // D, arrival
   struct Tenant {
     int64_t service = 0;
-    int32_t num_present = 0;  // sequences between Arrive and Leave
+    int32_t num_present = 0;   // sequences between Arrive and Leave
+    int32_t top_priority = 0;  // of what has come since nobody waited
     std::map<Order, const Sequence*> waiting = {};
   };
 

@@ -6,12 +6,10 @@
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
 #include "engine/base/failpoint.h"
+#include "engine/request/request.h"
 
 namespace cadre {
 namespace {
-
-// What a decode row is charged, in prefill rows: the weights of Sheng et al.
-constexpr int64_t kDecodeWeight = 2;
 
 SchedulerOptions Checked(SchedulerOptions options) {
   CADRE_CHECK_GE(options.max_num_seqs, 1);
@@ -180,7 +178,7 @@ void Scheduler::Start(const ScheduledChunk& chunk) {
 void Scheduler::Run(const ScheduledChunk& chunk) {
   Sequence* sequence = Find(chunk.sequence).sequence;
   CADRE_CHECK_EQ(sequence->num_computed_tokens(), chunk.begin);
-  const int64_t weight = sequence->state() == SequenceState::kDecode ? kDecodeWeight : 1;
+  const int64_t weight = sequence->state() == SequenceState::kDecode ? kGeneratedTokenService : 1;
   fair_queue_.Charge(*sequence, weight * (chunk.count - sequence->CountRecomputed(chunk.count)));
   const int32_t missing = BlocksFor(chunk.begin + chunk.count) - static_cast<int32_t>(sequence->block_table().size());
   sequence->Schedule(chunk.count, cache_.Allocate(missing));

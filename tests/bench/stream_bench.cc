@@ -14,11 +14,13 @@
 #include <cstdio>
 #include <latch>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "cadre/v1/generation_service.grpc.pb.h"
 #include "kernels/cpu/cpu_device.h"
+#include "kernels/cpu/host_limits.h"
 #include "server/grpc_server.h"
 #include "server/metrics.h"
 #include "server/model_host.h"
@@ -32,7 +34,7 @@ struct BenchOptions {
   int streams = 64;
   int tokens = 200;
   int repeats = 5;
-  int interval_ms = 5;
+  std::optional<int> interval_ms;  // absent: as the server chooses
   int silent = 0;
 };
 
@@ -207,9 +209,13 @@ int Run(const BenchOptions& options) {
   ModelHost host(config.served_model_name, std::make_shared<MonotonicClock>(), &metrics);
   WorkQueue work_queue(64);
   StreamPump pump;
-  auto grpc_server = GrpcServer::Start(
-      {.port = 0},
-      {&host, &metrics, &work_queue, {.pump = &pump, .min_interval = absl::Milliseconds(options.interval_ms)}});
+  TokenStreamOptions stream_options = {
+      .pump = &pump, .min_interval = kDefaultStreamInterval, .interval_per_call = DefaultIntervalPerCall(UsableCpus())};
+  if (options.interval_ms.has_value()) {
+    stream_options.min_interval = absl::Milliseconds(*options.interval_ms);
+    stream_options.interval_per_call = absl::ZeroDuration();
+  }
+  auto grpc_server = GrpcServer::Start({.port = 0}, {&host, &metrics, &work_queue, stream_options});
   CADRE_CHECK(grpc_server.ok());
   std::unique_ptr<Device> device;
   if (!options.model.starts_with("sim")) {
@@ -248,7 +254,8 @@ int main(int argc, char** argv) {
   app.add_option("--streams", options.streams, "Streams at once")->check(CLI::Range(1, 4096));
   app.add_option("--tokens", options.tokens, "Tokens of each")->check(CLI::Range(1, 4096));
   app.add_option("--repeats", options.repeats, "Runs of each kind")->check(CLI::Range(1, 1000));
-  app.add_option("--interval-ms", options.interval_ms, "Tokens of a stream that come sooner travel together")
+  app.add_option("--interval-ms", options.interval_ms,
+                 "Tokens of a stream that come sooner travel together; absent: as the server chooses")
       ->check(CLI::Range(0, 1000));
   app.add_option("--silent", options.silent, "Streams that never read")->check(CLI::Range(0, 4095));
   CLI11_PARSE(app, argc, argv);

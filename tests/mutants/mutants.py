@@ -64,8 +64,14 @@ MUTANTS = [
     Mutant(
         "a new tenant begins with no service at all",
         "engine/schedule/fair_queue.cc",
-        "std::max({tenant.service, least_service_, LatestRun(sequence.traits().priority)});\n",
-        "tenant.service;\n",
+        "    tenant.service = std::max(tenant.service, least_service_);\n",
+        "",
+        "scheduler_test", "FairQueueTest.*:SchedulerFairnessTest.*:SchedulerPolicyTest.*"),
+    Mutant(
+        "a request of low priority is a ticket for the next ones",
+        "engine/schedule/fair_queue.cc",
+        "if (is_first || priority > tenant.top_priority)",
+        "if (is_first)",
         "scheduler_test", "FairQueueTest.*:SchedulerFairnessTest.*:SchedulerPolicyTest.*"),
     Mutant(
         "the head start of one priority pushes back who has none",

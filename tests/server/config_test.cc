@@ -42,6 +42,14 @@ TEST(ConfigTest, Defaults) {
   EXPECT_EQ(config.max_queue_wait, absl::InfiniteDuration());
 }
 
+TEST(ConfigTest, TheStreamIntervalIsTheServersChoiceUnlessGiven) {
+  EXPECT_FALSE(Parse({"--model=sim"}).config->stream_interval.has_value());
+  EXPECT_FALSE(Parse({"--model=sim", "--stream-interval=auto"}).config->stream_interval.has_value());
+  EXPECT_EQ(Parse({"--model=sim", "--stream-interval=0"}).config->stream_interval, absl::ZeroDuration());
+  EXPECT_THAT(Parse({"--model=sim", "--stream-interval=soon"}).output, HasSubstr("soon"));
+  EXPECT_THAT(Parse({"--model=sim", "--stream-interval=2s"}).output, HasSubstr("1s"));
+}
+
 TEST(ConfigTest, SchedulingFlags) {
   const ServerConfig shared =
       *Parse({"--model=sim", "--prefix-cache-scope=shared", "--deadline-admission=off", "--max-tenant-queue-share=0.25",

@@ -73,6 +73,49 @@ TEST(RequestQueueTest, AHigherPriorityIsAheadByItsHeadStartOnly) {
   EXPECT_EQ(queue.CostAhead(PlaceOf(plain)).prompt_tokens, 0);
 }
 
+// What a tenant was served of its highest level is no lead for the next one down.
+TEST(RequestQueueTest, TheLevelsOfATenantShareOneLead) {
+  RequestQueue queue({.priority_tokens = 100});
+  for (int i = 0; i < 150; ++i) {
+    Request other = RequestOf(20);
+    other.tenant = "other";
+    other.priority = i % 3;
+    ASSERT_TRUE(queue.Push(std::move(other)).ok());
+  }
+  Request plain = RequestOf(40);
+  plain.tenant = "plain";
+  EXPECT_EQ(queue.CostAhead(PlaceOf(plain)).prompt_tokens, 240);
+}
+
+// Nor does a lower priority wait for all of a higher one, if that is long.
+TEST(RequestQueueTest, ALowerPriorityIsAheadOfWhatIsMoreThanALevelLong) {
+  RequestQueue queue({.priority_tokens = 100});
+  for (int i = 0; i < 50; ++i) {
+    Request patient = RequestOf(20);
+    patient.tenant = "patient";
+    patient.priority = -1;
+    ASSERT_TRUE(queue.Push(std::move(patient)).ok());
+  }
+  Request plain = RequestOf(260);
+  plain.tenant = "plain";
+  EXPECT_EQ(queue.CostAhead(PlaceOf(plain)).prompt_tokens, 160);
+  EXPECT_EQ(queue.CostAhead(PlaceOf(RequestOf(100))).prompt_tokens, 0);
+}
+
+// Two tenants take turns by what they are charged.
+TEST(RequestQueueTest, AGeneratedTokenTakesTwiceTheTurn) {
+  RequestQueue queue({});
+  for (int i = 0; i < 50; ++i) {
+    Request other = RequestOf(20);
+    other.tenant = "other";
+    ASSERT_TRUE(queue.Push(std::move(other)).ok());
+  }
+  Request plain = RequestOf(40);
+  plain.tenant = "plain";
+  plain.expected_tokens = 30;
+  EXPECT_EQ(queue.CostAhead(PlaceOf(plain)).prompt_tokens, 100);
+}
+
 TEST(RequestTest, WhoMustGenerateAllItMayDoesNotEndEarly) {
   Request request;
   request.sampling.max_tokens = 10;

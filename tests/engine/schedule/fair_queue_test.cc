@@ -6,6 +6,7 @@
 
 #include <deque>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace cadre {
@@ -34,6 +35,13 @@ class FairQueueTest : public testing::Test {
     if (leaves) queue_.Leave(*next);
     Audit();
     return next->id();
+  }
+  // It ends before it runs.
+  void Withdraw(SequenceId id) {
+    const Sequence& sequence = sequences_[static_cast<size_t>(id)];
+    queue_.Remove(sequence, orders_[static_cast<size_t>(id)]);
+    queue_.Leave(sequence);
+    Audit();
   }
   // What follows a first run, then the end.
   void ServeOn(SequenceId id, int64_t tokens) {
@@ -162,7 +170,33 @@ TEST_F(FairQueueTest, NewNamesAreAheadOfNobodyWhoWaits) {
   EXPECT_GE(num_served_here, 4);  // some of the names wait, too
 }
 
-// What was taken while nobody waited was taken from nobody.
+// Nor is it ahead of who has waited behind its own long answer, which no first run tells of.
+TEST_F(FairQueueTest, ANewNameStartsFromTheLeastServiceOfThoseWhoWait) {
+  const SequenceId answer = Arrive("long");
+  EXPECT_EQ(Serve(1, /*leaves=*/false), answer);
+  Arrive("long");
+  ServeOn(answer, 1000);
+  Arrive("new");
+  EXPECT_EQ(queue_.service("new"), 1001);
+}
+
+// A request of the lowest priority that never runs is no ticket for what comes after it.
+TEST_F(FairQueueTest, ALowRequestHoldsNoPlaceForAHigherOne) {
+  SequenceId dummy = Arrive("name", -100);
+  for (int i = 0; i < 40; ++i) Arrive("here");
+  for (int i = 0; i < 20; ++i) Serve(10);
+  int num_served_here = 0;
+  for (int i = 0; i < 20; ++i) {
+    const std::string name = "name " + std::to_string(i);
+    const SequenceId next_dummy = Arrive(name, -100);
+    Arrive(name);
+    Withdraw(std::exchange(dummy, next_dummy));
+    const SequenceId served = Serve();
+    num_served_here += sequences_[static_cast<size_t>(served)].traits().tenant == "here" ? 1 : 0;
+  }
+  EXPECT_GE(num_served_here, 4);
+}
+
 TEST_F(FairQueueTest, TheHeadStartOfOnePushesNobodyElseBack) {
   const SequenceId batch = Arrive("batch");
   for (int i = 0; i < 9; ++i) Arrive("batch");
@@ -175,6 +209,7 @@ TEST_F(FairQueueTest, TheHeadStartOfOnePushesNobodyElseBack) {
   EXPECT_EQ(Serve(), newcomer);
 }
 
+// What was taken while nobody waited was taken from nobody.
 TEST_F(FairQueueTest, WhoWasAloneOwesNothing) {
   Arrive("alone");
   EXPECT_EQ(Serve(1000, /*leaves=*/false), 0);
