@@ -18,7 +18,7 @@ case "${1:-}" in
     sources | xargs "$formatter" --dry-run --Werror
     ;;
   tidy)
-    # Every file must be one that the build knows: tidy has no flags for the others. Fail points are in no release build.
+    # Every file must be one that the build knows: tidy has no flags for others. Fail points are in no release build.
     database=build/release/compile_commands.json
     files=$(git ls-files 'kernels/*.cc' 'engine/*.cc' 'server/*.cc' 'tools/*.cc' |
       grep -vxF engine/base/failpoint.cc)
