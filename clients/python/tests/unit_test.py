@@ -1,131 +1,21 @@
-"""The package against servers that a test makes up: requests field by field, retries, errors, streams that break."""
+"""The package itself: requests field by field, the document about OpenAI's API, how it is built."""
 
-import asyncio
-import concurrent.futures
-import contextlib
+import array
 import dataclasses
-import os
 import pathlib
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 import unittest
 
-import grpc
-import package  # noqa: F401  makes cadre_client importable
+import package
+from fake_server import FakeServer, finished
 
-import cadre_client
-from cadre_client import (
-    AsyncClient, Chat, Client, FinishReason, GenerateOptions, Message, OverloadedError, RetryPolicy, ToolCall,
-    UnavailableError, UnreachableError, _protos)
-from cadre_client._convert import event_from, generate_request
-from cadre_client.errors import error_from_rpc
-from cadre_client.retry import Attempts, RetryBudget
-
-QUICK = RetryPolicy(initial_backoff=0.01, jitter=0.0)
-
-
-def details(reason, retry_seconds=None, violations=()):
-    """The trailer of a google.rpc.Status."""
-    status = _protos.message_class("google.rpc.Status")(code=8, message="no")
-
-    def add(name, message):
-        status.details.add(type_url=f"type.googleapis.com/google.rpc.{name}", value=message.SerializeToString())
-
-    add("ErrorInfo", _protos.message_class("google.rpc.ErrorInfo")(reason=reason, domain="cadre",
-                                                                    metadata={"limit": "5"}))
-    if retry_seconds is not None:
-        retry = _protos.message_class("google.rpc.RetryInfo")()
-        retry.retry_delay.seconds, retry.retry_delay.nanos = divmod(round(retry_seconds * 1e9), 10**9)
-        add("RetryInfo", retry)
-    if violations:
-        bad = _protos.message_class("google.rpc.BadRequest")()
-        for field, description in violations:
-            bad.field_violations.add(field=field, description=description)
-        add("BadRequest", bad)
-    return ("grpc-status-details-bin", status.SerializeToString())
-
-
-class FakeServer:
-    """Answers GenerationService by what `script` says for each call, one after the other: a list of events and at most
-    one error (code, text, trailers) at its end."""
-
-    def __init__(self, script):
-        self.script = list(script)
-        self.requests, self.times, self.cancelled = [], [], threading.Event()
-        self.lock = threading.Lock()
-
-    def _next(self, request, context):
-        with self.lock:
-            self.requests.append(request)
-            self.times.append(time.monotonic())
-            return self.script.pop(0) if self.script else []
-
-    def _fail(self, context, error):
-        code, text, trailers = error
-        context.set_trailing_metadata(trailers)
-        context.abort(code, text)
-
-    def generate(self, request, context):
-        context.add_callback(lambda: None if context.is_active() else self.cancelled.set())
-        for step in self._next(request, context):
-            if isinstance(step, tuple):
-                self._fail(context, step)
-            elif callable(step):
-                step()
-            else:
-                yield step
-
-    def generate_text(self, request, context):
-        for step in self._next(request, context):
-            if isinstance(step, tuple):
-                self._fail(context, step)
-            return step
-        return _protos.GENERATE_TEXT.response_class()
-
-    @contextlib.contextmanager
-    def running(self):
-        server = grpc.server(concurrent.futures.ThreadPoolExecutor(4))
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("cadre.v1.GenerationService", {
-            "Generate": grpc.unary_stream_rpc_method_handler(
-                self.generate, _protos.GENERATE.request_class.FromString,
-                _protos.GENERATE.response_class.SerializeToString),
-            "GenerateText": grpc.unary_unary_rpc_method_handler(
-                self.generate_text, _protos.GENERATE_TEXT.request_class.FromString,
-                _protos.GENERATE_TEXT.response_class.SerializeToString)}),))
-        port = server.add_insecure_port("127.0.0.1:0")
-        server.start()
-        try:
-            yield f"127.0.0.1:{port}"
-        finally:
-            server.stop(0)
-
-
-def started():
-    event = _protos.GENERATE.response_class()
-    event.started.request_id = "r"
-    return event
-
-
-def delta(text, *ids, index=0):
-    event = _protos.GENERATE.response_class()
-    event.delta.text, event.delta.index = text, index
-    event.delta.token_ids.extend(ids)
-    return event
-
-
-def finished(text="", index=0, reason=4):
-    event = _protos.GENERATE.response_class()
-    event.finished.index, event.finished.text, event.finished.reason = index, text, reason
-    return event
-
-
-ANSWER = [started(), delta("a", 1), delta("b", 2, 3), finished("c")]
-FULL = (grpc.StatusCode.RESOURCE_EXHAUSTED, "the queue is full", (details("QUEUE_FULL", 0.05),))
+from cadre_client import Chat, Client, FinishReason, GenerateOptions, Message, ToolCall, _protos
+from cadre_client._convert import (
+    detokenize_request, event_from, expert_stats_request, generate_request, tokenize_request)
 
 
 class RequestTest(unittest.TestCase):
@@ -169,6 +59,53 @@ class RequestTest(unittest.TestCase):
         with self.assertRaises(ValueError):
             generate_request("p", GenerateOptions(regex="a", choices=["b"]), unary=False)
 
+    def test_what_is_no_sequence_is_refused_by_name(self):
+        """A text is a sequence of characters, and bytes are one of numbers: neither is what somebody wants to send."""
+        sequences = [field.name for field in dataclasses.fields(GenerateOptions) if field.type.startswith("Sequence")]
+        self.assertEqual(len(sequences), 4)
+        for wrong in ("END", "", b"END", bytearray(b"END"), memoryview(b"END"), {1: 2}, iter([5]), 5):
+            for name in sequences:
+                with self.assertRaisesRegex(TypeError, f"^{name}: .*{type(wrong).__name__}"):
+                    generate_request("p", GenerateOptions(**{name: wrong}), unary=False)
+            for name in ("messages", "tools", "documents"):
+                with self.assertRaisesRegex(TypeError, f"^{name}: .*{type(wrong).__name__}"):
+                    generate_request(Chat(**{"messages": [], name: wrong}), GenerateOptions(), unary=False)
+            with self.assertRaisesRegex(TypeError, "^tool_calls: "):
+                generate_request(Chat([Message("user", tool_calls=wrong)]), GenerateOptions(), unary=False)
+            with self.assertRaisesRegex(TypeError, "^token_ids: "):
+                detokenize_request(wrong, skip_special_tokens=None, model="")
+            with self.assertRaisesRegex(TypeError, "^layers: "):
+                expert_stats_request(_protos.GET_EXPERT_STATS.request_class, "", wrong, True, True, True)
+        for wrong in (b"text", bytearray(b"text"), memoryview(b"text"), {1: 2}, 5, None, ["text"], [Message("user")]):
+            with self.assertRaisesRegex(TypeError, "^prompt: "):
+                generate_request(wrong, GenerateOptions(), unary=True)
+        for wrong in (b"text", [1, 2], None):
+            with self.assertRaisesRegex(TypeError, "^prompt: "):
+                tokenize_request(wrong, add_special_tokens=None, parse_special=None, token_bytes=False, model="")
+
+    def test_elements_and_maps_of_another_type_are_refused_by_name(self):
+        for kind, name, options in ((TypeError, "stop_strings", {"stop_strings": [5]}),
+                                    (TypeError, "choices", {"choices": [None]}),
+                                    (TypeError, "allowed_token_ids", {"allowed_token_ids": ["5"]}),
+                                    (ValueError, "stop_token_ids", {"stop_token_ids": [1 << 40]}),
+                                    (TypeError, "logit_bias", {"logit_bias": [(5, 1.0)]}),
+                                    (TypeError, "logit_bias", {"logit_bias": {"5": 1.0}})):
+            with self.assertRaisesRegex(kind, f"^{name}: "):
+                generate_request("p", GenerateOptions(**options), unary=False)
+        with self.assertRaisesRegex(ValueError, "^prompt: "):
+            generate_request([1 << 40], GenerateOptions(), unary=False)
+        with self.assertRaisesRegex(TypeError, r"^messages\[1\]: .*dict"):
+            generate_request(Chat([Message("user"), {"role": "user"}]), GenerateOptions(), unary=False)
+        with self.assertRaisesRegex(TypeError, r"^tool_calls\[0\]: .*dict"):
+            generate_request(Chat([Message("user", tool_calls=[{"name": "f"}])]), GenerateOptions(), unary=False)
+
+    def test_sequences_are_whatever_can_be_read(self):
+        for ids in ([4, 5], (4, 5), range(4, 6), array.array("i", [4, 5]), {4: 0, 5: 0}.keys()):
+            request = generate_request(ids, GenerateOptions(stop_token_ids=ids), unary=False)
+            self.assertEqual((list(request.token_ids.ids), list(request.stopping.stop_token_ids)), ([4, 5], [4, 5]))
+        nothing = generate_request("p", GenerateOptions(stop_strings=[], choices=(), logit_bias={}), unary=False)
+        self.assertEqual(nothing, generate_request("p", GenerateOptions(), unary=False))
+
     def test_an_event_or_reason_of_a_newer_server_is_no_error(self):
         self.assertIsNone(event_from(_protos.GENERATE.response_class()))
         self.assertIs(event_from(finished(reason=99)).reason, FinishReason.UNSPECIFIED)
@@ -178,138 +115,6 @@ class RequestTest(unittest.TestCase):
             "reason"].enum_type
         self.assertEqual({value.name.replace("FINISH_REASON_", ""): value.number for value in reason.values},
                          {member.name: member.value for member in FinishReason})
-
-
-class RetryTest(unittest.TestCase):
-    def test_a_refused_call_is_made_again_when_the_server_said(self):
-        server = FakeServer([[FULL], [FULL], ANSWER])
-        with server.running() as address, Client(address, retry=QUICK) as client:
-            with client.stream("x") as stream:
-                self.assertEqual("".join(stream.texts()), "abc")
-            self.assertEqual(stream.result().completions[0].token_ids, (1, 2, 3))
-        gaps = [after - before for before, after in zip(server.times, server.times[1:])]
-        self.assertEqual(len(gaps), 2)
-        for gap in gaps:
-            self.assertGreaterEqual(gap, 0.05)
-
-    def test_nothing_is_retried_after_the_first_event(self):
-        server = FakeServer([[started(), delta("a", 1), FULL], ANSWER])
-        with server.running() as address, Client(address, retry=QUICK) as client:
-            stream = client.stream("x")
-            with self.assertRaises(OverloadedError) as raised:
-                list(stream)
-            self.assertEqual(raised.exception.reason, "QUEUE_FULL")
-            self.assertEqual(raised.exception.retry_after, 0.05)
-            with self.assertRaises(RuntimeError):
-                stream.result()
-        self.assertEqual(len(server.requests), 1)
-
-    def test_other_errors_are_final(self):
-        for code, kind in ((grpc.StatusCode.INVALID_ARGUMENT, cadre_client.InvalidRequestError),
-                           (grpc.StatusCode.UNIMPLEMENTED, cadre_client.UnsupportedError),
-                           (grpc.StatusCode.NOT_FOUND, cadre_client.NotFoundError),
-                           (grpc.StatusCode.DEADLINE_EXCEEDED, cadre_client.DeadlineExceededError),
-                           (grpc.StatusCode.INTERNAL, cadre_client.ServerError),
-                           (grpc.StatusCode.DATA_LOSS, cadre_client.ServerError)):
-            server = FakeServer([[(code, "no", (details("WHY", None, [("a.b", "9 is more than 5")]),))], ANSWER])
-            with server.running() as address, Client(address, retry=QUICK) as client:
-                with self.assertRaises(kind) as raised:
-                    client.generate("x")
-            error = raised.exception
-            self.assertEqual((error.code, error.reason, error.message), (code.name, "WHY", "no"))
-            self.assertEqual([(v.field, v.description) for v in error.field_violations], [("a.b", "9 is more than 5")])
-            self.assertEqual(error.metadata, {"limit": "5"})
-            self.assertEqual(len(server.requests), 1)
-
-    def test_attempts_deadline_and_pushback_end_retries(self):
-        server = FakeServer([[FULL]] * 9)
-        with server.running() as address, Client(address, retry=RetryPolicy(max_attempts=3, jitter=0)) as client:
-            with self.assertRaises(OverloadedError):
-                client.generate("x")
-            self.assertEqual(len(server.requests), 3)
-            start = time.monotonic()
-            with self.assertRaises(OverloadedError):  # the wait would not fit: it fails now, and not at the deadline
-                client.generate("x", timeout=0.04)
-            self.assertLess(time.monotonic() - start, 2)
-            self.assertEqual(len(server.requests), 4)
-        never = (grpc.StatusCode.UNAVAILABLE, "going", (details("DRAINING", 0.01), ("grpc-retry-pushback-ms", "-1")))
-        server = FakeServer([[never], ANSWER])
-        with server.running() as address, Client(address, retry=QUICK) as client:
-            with self.assertRaises(UnavailableError) as raised:
-                client.generate("x")
-            self.assertNotIsInstance(raised.exception, UnreachableError)
-        self.assertEqual(len(server.requests), 1)
-
-    def test_a_budget_limits_retries_to_a_share_of_calls(self):
-        budget = RetryBudget(ratio=0.5, capacity=2)
-        error = OverloadedError("RESOURCE_EXHAUSTED", "no")
-
-        def may_retry():
-            return Attempts(RetryPolicy(), budget, None).wait_before_retry(error) is not None
-
-        self.assertEqual([may_retry() for _ in range(4)], [True, True, False, False])
-        Attempts(RetryPolicy(), budget, None).succeeded()
-        self.assertFalse(may_retry())
-        Attempts(RetryPolicy(), budget, None).succeeded()
-        self.assertTrue(may_retry())
-
-    def test_backoff_grows_with_jitter_up_to_its_limit(self):
-        policy = RetryPolicy(max_attempts=10, initial_backoff=1, multiplier=3, max_backoff=5, jitter=0.5)
-        attempts = Attempts(policy, RetryBudget(capacity=100), None, draw=lambda: 1.0)
-        waits = [attempts.wait_before_retry(UnavailableError("UNAVAILABLE", "")) for _ in range(4)]
-        self.assertEqual(waits, [1.5, 4.5, 7.5, 7.5])
-        patient = UnavailableError("UNAVAILABLE", "", retry_after=60)
-        self.assertIsNone(attempts.wait_before_retry(patient), "a server that asks for a minute is not asked again")
-        for wrong in ({"max_attempts": 0}, {"multiplier": 0.5}, {"jitter": -1}):
-            with self.assertRaises(ValueError):
-                RetryPolicy(**wrong)
-
-    def test_nobody_answers(self):
-        with Client("127.0.0.1:1", retry=RetryPolicy(max_attempts=2, initial_backoff=0.01)) as client:
-            with self.assertRaises(UnreachableError):
-                client.generate("x", timeout=20)
-            self.assertFalse(client.is_ready(timeout=1))
-
-    def test_a_broken_trailer_is_no_second_error(self):
-        class RpcError:
-            def code(self):
-                return grpc.StatusCode.UNAVAILABLE
-
-            def details(self):
-                return "odd"
-
-            def trailing_metadata(self):
-                return (("grpc-status-details-bin", os.urandom(40)), ("grpc-retry-pushback-ms", "soon"))
-
-        for _ in range(200):
-            error = error_from_rpc(RpcError())
-            self.assertEqual((error.code, error.message), ("UNAVAILABLE", "odd"))
-            self.assertTrue(error.retry_forbidden)
-
-
-class StreamTest(unittest.TestCase):
-    def test_closing_cancels_on_the_server(self):
-        blocked = threading.Event()
-        server = FakeServer([[started(), delta("a", 1), lambda: blocked.wait(5), finished()]])
-        with server.running() as address, Client(address) as client:
-            with client.stream("x") as stream:
-                next(stream)
-                next(stream)
-            self.assertTrue(server.cancelled.wait(5))
-            blocked.set()
-            self.assertEqual(list(stream), [])
-
-    def test_sequences_are_put_together_by_index(self):
-        events = [started(), delta("a", 1, index=1), delta("x", 2), delta("b", 3, index=1), finished("!", index=1),
-                  finished("y")]
-        server = FakeServer([events])
-        with server.running() as address, Client(address) as client:
-            stream = client.stream("x")
-            list(stream)
-            result = stream.result()
-        self.assertEqual([c.text for c in result.completions], ["xy", "ab!"])
-        self.assertEqual([c.token_ids for c in result.completions], [(2,), (1, 3)])
-        self.assertEqual((result.text, result.reason), ("xy", FinishReason.LENGTH))
 
 
 class OpenAiDocumentTest(unittest.TestCase):
@@ -379,36 +184,6 @@ class BuildTest(unittest.TestCase):
     def test_a_source_archive_carries_them(self):
         (pathlib.Path(self.folder.name) / "protos.binpb").write_bytes(b"compiled")
         self.assertEqual(self.provide().returncode, 0)
-
-
-class AsyncTest(unittest.IsolatedAsyncioTestCase):
-    async def test_streams_retries_and_errors(self):
-        server = FakeServer([[FULL], ANSWER, [started(), FULL]])
-        with server.running() as address:
-            async with AsyncClient(address, retry=QUICK) as client:
-                async with client.stream("x") as stream:
-                    self.assertEqual([text async for text in stream.texts()], ["a", "b", "c"])
-                self.assertEqual(stream.result().text, "abc")
-                with self.assertRaises(OverloadedError):
-                    async for _ in client.stream("x"):
-                        pass
-        self.assertEqual(len(server.requests), 3)
-
-    async def test_a_cancelled_task_cancels_on_the_server(self):
-        blocked = threading.Event()
-        server = FakeServer([[started(), delta("a", 1), lambda: blocked.wait(5), finished()]])
-        with server.running() as address:
-            async with AsyncClient(address) as client:
-                stream = client.stream("x")
-                await stream.__anext__()
-                await stream.__anext__()
-                task = asyncio.ensure_future(stream.__anext__())
-                await asyncio.sleep(0.05)
-                task.cancel()
-                with self.assertRaises(asyncio.CancelledError):
-                    await task
-                self.assertTrue(await asyncio.get_running_loop().run_in_executor(None, server.cancelled.wait, 5))
-                blocked.set()
 
 
 if __name__ == "__main__":

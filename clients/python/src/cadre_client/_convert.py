@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import functools
 import typing
-from typing import Any, Optional, Sequence, TypeVar
+from collections import abc
+from typing import Any, Iterator, Optional, Sequence, TypeVar
 
 from cadre_client import results
-from cadre_client._protos import GENERATE, GENERATE_TEXT, TOKENIZE
-from cadre_client.options import Chat, GenerateOptions, Prompt
+from cadre_client._protos import DETOKENIZE, GENERATE, GENERATE_TEXT, TOKENIZE
+from cadre_client.options import Chat, GenerateOptions, Message, Prompt, ToolCall
 
 T = TypeVar("T")
 
@@ -26,28 +28,77 @@ _GROUPS = {
 }
 
 
+@contextlib.contextmanager
+def _naming(field: str) -> Iterator[None]:
+    """Says of an error of protobuf which field it is about."""
+    try:
+        yield
+    except TypeError as error:
+        raise TypeError(f"{field}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{field}: {error}") from error
+
+
+def _elements(field: str, value: Any) -> list[Any]:
+    """What is in a sequence. TypeError of a text and of bytes, which are sequences, too, but nobody means their
+    characters; and of an iterator, which the next request with the same options would find empty."""
+    wrong = (str, bytes, bytearray, memoryview, abc.Mapping, abc.Iterator)
+    if isinstance(value, wrong) or not isinstance(value, abc.Iterable):
+        raise TypeError(f"{field}: a sequence is wanted, such as a list, not {type(value).__name__}")
+    return list(value)
+
+
+def _elements_of(kind: type[T], field: str, value: Any) -> list[T]:
+    elements = _elements(field, value)
+    for index, element in enumerate(elements):
+        if not isinstance(element, kind):
+            raise TypeError(f"{field}[{index}]: a {kind.__name__} is wanted, not {type(element).__name__}")
+    return elements
+
+
+def _extend(repeated: Any, field: str, value: Any) -> None:
+    elements = _elements(field, value)
+    with _naming(field):
+        repeated.extend(elements)
+
+
 def _set_field(message: Any, name: str, value: Any) -> None:
-    if value is None or (isinstance(value, (str, Sequence, typing.Mapping)) and not value):
-        return
-    if isinstance(value, typing.Mapping):
-        getattr(message, name).update(value)
-    elif isinstance(value, Sequence) and not isinstance(value, str):
-        getattr(message, name).extend(value)
-    else:
-        setattr(message, name, value)
+    """A scalar. None and an empty text leave the field alone."""
+    if value is not None and value != "":
+        with _naming(name):
+            setattr(message, name, value)
+
+
+def _set_fields(message: Any, names: Sequence[str], source: Any) -> None:
+    """The fields of the dataclass `source` that `message` has under the same names. What is empty leaves the field
+    alone, so that `message` is not present for nothing."""
+    hints = _hints(typing.cast(Any, type(source)))
+    for name in names:
+        value, kind = getattr(source, name), typing.get_origin(hints[name])
+        if kind is abc.Sequence:
+            if value is not None and _elements(name, value):
+                _extend(getattr(message, name), name, value)
+        elif kind is abc.Mapping:
+            if value is not None and not isinstance(value, abc.Mapping):
+                raise TypeError(f"{name}: a mapping is wanted, such as a dict, not {type(value).__name__}")
+            if value:
+                with _naming(name):
+                    getattr(message, name).update(value)
+        else:
+            _set_field(message, name, value)
 
 
 def _fill_chat(chat: Chat, wire: Any) -> None:
-    for message in chat.messages:
+    for message in _elements_of(Message, "messages", chat.messages):
         added = wire.messages.add(role=message.role, name=message.name, tool_call_id=message.tool_call_id)
         if message.content is not None:
             added.content = message.content
         if message.reasoning_content is not None:
             added.reasoning_content = message.reasoning_content
-        for call in message.tool_calls:
+        for call in _elements_of(ToolCall, "tool_calls", message.tool_calls):
             added.tool_calls.add(id=call.id, name=call.name, arguments=call.arguments)
-    for name in ("add_generation_prompt", "continue_final_message", "tools", "documents", "template_arguments"):
-        _set_field(wire, name, getattr(chat, name))
+    _set_fields(wire, ("add_generation_prompt", "continue_final_message", "tools", "documents", "template_arguments"),
+                chat)
 
 
 def _fill_input(prompt: Prompt, request: Any) -> None:
@@ -58,29 +109,28 @@ def _fill_input(prompt: Prompt, request: Any) -> None:
         _fill_chat(prompt, request.chat)
     else:
         request.token_ids.SetInParent()
-        request.token_ids.ids.extend(prompt)
+        _extend(request.token_ids.ids, "prompt", prompt)
 
 
 def _fill_constraint(options: GenerateOptions, request: Any) -> None:
+    choices = [] if options.choices is None else _elements("choices", options.choices)
     given = [name for name in ("json_schema", "regex") if getattr(options, name) is not None]
-    if options.choices:
+    if choices:
         given.append("choices")
     if len(given) > 1:
         raise ValueError(f"{' and '.join(given)} exclude each other")
-    if options.choices:
-        request.structured_output.choices.choices.extend(options.choices)
+    if choices:
+        _extend(request.structured_output.choices.choices, "choices", choices)
     elif given:
-        setattr(request.structured_output, given[0], getattr(options, given[0]))
+        with _naming(given[0]):
+            setattr(request.structured_output, given[0], getattr(options, given[0]))
 
 
 def generate_request(prompt: Prompt, options: GenerateOptions, unary: bool) -> Any:
     request = (GENERATE_TEXT if unary else GENERATE).request_class()
     _fill_input(prompt, request)
     for group, names in _GROUPS.items():
-        values = {name: getattr(options, name) for name in names}
-        if any(value is not None and value != "" and value != () and value != {} for value in values.values()):
-            for name, value in values.items():
-                _set_field(getattr(request, group), name, value)
+        _set_fields(getattr(request, group), names, options)
     _fill_constraint(options, request)
     if options.time_limit is not None:
         nanoseconds = round(options.time_limit * 1e9)
@@ -93,12 +143,21 @@ def generate_request(prompt: Prompt, options: GenerateOptions, unary: bool) -> A
 
 def tokenize_request(prompt: str | Chat, *, add_special_tokens: Optional[bool], parse_special: Optional[bool],
                      token_bytes: bool, model: str) -> Any:
+    if not isinstance(prompt, (str, Chat)):
+        raise TypeError(f"prompt: a str or a Chat is wanted, not {type(prompt).__name__}")
     request = TOKENIZE.request_class(model=model)
     _fill_input(prompt, request)
     _set_field(request.prompt, "add_special_tokens", add_special_tokens)
     _set_field(request.prompt, "parse_special", parse_special)
     if token_bytes:
         request.token_bytes = True
+    return request
+
+
+def detokenize_request(token_ids: Sequence[int], *, skip_special_tokens: Optional[bool], model: str) -> Any:
+    request = DETOKENIZE.request_class(model=model)
+    _extend(request.token_ids, "token_ids", token_ids)
+    _set_field(request, "skip_special_tokens", skip_special_tokens)
     return request
 
 
@@ -161,6 +220,8 @@ class Assembly:
 
     def __init__(self) -> None:
         self.started: Optional[results.Started] = None
+        #: Set when the server has ended the stream with OK.
+        self.is_over = False
         self._deltas: dict[int, list[results.Delta]] = {}
         self._finished: dict[int, results.Finished] = {}
 
@@ -173,8 +234,10 @@ class Assembly:
             self._finished[event.index] = event
 
     def result(self) -> results.Generation:
-        if self.started is None or not self._finished:
+        if not self.is_over:
             raise RuntimeError("the stream is not over: read it to its end first")
+        if self.started is None or not self._finished or self._deltas.keys() - self._finished.keys():
+            raise RuntimeError("the server ended the stream without the end of every sequence")
         completions = []
         for index, finished in sorted(self._finished.items()):
             deltas = self._deltas.get(index, [])
@@ -190,7 +253,9 @@ def expert_stats_request(cls: Any, model: str, layers: Sequence[int], total: boo
     if not total and not window:
         raise ValueError("total and window cannot both be left out")
     scope = 0 if total and window else 1 if total else 2
-    return cls(model=model, scope=scope, layers=layers, include_experts=include_experts)
+    request = cls(model=model, scope=scope, include_experts=include_experts)
+    _extend(request.layers, "layers", layers)
+    return request
 
 
 HEALTH_SERVING = 1

@@ -11,8 +11,8 @@ import grpc.aio
 
 from cadre_client import _protos, results
 from cadre_client._convert import (
-    HEALTH_SERVING, Assembly, event_from, expert_stats_request, from_message, generate_request, generation_from,
-    tokenize_request)
+    HEALTH_SERVING, Assembly, detokenize_request, event_from, expert_stats_request, from_message, generate_request,
+    generation_from, tokenize_request)
 from cadre_client.client import channel_options
 from cadre_client.errors import CadreError, error_from_rpc
 from cadre_client.options import Chat, GenerateOptions, Prompt
@@ -26,6 +26,7 @@ class AsyncGenerateStream:
     def __init__(self, start: Callable[[Optional[float]], Any], attempts: Attempts) -> None:
         self._start, self._attempts = start, attempts
         self._call: Any = None
+        self._pause: Optional[asyncio.Future[None]] = None
         self._assembly = Assembly()
         self._has_event = self._closed = False
 
@@ -47,7 +48,7 @@ class AsyncGenerateStream:
                 self.close()
                 raise
             if response is grpc.aio.EOF:
-                self._closed = True
+                self._assembly.is_over = self._closed = True
                 break
             if not self._has_event:
                 self._attempts.succeeded()
@@ -65,8 +66,13 @@ class AsyncGenerateStream:
             if closed_by_us and error.code == "CANCELLED":
                 return
             raise error
-        await asyncio.sleep(wait)
         self._call = None
+        self._pause = asyncio.ensure_future(asyncio.sleep(wait))
+        try:
+            await self._pause
+        except asyncio.CancelledError:
+            if not self._closed:  # not by close
+                raise
 
     async def texts(self) -> AsyncIterator[str]:
         """The text of the first sequence, piece by piece."""
@@ -83,6 +89,8 @@ class AsyncGenerateStream:
         self._closed = True
         if self._call is not None:
             self._call.cancel()
+        if self._pause is not None:
+            self._pause.cancel()
 
     async def __aenter__(self) -> AsyncGenerateStream:
         return self
@@ -146,9 +154,7 @@ class AsyncClient:
     async def detokenize(self, token_ids: Sequence[int], *, skip_special_tokens: Optional[bool] = None,
                          model: str = "", timeout: Optional[float] = None) -> str:
         """Text of token ids."""
-        request = _protos.DETOKENIZE.request_class(token_ids=token_ids, model=model)
-        if skip_special_tokens is not None:
-            request.skip_special_tokens = skip_special_tokens
+        request = detokenize_request(token_ids, skip_special_tokens=skip_special_tokens, model=model)
         return str((await self._call(_protos.DETOKENIZE, request, timeout)).text)
 
     async def model(self, model: str = "", *, timeout: Optional[float] = None) -> results.Model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from types import TracebackType
 from typing import Any, Callable, Iterator, Optional, Sequence
@@ -10,8 +11,8 @@ import grpc
 
 from cadre_client import _protos, results
 from cadre_client._convert import (
-    HEALTH_SERVING, Assembly, event_from, expert_stats_request, from_message, generate_request, generation_from,
-    tokenize_request)
+    HEALTH_SERVING, Assembly, detokenize_request, event_from, expert_stats_request, from_message, generate_request,
+    generation_from, tokenize_request)
 from cadre_client.errors import CadreError, error_from_rpc
 from cadre_client.options import Chat, GenerateOptions, Prompt
 from cadre_client.retry import Attempts, RetryBudget, RetryPolicy
@@ -23,8 +24,10 @@ _MAX_MESSAGE_BYTES = 64 << 20
 def channel_options(options: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
     """Those of every channel of this package, and `options`, which win. Retries are made here and not by gRPC; a proxy
     for web traffic, as the environment may name one, is not for this."""
-    return [("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES), ("grpc.max_send_message_length",
-            _MAX_MESSAGE_BYTES), ("grpc.enable_retries", 0), ("grpc.enable_http_proxy", 0), *options]
+    # Each name once: of two values gRPC takes the first.
+    return list({"grpc.max_receive_message_length": _MAX_MESSAGE_BYTES,
+                 "grpc.max_send_message_length": _MAX_MESSAGE_BYTES,
+                 "grpc.enable_retries": 0, "grpc.enable_http_proxy": 0, **dict(options)}.items())
 
 
 class GenerateStream:
@@ -35,19 +38,23 @@ class GenerateStream:
         self._start, self._attempts = start, attempts
         self._call: Any = None
         self._assembly = Assembly()
-        self._has_event = self._closed = False
+        self._has_event = False
+        self._closed = threading.Event()
 
     def __iter__(self) -> Iterator[results.Event]:
         return self
 
     def __next__(self) -> results.Event:
-        while not self._closed:
+        while not self._closed.is_set():
             if self._call is None:
                 self._call = self._start(self._attempts.remaining())
+                if self._closed.is_set():  # `close` came in between, and saw no call to cancel
+                    self._call.cancel()
             try:
                 event = event_from(next(self._call))
             except StopIteration:
-                self._closed = True
+                self._assembly.is_over = True
+                self._closed.set()
                 break
             except grpc.RpcError as error:
                 self._retry_or_raise(error_from_rpc(error))
@@ -61,13 +68,14 @@ class GenerateStream:
         raise StopIteration
 
     def _retry_or_raise(self, error: CadreError) -> None:
-        wait = None if self._has_event or self._closed else self._attempts.wait_before_retry(error)
+        closed_by_us = self._closed.is_set()
+        wait = None if self._has_event or closed_by_us else self._attempts.wait_before_retry(error)
         if wait is None:
-            closed_by_us, self._closed = self._closed, True
+            self._closed.set()
             if closed_by_us and error.code == "CANCELLED":
                 return
             raise error
-        time.sleep(wait)
+        self._closed.wait(wait)
         self._call = None
 
     def texts(self) -> Iterator[str]:
@@ -82,9 +90,10 @@ class GenerateStream:
 
     def close(self) -> None:
         """Cancels what is not over yet. Any thread."""
-        self._closed = True
-        if self._call is not None:
-            self._call.cancel()
+        self._closed.set()
+        call = self._call  # the thread that reads may drop it meanwhile
+        if call is not None:
+            call.cancel()
 
     def __enter__(self) -> GenerateStream:
         return self
@@ -152,9 +161,7 @@ class Client:
     def detokenize(self, token_ids: Sequence[int], *, skip_special_tokens: Optional[bool] = None, model: str = "",
                    timeout: Optional[float] = None) -> str:
         """Text of token ids."""
-        request = _protos.DETOKENIZE.request_class(token_ids=token_ids, model=model)
-        if skip_special_tokens is not None:
-            request.skip_special_tokens = skip_special_tokens
+        request = detokenize_request(token_ids, skip_special_tokens=skip_special_tokens, model=model)
         return str(self._call(_protos.DETOKENIZE, request, timeout).text)
 
     def model(self, model: str = "", *, timeout: Optional[float] = None) -> results.Model:

@@ -65,7 +65,8 @@ class NotFoundError(CadreError):
 
 
 class OverloadedError(CadreError):
-    """RESOURCE_EXHAUSTED: the queue is full, or this client reads too slowly."""
+    """RESOURCE_EXHAUSTED: the queue is full (`retry_after` says for how long), this client reads too slowly, or a
+    message is over a limit of gRPC."""
 
 
 class UnavailableError(CadreError):

@@ -13,9 +13,13 @@ from cadre_client.errors import CadreError, OverloadedError, UnavailableError
 
 @dataclasses.dataclass(frozen=True)
 class RetryPolicy:
-    """Retries are made after UNAVAILABLE and RESOURCE_EXHAUSTED, before the first event of a stream, while the timeout
-    of the call and the budget of the client allow. Between them the client waits as long as the server says, or, where
-    it does not say, longer each time; always with jitter, so that refused clients do not come back together."""
+    """Retries are made after UNAVAILABLE, and after RESOURCE_EXHAUSTED where the server says when to come again, before
+    the first event of a stream, while the timeout of the call and the budget of the client allow. Between them the
+    client waits as long as the server says, or, where it does not say, longer each time; with jitter, so that refused
+    clients do not come back together.
+
+    RESOURCE_EXHAUSTED without a time is final: gRPC itself says it of a message over a limit, and the same message is
+    over it again."""
 
     #: Calls in all, the first included; 1 never retries.
     max_attempts: int = 4
@@ -23,9 +27,9 @@ class RetryPolicy:
     initial_backoff: float = 0.1
     #: Each further wait is so many times as long.
     multiplier: float = 2.0
-    #: The longest wait in seconds; a server that asks for more is not asked again.
+    #: The longest wait in seconds, jitter included; a server that asks for more is not asked again.
     max_backoff: float = 10.0
-    #: Share by which a wait is drawn longer.
+    #: Share by which a wait is drawn longer, at most to `max_backoff`.
     jitter: float = 0.3
 
     def __post_init__(self) -> None:
@@ -78,20 +82,31 @@ class Attempts:
 
     def wait_before_retry(self, error: CadreError) -> Optional[float]:
         """Seconds to wait before the next attempt, or None: the error is final."""
-        if not isinstance(error, (OverloadedError, UnavailableError)) or error.retry_forbidden:
+        if not self._may_retry(error):
             return None
-        if self._made >= self._policy.max_attempts:
-            return None
-        wait = self._backoff if error.retry_after is None else error.retry_after
-        if error.retry_after is None:
-            self._backoff = min(self._policy.max_backoff, self._backoff * self._policy.multiplier)
-        if wait > self._policy.max_backoff:
-            return None
-        wait *= 1.0 + self._policy.jitter * self._draw()
+        wait = self._next_wait(error.retry_after)
         remaining = self.remaining()
-        if remaining is not None and wait >= remaining:
-            return None
-        if not self._budget.spend():
+        if wait is None or (remaining is not None and wait >= remaining) or not self._budget.spend():
             return None
         self._made += 1
         return wait
+
+    def _may_retry(self, error: CadreError) -> bool:
+        if error.retry_forbidden or self._made >= self._policy.max_attempts:
+            return False
+        return isinstance(error, UnavailableError) or (
+            isinstance(error, OverloadedError) and error.retry_after is not None)
+
+    def _next_wait(self, retry_after: Optional[float]) -> Optional[float]:
+        """None: the server asks for more than the policy allows."""
+        policy = self._policy
+        if retry_after is not None:
+            if retry_after > policy.max_backoff:
+                return None
+            shortest = retry_after
+        else:
+            # The longest backoff has its jitter, too: below the limit.
+            shortest = min(self._backoff, policy.max_backoff / (1.0 + policy.jitter))
+            self._backoff = min(policy.max_backoff, self._backoff * policy.multiplier)
+        longest = min(policy.max_backoff, shortest * (1.0 + policy.jitter))
+        return shortest + (longest - shortest) * self._draw()
