@@ -6,6 +6,9 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
@@ -183,6 +186,14 @@ void AddOperationOptions(CLI::App& app, Typed* typed) {
   app.add_option("--log-format", typed->log_format)->check(CLI::IsMember({"text", "json"}));
 }
 
+// Without the values of negated flags: the library itself would write "--no-reflection{false}".
+class HelpFormatter final : public CLI::Formatter {
+ public:
+  std::string make_option_name(const CLI::Option* option, bool is_positional) const override {
+    return absl::StrReplaceAll(CLI::Formatter::make_option_name(option, is_positional), {{"{false}", ""}});
+  }
+};
+
 std::vector<std::string> LongFlags(const CLI::App& app) {
   std::vector<std::string> flags;
   for (const CLI::Option* option : app.get_options()) {
@@ -321,6 +332,7 @@ std::optional<std::string> ClosestName(const std::string& name, const std::vecto
 ParsedConfig ParseConfig(int argc, const char* const* argv) {
   Typed typed;
   CLI::App app(kDescription, "cadre-server");
+  app.formatter(std::make_shared<HelpFormatter>());
   AddModelOptions(app, &typed);
   AddSchedulingOptions(app, &typed);
   AddNetworkOptions(app, &typed);

@@ -28,7 +28,7 @@ struct GenerateFlags {
   std::optional<int32_t> num_sequences;
   std::optional<int32_t> top_logprobs;
   std::optional<int32_t> prompt_logprobs;
-  bool add_special_tokens = true;
+  bool no_special_tokens = false;
   bool parse_special = false;
   bool logprobs = false;
   bool echo = false;
@@ -44,7 +44,7 @@ v1::GenerateRequest MakeRequest(const GenerateFlags& flags) {
     request.mutable_token_ids()->mutable_ids()->Add(flags.token_ids.begin(), flags.token_ids.end());
   }
   if (flags.num_sequences) request.mutable_sampling()->set_n(*flags.num_sequences);
-  if (!flags.add_special_tokens) request.mutable_prompt()->set_add_special_tokens(false);
+  if (flags.no_special_tokens) request.mutable_prompt()->set_add_special_tokens(false);
   if (flags.parse_special) request.mutable_prompt()->set_parse_special(true);
   v1::OutputOptions& output = *request.mutable_output();
   if (flags.logprobs || flags.top_logprobs) output.set_logprobs(true);
@@ -126,7 +126,7 @@ void AddOutputOptions(CLI::App& command, GenerateFlags& flags) {
   command.add_option("--prompt-logprobs", flags.prompt_logprobs, "The same for the tokens of the prompt");
   command.add_flag("--token-bytes", flags.token_bytes, "Show the bytes of each token");
   command.add_flag("--echo", flags.echo, "Repeat the prompt in front of the text");
-  command.add_flag("!--no-special-tokens", flags.add_special_tokens,
+  command.add_flag("--no-special-tokens", flags.no_special_tokens,
                    "Do not add the special tokens that the model's tokenizer adds to a prompt");
   command.add_flag("--parse-special", flags.parse_special,
                    "Read the text of a special token as the token, not as its characters");

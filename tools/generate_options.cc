@@ -207,7 +207,10 @@ void AddGenerateOptions(CLI::App& command, GenerateOptions& options) {
   AddSchedulingOptions(command, options);
   AddField(command, options, "--truncate-prompt-tokens", "prompt", "truncate_prompt_tokens",
            "Keep only the last so many tokens of the prompt");
-  AddField(command, options, "!--keep-special-tokens", "output", "skip_special_tokens", "Show special tokens");
+  v1::GenerateRequest* const request = &options.request;
+  command.add_flag_callback(
+      "--keep-special-tokens", [request] { request->mutable_output()->set_skip_special_tokens(false); },
+      "Show special tokens");
 }
 
 absl::Status CompleteGenerateOptions(GenerateOptions& options) {

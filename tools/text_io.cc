@@ -28,7 +28,10 @@ std::string ToJsonLine(const google::protobuf::Message& message) {
 std::string ReadTextArgument(const std::string& argument) {
   if (argument != "-") return argument;
   std::string text{std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
-  if (text.ends_with('\n')) text.pop_back();
+  if (text.ends_with('\n')) {
+    text.pop_back();
+    if (text.ends_with('\r')) text.pop_back();
+  }
   return text;
 }
 

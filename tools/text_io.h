@@ -14,7 +14,8 @@ class Message;
 
 namespace cadre {
 
-// The text of a positional argument: "-" stands for all of stdin without one final line break.
+// The text of a positional argument: "-" stands for all of stdin without one final line break, "\n" or
+// "\r\n".
 std::string ReadTextArgument(const std::string& argument);
 
 // Control characters other than line breaks and tabs, which could move a terminal's cursor or change its state, become

@@ -20,7 +20,7 @@ struct TokenizeOptions {
   std::vector<std::string> inputs;  // one text; or ids, in any number of arguments
   std::string model;
   bool decode = false;
-  bool add_special_tokens = true;
+  bool no_special_tokens = false;
   bool parse_special = false;
   bool keep_special_tokens = false;
   absl::Duration timeout = absl::Seconds(10);
@@ -31,7 +31,7 @@ int RunTokenize(const TokenizeOptions& options, const ClientOptions& client) {
   v1::TokenizeRequest request;
   request.set_model(options.model);
   request.set_text(ReadTextArgument(options.inputs.front()));
-  if (!options.add_special_tokens) request.mutable_prompt()->set_add_special_tokens(false);
+  if (options.no_special_tokens) request.mutable_prompt()->set_add_special_tokens(false);
   if (options.parse_special) request.mutable_prompt()->set_parse_special(true);
   v1::TokenizeResponse response;
   const grpc::Status status = stub->Tokenize(MakeContext(options.timeout).get(), request, &response);
@@ -84,7 +84,7 @@ void AddTokenizeCommand(CLI::App& app, const ClientOptions& client, int* exit_co
   CLI::App* command = app.add_subcommand("tokenize", "Turn text into token ids, or with --decode ids into text");
   command->add_option("input", options->inputs, "The text, or - for stdin; with --decode the ids")->required();
   command->add_flag("--decode", options->decode, "Turn ids into text");
-  command->add_flag("!--no-special-tokens", options->add_special_tokens,
+  command->add_flag("--no-special-tokens", options->no_special_tokens,
                     "Do not add the special tokens that the model's tokenizer adds to a prompt");
   command->add_flag("--parse-special", options->parse_special,
                     "Read the text of a special token as the token, not as its characters");

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -78,6 +79,8 @@ class CliTest(unittest.TestCase):
     def test_a_dash_reads_stdin(self):
         piped = self.cadre("tokenize", "-", stdin="two\nlines\n")
         self.assertEqual(piped.stdout, self.cadre("tokenize", "two\nlines").stdout)
+        of_windows = self.cadre("tokenize", "-", stdin="two\r\nlines\r\n")
+        self.assertEqual(of_windows.stdout, self.cadre("tokenize", "two\r\nlines").stdout)
         self.assertEqual(self.events("-", "-n", 3, "--seed", 1, stdin="abc")[-1]["finished"]["usage"],
                          self.events("abc", "-n", 3, "--seed", 1)[-1]["finished"]["usage"])
 
@@ -187,6 +190,20 @@ class CliTest(unittest.TestCase):
             self.assertRegex(result.stderr, r"\Acadre: [^\n]*\n\Z")
         self.assertEqual(self.cadre("--help").returncode, OK)
         self.assertRegex(self.cadre("--version").stdout, r"^cadre \d+\.\d+\.\d+\n$")
+
+    def test_help_names_flags_as_they_are_typed(self):
+        """The library would write the value of a negated flag behind its name: --no-reflection{false}."""
+        texts = [subprocess.run([str(BIN / "cadre-server"), "--help"], capture_output=True, text=True, timeout=30,
+                                check=True).stdout]
+        commands = re.findall(r"^  (\w+)  ", self.cadre("--help").stdout.partition("Subcommands:")[2], re.MULTILINE)
+        self.assertEqual(len(commands), 8)
+        texts += [self.cadre(*command, "--help").stdout for command in ([], *([name] for name in commands))]
+        for text in texts:
+            self.assertRegex(text, r"-h,--help +Print")
+            self.assertEqual(re.findall(r"-[\w-]+\{.*", text), [])
+            self.assertNotIn("false}", text)
+        for flag in ("--no-reflection", "--no-special-tokens", "--keep-special-tokens"):
+            self.assertRegex("".join(texts), rf"{flag}\s")
 
 
 if __name__ == "__main__":
