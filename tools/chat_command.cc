@@ -68,7 +68,7 @@ class Chat {
         stub_(v1::GenerationService::NewStub(OpenChannel(client))),
         reader_(MakeLineReader(&interrupted)),
         session_(flags.options.request) {
-    if (!flags.system.empty()) session_.OnLine("/system " + flags.system);
+    session_.SetSystemMessage(flags.system);
   }
 
   int Run() {

@@ -78,6 +78,20 @@ class ChatTest(unittest.TestCase):
         self.assertFalse(first.sampling.HasField("temperature"))
         self.assertEqual(second.sampling.temperature, 0.25)
 
+    def test_a_system_message_may_end_with_a_backslash(self):
+        result = self.chat("hello\n", "--system", "Escape with \\")
+        self.assertEqual((result.returncode, result.stdout, result.stderr), (OK, "HELLO (2)\n", ""))
+        self.assertEqual(self.parrot.requests[0].chat.messages[0].content, "Escape with \\")
+
+    def test_lines_may_end_as_windows_ends_them(self):
+        result = self.chat('one\r\n/set seed 5\r\n"""\r\ntwo\r\n"""\r\nthree\\\r\nfour\r\n/quit\r\nnever\r\n')
+        self.assertEqual((result.returncode, result.stderr), (OK, "seed = 5\n"))
+        said = [request.chat.messages[-1].content for request in self.parrot.requests]
+        self.assertEqual(said, ["one", "two", "three\nfour"])
+        self.assertEqual(self.chat("a\rb\r\r\nend\r").returncode, OK)
+        said = [request.chat.messages[-1].content for request in self.parrot.requests[len(said):]]
+        self.assertEqual(said, ["a\rb\r", "end"], "one \\r belongs to the end of the line, others are text")
+
     def test_a_failure_takes_the_message_back_and_is_told(self):
         result = self.chat("fail\nok\n")
         self.assertEqual(result.returncode, FAILED)

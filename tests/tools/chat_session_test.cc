@@ -77,6 +77,50 @@ TEST(ChatSessionTest, MessagesOfSeveralLines) {
   EXPECT_EQ(session.OnLine("  \t").kind, Kind::kNothing);
 }
 
+TEST(ChatSessionTest, TheFirstLineSaysWhetherItIsACommand) {
+  ChatSession session{v1::GenerateRequest()};
+  EXPECT_EQ(session.OnLine("/system Be brief.\\").kind, Kind::kNothing);
+  EXPECT_TRUE(session.is_continued());
+  const ChatStep set = session.OnLine("/Answer in verse.");
+  EXPECT_EQ(set.kind, Kind::kNothing);
+  EXPECT_EQ(set.notice, "system message set");
+  EXPECT_FALSE(session.is_continued());
+  EXPECT_THAT(Said(session), ElementsAre("system: Be brief.\n/Answer in verse."));
+  session.OnLine("/system\\");
+  session.OnLine("Be loud.");
+  EXPECT_THAT(Said(session), ElementsAre("system: Be loud."));
+  session.OnLine("/system");
+  EXPECT_EQ(session.OnLine("//x\\").kind, Kind::kNothing);
+  EXPECT_EQ(session.OnLine("//y").kind, Kind::kSend);
+  EXPECT_THAT(Said(session), ElementsAre("user: /x\n//y"));
+  EXPECT_EQ(session.OnLine("/quit\\").kind, Kind::kNothing);
+  EXPECT_EQ(session.OnLine("now").kind, Kind::kQuit);
+}
+
+TEST(ChatSessionTest, WhatIsNotCompleteAtTheEndIsStillWhatItsFirstLineSays) {
+  ChatSession session{v1::GenerateRequest()};
+  session.OnLine("/save a file\\");
+  const ChatStep save = session.OnEnd();
+  EXPECT_EQ(save.kind, Kind::kSave);
+  EXPECT_EQ(save.argument, "a file");
+  session.OnLine("\"\"\"");
+  session.OnLine("/quit");
+  EXPECT_EQ(session.OnEnd().kind, Kind::kSend);
+  session.OnLine("//z\\");
+  EXPECT_EQ(session.OnEnd().kind, Kind::kSend);
+  EXPECT_THAT(Said(session), ElementsAre("user: /quit", "user: /z"));
+}
+
+TEST(ChatSessionTest, TheSystemMessageIsTakenAsItIs) {
+  ChatSession session{v1::GenerateRequest()};
+  session.SetSystemMessage(" Escape with \\");
+  EXPECT_FALSE(session.is_continued());
+  EXPECT_EQ(session.OnLine("Hi").kind, Kind::kSend);
+  EXPECT_THAT(Said(session), ElementsAre("system:  Escape with \\", "user: Hi"));
+  session.SetSystemMessage("");
+  EXPECT_THAT(Said(session), ElementsAre("user: Hi"));
+}
+
 TEST(ChatSessionTest, CommandsAreNeverSent) {
   ChatSession session{v1::GenerateRequest()};
   EXPECT_EQ(session.OnLine("/quit").kind, Kind::kQuit);

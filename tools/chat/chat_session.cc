@@ -10,7 +10,7 @@ namespace cadre {
 namespace {
 
 constexpr char kQuote[] = "\"\"\"";
-constexpr char kSpaces[] = " \t";
+constexpr char kSpaces[] = " \t\n";
 constexpr char kHelp[] =
     "/system TEXT    say how the model should behave; without TEXT: no longer\n"
     "/set NAME VALUE change a setting, such as temperature 0.7; without VALUE: unset; without NAME: show all\n"
@@ -19,8 +19,10 @@ constexpr char kHelp[] =
     "/history        show the conversation\n"
     "/save FILE      write the conversation as JSON\n"
     "/quit           end, as Ctrl-D does\n"
-    "A line that ends with \\ goes on with the next; lines between \"\"\" and \"\"\" are one message.\n"
-    "// at the beginning of a line stands for / as text. Ctrl-C ends the running answer.";
+    "A line that ends with \\ goes on with the next, in a command, too; lines between \"\"\" and \"\"\" are one "
+    "message,\n"
+    "whatever they begin or end with. // at the beginning of a message stands for / as text.\n"
+    "Ctrl-C ends the running answer.";
 
 v1::ChatMessage MakeMessage(const char* role, const std::string& content) {
   v1::ChatMessage message;
@@ -63,20 +65,24 @@ ChatStep ChatSession::OnLine(const std::string& line) {
     has_backslash_ = true;
     return {};
   }
-  const bool is_first = !has_backslash_;
   const std::string text = pending_ + line;
   DropPending();
-  if (!is_first || !text.starts_with('/')) return OnMessage(text);
-  if (text.starts_with("//")) return OnMessage(text.substr(1));
-  const size_t space = text.find_first_of(kSpaces);
-  return OnCommand(text.substr(0, space), space == std::string::npos ? "" : Trimmed(text.substr(space)));
+  return OnText(text);
 }
 
 ChatStep ChatSession::OnEnd() {
   std::string text = std::move(pending_);
+  const bool was_quoted = is_quoted_;
   DropPending();
   while (text.ends_with('\n')) text.pop_back();
-  return OnMessage(text);
+  return was_quoted ? OnMessage(text) : OnText(text);
+}
+
+ChatStep ChatSession::OnText(const std::string& text) {
+  if (!text.starts_with('/')) return OnMessage(text);
+  if (text.starts_with("//")) return OnMessage(text.substr(1));
+  const size_t space = text.find_first_of(kSpaces);
+  return OnCommand(text.substr(0, space), space == std::string::npos ? "" : Trimmed(text.substr(space)));
 }
 
 ChatStep ChatSession::OnMessage(const std::string& text) {
@@ -120,7 +126,7 @@ ChatStep ChatSession::Set(const std::string& argument) {
     return Notice(absl::StrCat(set.empty() ? "all settings are the server's own" : absl::StrJoin(set, "\n"),
                                "\nsettings: ", absl::StrJoin(RequestFieldNames(), ", ")));
   }
-  const size_t space = argument.find_first_of(" \t=");
+  const size_t space = argument.find_first_of(" \t\n=");
   const std::string name = argument.substr(0, space);
   std::string value = space == std::string::npos ? "" : Trimmed(argument.substr(space));
   if (value.starts_with('=')) value = Trimmed(value.substr(1));

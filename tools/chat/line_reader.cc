@@ -8,6 +8,8 @@
 #include <cstdio>
 #include <cwchar>
 #include <iostream>
+#include <string>
+#include <utility>
 
 #ifdef CADRE_HAS_LIBEDIT
 #include <histedit.h>
@@ -30,6 +32,12 @@ ssize_t ReadInput(const std::atomic<bool>& is_interrupted, char* buffer, size_t 
   return -1;
 }
 
+// Lines of files from Windows end with "\r\n".
+std::string WithoutCarriageReturn(std::string line) {
+  if (line.ends_with('\r')) line.pop_back();
+  return line;
+}
+
 class PlainReader final : public LineReader {
  public:
   PlainReader(bool is_interactive, const std::atomic<bool>* is_interrupted)
@@ -40,7 +48,7 @@ class PlainReader final : public LineReader {
     while (true) {
       const size_t end = buffer_.find('\n');
       if (end != std::string::npos) {
-        *line = buffer_.substr(0, end);
+        *line = WithoutCarriageReturn(buffer_.substr(0, end));
         buffer_.erase(0, end + 1);
         return Result::kLine;
       }
@@ -52,7 +60,7 @@ class PlainReader final : public LineReader {
       }
       if (count <= 0) {
         if (buffer_.empty()) return Result::kEnd;
-        *line = std::move(buffer_);
+        *line = WithoutCarriageReturn(std::move(buffer_));
         buffer_.clear();
         return Result::kLine;
       }

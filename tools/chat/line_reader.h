@@ -17,7 +17,7 @@ class LineReader {
   };
 
   virtual ~LineReader() = default;
-  // Shows `prompt` where a person types. `*line` has no line break.
+  // Shows `prompt` where a person types. `*line` has no line break, neither "\n" nor "\r\n".
   virtual Result Read(const std::string& prompt, std::string* line) = 0;
   // Whether a person types.
   virtual bool is_interactive() const = 0;
