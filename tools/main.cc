@@ -1,5 +1,9 @@
 // cadre: the command line client of a cadre server.
 
+#if __has_include(<google/protobuf/stubs/logging.h>)  // before protobuf 22
+#include <google/protobuf/stubs/logging.h>
+#endif
+
 #include <CLI/CLI.hpp>
 #include <iostream>
 #include <string>
@@ -34,6 +38,10 @@ std::string ExplainUsageError(const CLI::App& app, const CLI::ParseError& error)
 }  // namespace
 
 int main(int argc, char** argv) {
+#ifdef GOOGLE_LOG
+  // What protobuf has to say, such as that a text is not UTF-8, the server says better.
+  google::protobuf::SetLogHandler(nullptr);
+#endif
   CLI::App app("Talks to a cadre server: generates text, and shows what its experts do.", "cadre");
   cadre::ClientOptions client;
   int exit_code = cadre::kExitOk;

@@ -188,6 +188,10 @@ class CliTest(unittest.TestCase):
             self.assertEqual(result.returncode, USAGE, arguments)
             self.assertIn(words, result.stderr)
             self.assertRegex(result.stderr, r"\Acadre: [^\n]*\n\Z")
+        for arguments in (["generate", "\udcff"], ["generate", "x", "--tenant", "\udcff"], ["tokenize", "\udcff"]):
+            result = self.cadre(*arguments)  # the byte 0xff
+            self.assertEqual(result.returncode, FAILED, arguments)
+            self.assertRegex(result.stderr, r"\Acadre: INVALID_ARGUMENT: [\w.]+: is not valid UTF-8\n\Z")
         self.assertEqual(self.cadre("--help").returncode, OK)
         self.assertRegex(self.cadre("--version").stdout, r"^cadre \d+\.\d+\.\d+\n$")
 
