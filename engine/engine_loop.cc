@@ -333,7 +333,9 @@ void EngineLoop::CountEnd(const RequestGroup& group) {
 }
 
 void EngineLoop::ReleaseBlocks(Sequence* sequence, const absl::Status& status) {
-  if (status.ok() || absl::IsCancelled(status) || absl::IsDeadlineExceeded(status)) {
+  const bool is_sound =
+      status.ok() || absl::IsCancelled(status) || absl::IsDeadlineExceeded(status) || absl::IsResourceExhausted(status);
+  if (is_sound) {
     scheduler_.Finish(sequence);
     return;
   }

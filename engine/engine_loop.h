@@ -93,7 +93,8 @@ class EngineLoop {
   void End(SequenceId id, const absl::Status& status);
   void EndSequence(SequenceId id, const absl::Status& status);
   void CountEnd(const RequestGroup& group);
-  // Whatever a sequence that failed has computed is not to be trusted, and is cleared.
+  // Whatever a sequence that failed has computed is not to be trusted, and is cleared, unless only its constraint
+  // failed.
   void ReleaseBlocks(Sequence* sequence, const absl::Status& status);
   void CloseBooks();
   void SayFarewells();

@@ -38,6 +38,7 @@ inline constexpr std::string_view kDeadlineUnreachable = "DEADLINE_UNREACHABLE";
 inline constexpr std::string_view kDeadlineExceeded = "DEADLINE_EXCEEDED";
 inline constexpr std::string_view kCancelled = "CANCELLED";
 inline constexpr std::string_view kSlowReader = "SLOW_READER";
+inline constexpr std::string_view kConstraintTooCostly = "CONSTRAINT_TOO_COSTLY";
 inline constexpr std::string_view kEngineFailure = "ENGINE_FAILURE";
 inline constexpr std::string_view kNotANumber = "NOT_A_NUMBER";
 }  // namespace reason

@@ -126,6 +126,11 @@ absl::Status FinishError(const FinishSummary& summary, const std::string& reques
       spec.reason = reason::kDeadlineExceeded;
       spec.message = absl::StrCat("the deadline passed after ", summary.usage.generated_tokens, " generated tokens");
       break;
+    case absl::StatusCode::kResourceExhausted:
+      spec.reason = reason::kConstraintTooCostly;
+      spec.message = absl::StrCat("structured_output, after ", summary.usage.generated_tokens,
+                                  " generated tokens: ", summary.status.message());
+      break;
     case absl::StatusCode::kUnavailable:
       spec.reason = reason::kDraining;
       spec.message = "the server ended before the request did; another server may serve it";

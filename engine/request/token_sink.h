@@ -71,9 +71,11 @@ struct RoutingReport {
 };
 
 struct FinishSummary {
-  int32_t index = 0;                          // which of the request's sequences
-  bool is_last = true;                        // of the request: nothing is called after this
-  absl::Status status;                        // OK, CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE or INTERNAL
+  int32_t index = 0;    // which of the request's sequences
+  bool is_last = true;  // of the request: nothing is called after this
+  // OK, CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE or INTERNAL; RESOURCE_EXHAUSTED, with a message for the client, when
+  // the request's constraint takes more work than a token may.
+  absl::Status status;
   FinishReason reason = FinishReason::kNone;  // kNone unless status is OK
   std::string text;                           // text that was held back until the end; belongs after the last delta
   std::string matched_stop;                   // the stop string, when reason is kStopString

@@ -48,7 +48,7 @@ absl::StatusOr<ChosenToken> TokenChooser::Choose(std::span<float> logits, Sample
   const SamplingParams& params = rules_->params();
   // Before the edits, which take place in the row itself.
   const std::span<const float> raw = params.logprobs ? sampler->Keep(logits) : std::span<const float>();
-  EditLogits(logits);
+  CADRE_RETURN_IF_ERROR(EditLogits(logits));
   ChosenToken chosen;
   CADRE_ASSIGN_OR_RETURN(chosen.token_id, sampler->Sample(logits, {.temperature = params.temperature,
                                                                    .top_k = params.top_k,
@@ -63,13 +63,13 @@ absl::StatusOr<ChosenToken> TokenChooser::Choose(std::span<float> logits, Sample
   return chosen;
 }
 
-void TokenChooser::EditLogits(std::span<float> logits) {
+absl::Status TokenChooser::EditLogits(std::span<float> logits) {
   const SamplingParams& params = rules_->params();
   if (!rules_->allowed().empty()) KeepOnly(rules_->allowed(), logits);
   const bool may_end = num_tokens_ >= params.min_tokens;
   bool must_end = false;
   if (constraint_ != nullptr) {
-    const TokenMask mask = constraint_->AllowedTokens();
+    CADRE_ASSIGN_OR_RETURN(const TokenMask mask, constraint_->AllowedTokens());
     KeepOnly(mask, logits);
     Forbid(rules_->forbidden_ids(), logits);
     must_end = !may_end && !HasOtherThan(mask, rules_->ending_ids());
@@ -77,6 +77,7 @@ void TokenChooser::EditLogits(std::span<float> logits) {
   if (!may_end && !must_end) Forbid(rules_->ending_ids(), logits);
   for (const LogitBias& bias : params.logit_bias) logits[static_cast<size_t>(bias.token_id)] += bias.bias;
   history_.Penalize(logits);
+  return absl::OkStatus();
 }
 
 void TokenChooser::Accept(int32_t token) {

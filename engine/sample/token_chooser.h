@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/request/request.h"
 #include "engine/sample/sampler.h"
@@ -59,14 +60,14 @@ class TokenChooser {
   //   logit_bias   z + bias
   //   penalties    repetition, frequency, presence: see token_history.h
   //
-  // Errors as Sampler::Sample. REQUIRES: not done().
+  // Errors as Sampler::Sample and ConstraintState::AllowedTokens. REQUIRES: not done().
   absl::StatusOr<ChosenToken> Choose(std::span<float> logits, Sampler* sampler);
 
   // `token`, just chosen, is the next one.
   void Accept(int32_t token);
 
  private:
-  void EditLogits(std::span<float> logits);
+  absl::Status EditLogits(std::span<float> logits);
 
   const ChoiceRules* rules_;
   int32_t index_;

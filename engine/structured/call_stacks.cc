@@ -11,7 +11,7 @@ constexpr int64_t kMemoBytes = 24;
 
 }  // namespace
 
-CallStacks::CallStacks() { Intern({{kRootMark, kNone}}); }
+CallStacks::CallStacks(StepMeter* meter) : meter_(*meter) { Intern({{kRootMark, kNone}}); }
 
 int32_t CallStacks::Intern(std::vector<Frame> frames) {
   const auto [found, is_new] = ids_.try_emplace(frames, static_cast<int32_t>(sets_.size()));
@@ -33,9 +33,11 @@ int32_t CallStacks::Union(int32_t a, int32_t b) {
   if (a == kNone) return b;
   const std::pair<int32_t, int32_t> key = std::minmax(a, b);
   if (const auto found = unions_.find(key); found != unions_.end()) return found->second;
+  if (is_stuck()) return a;
   // Copies: sets are made while they are read.
   const std::vector<Frame> left = sets_[static_cast<size_t>(a)].frames;
   const std::vector<Frame> right = sets_[static_cast<size_t>(b)].frames;
+  meter_.Add(std::ssize(left) + std::ssize(right));
   std::vector<Frame> merged;
   for (size_t i = 0, j = 0; i < left.size() || j < right.size();) {
     if (j == right.size() || (i < left.size() && left[i].first < right[j].first)) {
@@ -48,6 +50,7 @@ int32_t CallStacks::Union(int32_t a, int32_t b) {
       ++j;
     }
   }
+  if (is_stuck()) return a;
   const int32_t id = Intern(std::move(merged));
   memory_bytes_ += kMemoBytes;
   unions_[key] = id;
@@ -59,12 +62,15 @@ int32_t CallStacks::KeepShallow(int32_t stacks, int32_t max_depth) {
   if (sets_[static_cast<size_t>(stacks)].max_depth <= max_depth) return stacks;
   const std::pair<int32_t, int32_t> key = {stacks, max_depth};
   if (const auto found = shallow_.find(key); found != shallow_.end()) return found->second;
+  if (is_stuck()) return stacks;
   const std::vector<Frame> frames = sets_[static_cast<size_t>(stacks)].frames;
+  meter_.Add(std::ssize(frames));
   std::vector<Frame> kept;
   for (const auto& [frame, below] : frames) {
     const int32_t shallow = IsMark(frame) ? kNone : KeepShallow(below, max_depth - 1);
     if (IsMark(frame) || shallow != kNone) kept.emplace_back(frame, shallow);
   }
+  if (is_stuck()) return stacks;
   const int32_t id = Intern(std::move(kept));
   memory_bytes_ += kMemoBytes;
   shallow_[key] = id;
@@ -75,6 +81,7 @@ int32_t CallStacks::Import(const CallStacks& other, int32_t stacks, absl::flat_h
   if (stacks == kNone) return kNone;
   if (const auto found = ids->find(stacks); found != ids->end()) return found->second;
   std::vector<Frame> frames(other.frames(stacks).begin(), other.frames(stacks).end());
+  meter_.Add(std::ssize(frames));
   for (auto& [frame, below] : frames) below = Import(other, below, ids);
   const int32_t id = Intern(std::move(frames));
   (*ids)[stacks] = id;

@@ -7,11 +7,19 @@ namespace cadre {
 namespace {
 
 constexpr int64_t kStateOverheadBytes = 320;
+// What a state costs beside the places that are visited, and an automaton beside its states.
+constexpr int64_t kStepsPerState = 16;
+constexpr int64_t kStepsPerAutomaton = 512;
+constexpr int64_t kClearedPerStep = 16;
+constexpr int64_t kLeastRoomBytes = 16 << 10;
 
 }  // namespace
 
-GrammarAutomaton::GrammarAutomaton(const Grammar* grammar)
-    : grammar_(*grammar), stacks_at_(static_cast<size_t>(grammar->num_states()), CallStacks::kNone) {
+GrammarAutomaton::GrammarAutomaton(const Grammar* grammar, StepMeter* meter)
+    : grammar_(*grammar),
+      meter_(*meter),
+      stacks_(meter),
+      stacks_at_(static_cast<size_t>(grammar->num_states()), CallStacks::kNone) {
   for (int set = 0; set < kNumByteRunSets; ++set) {
     std::vector<uint8_t>& bytes = set_bytes_.emplace_back();
     std::vector<bool> is_known(grammar_.class_bytes().size(), false);
@@ -24,26 +32,41 @@ GrammarAutomaton::GrammarAutomaton(const Grammar* grammar)
     }
   }
   memory_bytes_ = int64_t{4} * grammar_.num_states();
+  meter_.Add(kStepsPerAutomaton + grammar_.num_states() / kClearedPerStep);
+}
+
+void GrammarAutomaton::LimitMemory(int64_t max_bytes) {
+  max_bytes_ = std::max(max_bytes, std::min(2 * memory_bytes() + kLeastRoomBytes, kSmallAutomatonBytes));
+  stacks_.LimitMemory(max_bytes_);
+}
+
+int32_t GrammarAutomaton::Start() {
+  if (start_ != kUnknown) return start_;
   Visit(grammar_.start(), CallStacks::kRoot);
-  start_ = Finish();
+  const int32_t start = Finish();
+  if (start != kUnfinished) start_ = start;
+  return start;
 }
 
 int32_t GrammarAutomaton::Next(int32_t state, uint8_t byte) {
   const auto byte_class = static_cast<size_t>(grammar_.class_of(byte));
   if (const int32_t known = at(state).next[byte_class]; known != kUnknown) return known;
+  if (must_stop()) return kUnfinished;
   for (const auto& [place, stacks] : at(state).places) {
-    num_steps_ += std::ssize(grammar_.byte_edges(place));
+    if (must_stop()) break;
+    meter_.Add(std::ssize(grammar_.byte_edges(place)));
     for (const Grammar::ByteEdge& edge : grammar_.byte_edges(place)) {
       if (edge.first <= byte && byte <= edge.last) Visit(edge.to, stacks);
     }
   }
   const int32_t next = Finish();
-  at(state).next[byte_class] = next;
+  if (next != kUnfinished) at(state).next[byte_class] = next;
   return next;
 }
 
 void GrammarAutomaton::Visit(int32_t grammar_state, int32_t stacks) {
-  ++num_steps_;
+  if (must_stop()) return;
+  meter_.Add(1);
   const int32_t need = grammar_.Need(grammar_state);
   new_reach_ = std::max(new_reach_, stacks_.max_depth(stacks) + need);
   stacks = stacks_.KeepShallow(stacks, kMaxCallDepth - need);
@@ -52,7 +75,6 @@ void GrammarAutomaton::Visit(int32_t grammar_state, int32_t stacks) {
   if (slot == CallStacks::kNone) {
     visited_.push_back(grammar_state);
   } else {
-    num_steps_ += std::ssize(stacks_.frames(slot)) + std::ssize(stacks_.frames(stacks));
     stacks = stacks_.Union(slot, stacks);
     if (stacks == slot) return;
   }
@@ -87,11 +109,12 @@ void GrammarAutomaton::Expand(int32_t grammar_state) {
 }
 
 int32_t GrammarAutomaton::Finish() {
-  while (!work_.empty()) {
+  while (!work_.empty() && !must_stop()) {
     const int32_t state = work_.back();
     work_.pop_back();
     Expand(state);
   }
+  work_.clear();
   Key key = {.places = {}, .escapes = std::exchange(new_escapes_, {}), .accepts = std::exchange(new_accepts_, false)};
   const int32_t reach = std::exchange(new_reach_, 0);
   for (const int32_t state : visited_) {
@@ -99,7 +122,9 @@ int32_t GrammarAutomaton::Finish() {
     if (!grammar_.byte_edges(state).empty()) key.places.emplace_back(state, slot);
     slot = CallStacks::kNone;
   }
+  meter_.Add(kStepsPerState + std::ssize(key.places) + std::ssize(key.escapes));
   visited_.clear();
+  if (must_stop()) return kUnfinished;
   std::sort(key.places.begin(), key.places.end());
   std::sort(key.escapes.begin(), key.escapes.end());
   key.escapes.erase(std::unique(key.escapes.begin(), key.escapes.end()), key.escapes.end());
@@ -132,6 +157,7 @@ int32_t GrammarAutomaton::CommonNext(int32_t state, int set) {
   int32_t common = kUnknown;
   for (const uint8_t byte : set_bytes_[s]) {
     const int32_t next = Next(state, byte);
+    if (next == kUnfinished) return kUnfinished;
     if (next == kDead || (common != kUnknown && next != common)) {
       common = kDead;
       break;
@@ -148,7 +174,9 @@ bool GrammarAutomaton::HasRun(int32_t state, int set, int32_t length, int32_t* r
     std::vector<int32_t>& path = run_path_;
     path.assign(1, state);
     while (std::ssize(path) <= length) {
+      meter_.Add(1);
       const int32_t next = CommonNext(path.back(), set);
+      if (next == kUnfinished) return false;
       if (next == kDead) break;
       path.push_back(next);
       if (next == path[path.size() - 2]) path.resize(static_cast<size_t>(length) + 1, next);
@@ -173,7 +201,7 @@ bool GrammarAutomaton::HasRun(int32_t state, int set, int32_t length, int32_t* r
 
 int32_t GrammarAutomaton::Abstract(int32_t state) {
   if (at(state).abstract != kUnknown) return at(state).abstract;
-  num_steps_ += std::ssize(at(state).places);
+  meter_.Add(std::ssize(at(state).places));
   std::vector<int32_t> callers;
   absl::flat_hash_map<int32_t, int32_t> indices;  // of callers
   Key key = {.places = at(state).places, .escapes = {}, .accepts = at(state).accepts};
@@ -196,12 +224,15 @@ int32_t GrammarAutomaton::Resume(int32_t state, std::span<const int32_t> indices
   return Finish();
 }
 
-int32_t GrammarAutomaton::Import(const GrammarAutomaton& other, int32_t state) {
-  absl::flat_hash_map<int32_t, int32_t> ids;
+int32_t GrammarAutomaton::Import(const GrammarAutomaton& other, int32_t state, Imported* imported) {
+  if (const auto found = imported->states.find(state); found != imported->states.end()) return found->second;
   Key key = {.places = other.at(state).places, .escapes = other.at(state).escapes, .accepts = other.at(state).accepts};
-  for (auto& [place, stacks] : key.places) stacks = stacks_.Import(other.stacks_, stacks, &ids);
+  for (auto& [place, stacks] : key.places) stacks = stacks_.Import(other.stacks_, stacks, &imported->stacks);
+  meter_.Add(kStepsPerState + std::ssize(key.places));
   std::sort(key.places.begin(), key.places.end());
-  return Intern(key);
+  const int32_t id = Intern(key);
+  imported->states[state] = id;
+  return id;
 }
 
 }  // namespace cadre

@@ -11,24 +11,36 @@
 #include "engine/structured/byte_runs.h"
 #include "engine/structured/call_stacks.h"
 #include "engine/structured/grammar.h"
+#include "engine/structured/step_meter.h"
 
 namespace cadre {
 
+// An automaton that is smaller may double, whatever its limit: a small limit costs time, but stops nothing.
+inline constexpr int64_t kSmallAutomatonBytes = 8 << 20;
+
 // A grammar, made deterministic as far as it is looked at: a state is a set of places in the grammar, each with the
-// stacks of calls that lead to it. States are kept, with the moves between them, until the automaton is thrown away;
-// its owner watches memory_bytes. Not thread-safe.
+// stacks of calls that lead to it. States are kept, with the moves between them, until the automaton is thrown away.
+// Not thread-safe.
+//
+// One move can take as long as the grammar is large, and longer where it is ambiguous. Nothing new is found, and what
+// was begun is given up, while the meter is exhausted or more memory is taken than allowed.
 //
 // A state may stand for unknown stacks: what a text does until it returns from the rules it is in does not depend on
 // who called them. Such states are shared by all callers; `escapes` tells which of the unknown stacks returns.
 class GrammarAutomaton {
  public:
   static constexpr int32_t kDead = -1;
+  static constexpr int32_t kUnfinished = -2;  // what could not be found within the limits
 
-  // `grammar` must outlive the automaton.
-  explicit GrammarAutomaton(const Grammar* grammar);
+  // `grammar` and `meter` must outlive the automaton.
+  GrammarAutomaton(const Grammar* grammar, StepMeter* meter);
 
-  int32_t start() const { return start_; }
-  // kDead when no sentence goes on with `byte`.
+  // What it may take, with what it has already; if that is more, see kSmallAutomatonBytes.
+  void LimitMemory(int64_t max_bytes);
+
+  // Or kUnfinished.
+  int32_t Start();
+  // kDead when no sentence goes on with `byte`; kUnfinished.
   int32_t Next(int32_t state, uint8_t byte);
   // Whether the text so far is a sentence.
   bool accepts(int32_t state) const { return at(state).accepts; }
@@ -42,25 +54,29 @@ class GrammarAutomaton {
   int32_t max_depth(int32_t state) const { return at(state).max_depth; }
 
   // Whether any `length` bytes of the set (byte_runs.h) can follow in a row, whichever they are. If so, raises `*reach`
-  // to the largest reach on the way.
+  // to the largest reach on the way. False, too, when that could not be found out.
   bool HasRun(int32_t state, int set, int32_t length, int32_t* reach);
 
   // The same places with unknown stacks: number i for the i-th of `Callers`.
   int32_t Abstract(int32_t state);
-  // Where a text stands that has returned to the stacks `indices` of the abstract state's original.
+  // Where a text stands that has returned to the stacks `indices` of the abstract state's original; kDead, kUnfinished.
   int32_t Resume(int32_t state, std::span<const int32_t> indices);
 
-  // The id here of a state of `other`, an automaton of the same grammar.
-  int32_t Import(const GrammarAutomaton& other, int32_t state);
+  // What was copied from another automaton before: ids here by ids there.
+  struct Imported {
+    absl::flat_hash_map<int32_t, int32_t> states;
+    absl::flat_hash_map<int32_t, int32_t> stacks;
+  };
+  // The id here of a state of `other`, an automaton of the same grammar. Whatever the limits are.
+  int32_t Import(const GrammarAutomaton& other, int32_t state, Imported* imported);
 
   const Grammar& grammar() const { return grammar_; }
-  // Places and edges that were looked at so far.
-  int64_t num_steps() const { return num_steps_; }
   int64_t memory_bytes() const { return memory_bytes_ + stacks_.memory_bytes(); }
+  bool is_full() const { return memory_bytes() > max_bytes_; }
 
  private:
   using Place = std::pair<int32_t, int32_t>;  // a state of the grammar, and the stacks below it
-  static constexpr int32_t kUnknown = -2;
+  static constexpr int32_t kUnknown = -3;
 
   struct Run {
     int32_t next = kUnknown;  // the state behind every byte of the set; kDead when they differ
@@ -98,20 +114,22 @@ class GrammarAutomaton {
   void Visit(int32_t grammar_state, int32_t stacks);
   void Return(int32_t stacks);
   void Expand(int32_t grammar_state);
-  // The state for what was visited since the last call.
+  // The state for what was visited since the last call; kDead, kUnfinished.
   int32_t Finish();
   int32_t Intern(const Key& key);
-  // Run::next, found if need be.
+  bool must_stop() const { return meter_.is_exhausted() || is_full(); }
+  // Run::next, found if need be; kUnfinished.
   int32_t CommonNext(int32_t state, int set);
 
   const Grammar& grammar_;
+  StepMeter& meter_;
+  int64_t max_bytes_ = INT64_MAX;
   CallStacks stacks_;
   std::vector<State> states_;
   absl::flat_hash_map<Key, int32_t> ids_;
   std::vector<std::vector<uint8_t>> set_bytes_;  // [run sets] one byte of each class that the set touches
-  int32_t start_ = 0;
+  int32_t start_ = kUnknown;
   int64_t memory_bytes_ = 0;
-  int64_t num_steps_ = 0;
   std::vector<int32_t> run_path_;  // scratch of HasRun
 
   // Of the state that is being made.

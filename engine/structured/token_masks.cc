@@ -6,6 +6,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "engine/base/status_macros.h"
 
 namespace cadre {
 namespace {
@@ -18,15 +19,25 @@ void SetBits(std::span<const int32_t> tokens, std::span<uint64_t> mask) {
 
 }  // namespace
 
-TokenMasks::TokenMasks(const TokenVocabulary* vocabulary, GrammarAutomaton* automaton, int64_t max_automaton_bytes)
-    : vocabulary_(*vocabulary), automaton_(*automaton), max_automaton_bytes_(max_automaton_bytes) {}
+absl::Status MaskLimitError(const StepMeter& meter, int64_t max_bytes) {
+  return absl::ResourceExhaustedError(
+      absl::StrCat("finding the tokens that may follow takes more than ",
+                   meter.is_exhausted() ? meter.max_steps() : max_bytes, meter.is_exhausted() ? " steps" : " bytes",
+                   ": too many alternatives (anyOf, patterns) remain possible for the same text"));
+}
 
-void TokenMasks::Fill(int32_t state, std::span<uint64_t> mask) {
+TokenMasks::TokenMasks(const TokenVocabulary* vocabulary, GrammarAutomaton* automaton, StepMeter* meter,
+                       int64_t max_own_bytes)
+    : vocabulary_(*vocabulary), automaton_(*automaton), meter_(*meter), max_own_bytes_(max_own_bytes) {}
+
+absl::Status TokenMasks::Fill(int32_t state, std::span<uint64_t> mask) {
   const Whole* whole = WholeOf(state);
   if (whole == nullptr) {
+    CADRE_ASSIGN_OR_RETURN(const std::vector<int32_t> tokens, WalkAfresh(vocabulary_.trie(), state));
     std::fill(mask.begin(), mask.end(), 0);
-    SetBits(WalkAfresh(vocabulary_.trie(), state), mask);
-    return AddEnds(state, mask);
+    SetBits(tokens, mask);
+    AddEnds(state, mask);
+    return absl::OkStatus();
   }
   const TokenSet* inside = whole->inside == nullptr ? nullptr : &whole->inside->tokens;
   if (inside != nullptr && !inside->bits.empty()) {
@@ -37,18 +48,20 @@ void TokenMasks::Fill(int32_t state, std::span<uint64_t> mask) {
   }
   Add(whole->others, mask);
   AddEnds(state, mask);
+  return absl::OkStatus();
 }
 
-void TokenMasks::FillFirst(int32_t state, std::span<uint64_t> mask) {
+absl::Status TokenMasks::FillFirst(int32_t state, std::span<uint64_t> mask) {
   if (!vocabulary_.has_first_trie()) return Fill(state, mask);
   std::vector<int32_t> tokens;
   if (!Walk(vocabulary_.first_trie(), 0, state, &tokens, nullptr)) {
-    tokens = WalkAfresh(vocabulary_.first_trie(), state);
+    CADRE_ASSIGN_OR_RETURN(tokens, WalkAfresh(vocabulary_.first_trie(), state));
   }
   std::fill(mask.begin(), mask.end(), 0);
   SetBits(tokens, mask);
   SetBits(vocabulary_.silent_first(), mask);
   AddEnds(state, mask);
+  return absl::OkStatus();
 }
 
 void TokenMasks::AddEnds(int32_t state, std::span<uint64_t> mask) const {
@@ -81,7 +94,7 @@ bool TokenMasks::TakeRun(const TokenTrie& trie, uint32_t node_id, int32_t state,
     if ((node.run_sets >> set & 1) == 0) continue;
     if (!automaton_.HasRun(state, set, node.height, &walk_reach_)) continue;
     const std::span<const int32_t> all = trie.TokensBelow(node_id);
-    work_ += std::ssize(all);
+    meter_.Add(std::ssize(all));
     tokens->insert(tokens->end(), all.begin(), all.end());
     return true;
   }
@@ -96,14 +109,15 @@ bool TokenMasks::Walk(const TokenTrie& trie, uint32_t root, int32_t state, std::
   for (uint32_t i = root + 1; i < nodes[root].next;) {
     const TokenTrie::Node& node = nodes[i];
     const size_t depth = node.depth - root_depth;
-    ++work_;
-    if (is_full() || work() > max_walk_work_) return false;
+    meter_.Add(1);
+    if (automaton_.is_full() || meter_.is_exhausted()) return false;
     path_.resize(depth);
     if (TakeRun(trie, i, path_.back(), tokens)) {
       i = node.next;
       continue;
     }
     const int32_t next = automaton_.Next(path_.back(), node.byte);
+    if (next == GrammarAutomaton::kUnfinished) return false;
     if (next == GrammarAutomaton::kDead) {
       i = node.next;
       continue;
@@ -118,20 +132,21 @@ bool TokenMasks::Walk(const TokenTrie& trie, uint32_t root, int32_t state, std::
   return true;
 }
 
-std::vector<int32_t> TokenMasks::WalkAfresh(const TokenTrie& trie, int32_t state) const {
+absl::StatusOr<std::vector<int32_t>> TokenMasks::WalkAfresh(const TokenTrie& trie, int32_t state) const {
   const std::span<const TokenTrie::Node> nodes = trie.nodes();
-  auto automaton = std::make_unique<GrammarAutomaton>(&automaton_.grammar());
-  std::vector<int32_t> path = {automaton->Import(automaton_, state)};
+  std::vector<int32_t> path = {state};
+  std::unique_ptr<GrammarAutomaton> automaton = StartAgain(automaton_, &path);
   std::vector<int32_t> tokens;
   for (uint32_t i = 1; i < nodes[0].next;) {
     const TokenTrie::Node& node = nodes[i];
     path.resize(node.depth);
-    if (automaton->memory_bytes() > max_automaton_bytes_) {
-      auto fresh = std::make_unique<GrammarAutomaton>(&automaton_.grammar());
-      for (int32_t& on_path : path) on_path = fresh->Import(*automaton, on_path);
-      automaton = std::move(fresh);
+    meter_.Add(1);
+    int32_t next = automaton->Next(path.back(), node.byte);
+    if (next == GrammarAutomaton::kUnfinished && !meter_.is_exhausted()) {
+      automaton = StartAgain(*automaton, &path);
+      next = automaton->Next(path.back(), node.byte);
     }
-    const int32_t next = automaton->Next(path.back(), node.byte);
+    if (next == GrammarAutomaton::kUnfinished || meter_.is_exhausted()) return MaskLimitError(meter_, max_own_bytes_);
     if (next == GrammarAutomaton::kDead) {
       i = node.next;
       continue;
@@ -144,10 +159,19 @@ std::vector<int32_t> TokenMasks::WalkAfresh(const TokenTrie& trie, int32_t state
   return tokens;
 }
 
+std::unique_ptr<GrammarAutomaton> TokenMasks::StartAgain(const GrammarAutomaton& full,
+                                                         std::vector<int32_t>* path) const {
+  auto fresh = std::make_unique<GrammarAutomaton>(&automaton_.grammar(), &meter_);
+  GrammarAutomaton::Imported imported;
+  for (int32_t& state : *path) state = fresh->Import(full, state, &imported);
+  fresh->LimitMemory(max_own_bytes_);
+  return fresh;
+}
+
 void TokenMasks::AddExit(uint32_t node, std::span<const int32_t> escapes, Inside* exits) {
   if (escapes.empty()) return;
   std::vector<std::vector<int32_t>>& sets = exits->escape_sets;
-  work_ += std::ssize(sets) + std::ssize(escapes);
+  meter_.Add(std::ssize(sets) + std::ssize(escapes));
   const auto known = std::find_if(sets.begin(), sets.end(), [&](const std::vector<int32_t>& set) {
     return std::equal(set.begin(), set.end(), escapes.begin(), escapes.end());
   });
@@ -182,7 +206,10 @@ const TokenMasks::Whole* TokenMasks::WholeOf(int32_t state) {
   if (automaton_.max_depth(state) + known->reach <= kMaxCallDepth) {
     whole.inside = known->inside;
     std::vector<int32_t> resumed;  // by escape set
-    for (const std::vector<int32_t>& set : known->inside->escape_sets) resumed.push_back(automaton_.Resume(state, set));
+    for (const std::vector<int32_t>& set : known->inside->escape_sets) {
+      resumed.push_back(automaton_.Resume(state, set));
+      if (resumed.back() == GrammarAutomaton::kUnfinished) return nullptr;
+    }
     for (const Exit& exit : known->inside->exits) {
       const int32_t behind = resumed[exit.escape_set];
       if (behind == GrammarAutomaton::kDead) continue;
@@ -197,27 +224,24 @@ const TokenMasks::Whole* TokenMasks::WholeOf(int32_t state) {
   return &whole_.emplace(state, std::move(whole)).first->second;
 }
 
-absl::Status TokenMasks::Prepare(int64_t max_states, int64_t max_work) {
-  std::vector<int32_t> states = {automaton_.start()};
+absl::Status TokenMasks::Prepare(int64_t max_states, int64_t max_work, int64_t max_mask_work) {
+  std::vector<int32_t> states = {automaton_.Start()};
   absl::flat_hash_set<int32_t> seen(states.begin(), states.end());
-  const int64_t last_work = work() + max_work;
-  for (size_t i = 0; i < states.size() && work() < last_work && !is_full(); ++i) {
-    const int64_t last_mask_work = std::exchange(max_walk_work_, work() + kMaxMaskWork);
+  const int64_t last_step = meter_.steps() + max_work;
+  for (size_t i = 0; i < states.size() && meter_.steps() < last_step && !automaton_.is_full(); ++i) {
+    meter_.Limit(max_mask_work);
     const bool is_whole = WholeOf(states[i]) != nullptr;
-    const bool is_too_much = work() > max_walk_work_;
-    max_walk_work_ = last_mask_work;
-    if (is_too_much) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("finding the tokens that may follow takes more than ", kMaxMaskWork,
-                       " steps: too many alternatives (anyOf, patterns) remain possible for the same text"));
-    }
+    if (meter_.is_exhausted()) return MaskLimitError(meter_, max_own_bytes_);
     if (!is_whole) break;
     if (std::ssize(states) >= max_states) continue;
-    for (int byte = 0; byte < 256 && work() < last_work && !is_full(); ++byte) {
+    meter_.Limit(max_mask_work);
+    for (int byte = 0; byte < 256 && meter_.steps() < last_step; ++byte) {
       const int32_t next = automaton_.Next(states[i], static_cast<uint8_t>(byte));
+      if (next == GrammarAutomaton::kUnfinished) break;
       if (next != GrammarAutomaton::kDead && seen.insert(next).second) states.push_back(next);
     }
-    work_ += 256;
+    if (meter_.is_exhausted()) return MaskLimitError(meter_, max_own_bytes_);
+    meter_.Add(256);
   }
   return absl::OkStatus();
 }

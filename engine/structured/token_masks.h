@@ -8,14 +8,19 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "engine/structured/grammar_automaton.h"
+#include "engine/structured/step_meter.h"
 #include "engine/structured/token_vocabulary.h"
 
 namespace cadre {
 
-// Steps that a mask may take where a constraint is compiled: a tenth of a second or two. Ordinary schemas need a
-// hundredth of it.
+// Steps that a mask may take, when a constraint is compiled and while text is generated: a few tenths of a second.
+// Ordinary schemas need a thousandth for most masks, and a tenth where each token of a large vocabulary is looked at.
 inline constexpr int64_t kMaxMaskWork = 20'000'000;
+
+// ResourceExhausted: why a mask was given up. `max_bytes`: what its automaton might take.
+absl::Status MaskLimitError(const StepMeter& meter, int64_t max_bytes);
 
 // The tokens that may follow in each state of an automaton, found by walking the vocabulary's trie and kept.
 //
@@ -24,20 +29,20 @@ inline constexpr int64_t kMaxMaskWork = 20'000'000;
 // them, such as a closing quotation mark with a comma. Not thread-safe.
 class TokenMasks {
  public:
-  // Both must outlive this object. A mask that would make the automaton larger than `max_automaton_bytes` is found with
-  // one of its own, thrown away as often as it takes: more slowly, and not kept.
-  TokenMasks(const TokenVocabulary* vocabulary, GrammarAutomaton* automaton, int64_t max_automaton_bytes = INT64_MAX);
+  // All must outlive this object; `meter` is that of `automaton`. A mask for which that becomes full is found with one
+  // of its own, thrown away whenever it takes more than `max_own_bytes`: more slowly, and not kept.
+  TokenMasks(const TokenVocabulary* vocabulary, GrammarAutomaton* automaton, StepMeter* meter, int64_t max_own_bytes);
 
   // Sets the bits of `mask`, which is [num_mask_words]: tokens behind which a sentence can still be completed, and the
-  // end tokens where the text is a sentence.
-  void Fill(int32_t state, std::span<uint64_t> mask);
+  // end tokens where the text is a sentence. MaskLimitError when the meter is exhausted before that.
+  absl::Status Fill(int32_t state, std::span<uint64_t> mask);
   // The same where no token has been generated yet.
-  void FillFirst(int32_t state, std::span<uint64_t> mask);
+  absl::Status FillFirst(int32_t state, std::span<uint64_t> mask);
 
   // Finds masks before anyone waits for them: those of the states closest to the start, up to `max_states` of them,
   // until `max_work` steps have been taken (nodes, tokens, and places of the automaton) or the automaton is full.
-  // ResourceExhausted when one of them takes more than kMaxMaskWork steps.
-  absl::Status Prepare(int64_t max_states, int64_t max_work);
+  // MaskLimitError when one of them takes more than `max_mask_work` steps.
+  absl::Status Prepare(int64_t max_states, int64_t max_work, int64_t max_mask_work);
 
   int64_t memory_bytes() const { return memory_bytes_; }
 
@@ -70,17 +75,17 @@ class TokenMasks {
   };
 
   // The tokens of the subtree below `root` that can follow, as a list. `exits` may be null. False, with a part of the
-  // list, when the automaton is full or max_walk_work_ is reached.
+  // list, when the automaton is full or the meter exhausted.
   bool Walk(const TokenTrie& trie, uint32_t root, int32_t state, std::vector<int32_t>* tokens, Inside* exits);
   bool TakeRun(const TokenTrie& trie, uint32_t node, int32_t state, std::vector<int32_t>* tokens);
   // The same for all of `trie`, with an automaton that is thrown away whenever it is full.
-  std::vector<int32_t> WalkAfresh(const TokenTrie& trie, int32_t state) const;
+  absl::StatusOr<std::vector<int32_t>> WalkAfresh(const TokenTrie& trie, int32_t state) const;
+  // An automaton of its own that knows the states of `full` on `path`, which get their ids there.
+  std::unique_ptr<GrammarAutomaton> StartAgain(const GrammarAutomaton& full, std::vector<int32_t>* path) const;
   void AddExit(uint32_t node, std::span<const int32_t> escapes, Inside* exits);
   // Null when the walk could not be ended.
   const KnownInside* InsideOf(int32_t abstract);
   const Whole* WholeOf(int32_t state);
-  int64_t work() const { return work_ + automaton_.num_steps(); }
-  bool is_full() const { return automaton_.memory_bytes() > max_automaton_bytes_; }
   TokenSet Pack(std::vector<int32_t> tokens) const;
   static int64_t MemoryOf(const TokenSet& set);
   static void Add(const TokenSet& set, std::span<uint64_t> mask);
@@ -88,14 +93,13 @@ class TokenMasks {
 
   const TokenVocabulary& vocabulary_;
   GrammarAutomaton& automaton_;
-  const int64_t max_automaton_bytes_;
+  StepMeter& meter_;
+  const int64_t max_own_bytes_;
   absl::flat_hash_map<int32_t, KnownInside> inside_;  // by abstract state
   std::shared_ptr<const Inside> last_inside_;         // neighbors are often equal, and then shared
   absl::flat_hash_map<int32_t, Whole> whole_;         // by state
   std::vector<int32_t> path_;                         // the state behind each byte of the walk
   int32_t walk_reach_ = 0;                            // the largest reach on it
-  int64_t work_ = 0;                                  // nodes and tokens looked at so far
-  int64_t max_walk_work_ = INT64_MAX;                 // of work(): where a walk ends unfinished
   int64_t memory_bytes_ = 0;
 };
 

@@ -143,7 +143,9 @@ StepTimes Follow(const TokenConstraint& constraint, const std::vector<int32_t>& 
   const double first = Microseconds();
   for (const int32_t id : ids) {
     const double start = times_steps ? Microseconds() : 0;
-    const std::span<const uint64_t> mask = state->AllowedTokens();
+    const absl::StatusOr<std::span<const uint64_t>> allowed = state->AllowedTokens();
+    CADRE_CHECK(allowed.ok());
+    const std::span<const uint64_t> mask = *allowed;
     const bool is_allowed = (mask[static_cast<size_t>(id) / 64] >> (id % 64) & 1) != 0;
     state->Advance(id);
     CADRE_CHECK(is_allowed);

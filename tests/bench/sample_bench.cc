@@ -25,7 +25,7 @@ class HalfConstraint final : public TokenConstraint {
  private:
   class State final : public ConstraintState {
    public:
-    std::span<const uint64_t> AllowedTokens() override { return mask_; }
+    absl::StatusOr<std::span<const uint64_t>> AllowedTokens() override { return std::span<const uint64_t>(mask_); }
     void Advance(int32_t) override {}
     bool done() const override { return false; }
 

@@ -2,15 +2,22 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <string>
+#include <string_view>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "engine/structured/grammar_constraint.h"
+#include "engine/structured/json_schema.h"
 #include "tests/support/engine_harness.h"
 #include "tests/support/fake_constraint.h"
+#include "tests/support/structured_walk.h"
 
 namespace cadre {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 
 TEST(EngineSamplingTest, AConstraintEndsTheOutput) {
   EngineHarness harness;
@@ -53,6 +60,48 @@ TEST(EngineSamplingTest, ALanguageOfTheEmptySentenceEndsBeforeAnyWork) {
   EXPECT_EQ(ticket.sink->num_started(), 1);
   EXPECT_EQ(ticket.sink->summary().reason, FinishReason::kConstraintEnd);
   EXPECT_EQ(harness.engine->Snapshot().finished_ok, 1);
+}
+
+// An ordinary beginning, and behind it strings that are told apart by what they may end with.
+std::shared_ptr<const GrammarConstraint> CostlyConstraint() {
+  std::string schema = R"({"properties":{"kind":{"anyOf":[)";
+  for (int i = 0; i < 100; ++i) absl::StrAppend(&schema, R"({"pattern":"^.*w)", i, R"(z$"},)");
+  schema += R"({"type":"null"}]}},"required":["kind"],"additionalProperties":false})";
+  const auto vocabulary = ByteVocabulary(std::vector<std::string>(255, "w1"));
+  absl::StatusOr<Grammar> grammar = CompileJsonSchema(schema, vocabulary->spelled());
+  CADRE_CHECK(grammar.ok());
+  constexpr int64_t kMaxSteps = 10'000;
+  auto constraint = GrammarConstraint::Create(*std::move(grammar), vocabulary, kMaxConstraintCacheBytes,
+                                              /*prepared_work=*/0, kMaxSteps);
+  CADRE_CHECK(constraint.ok());
+  return *constraint;
+}
+
+TEST(EngineSamplingTest, AConstraintThatTakesTooMuchFailsItsRequestAlone) {
+  EngineHarness harness;
+  const auto costly = CostlyConstraint();
+  const Ticket before = harness.MustSubmit(MakePrompt(5, 1), 40);
+  const Ticket failed = harness.MustSubmit(MakePrompt(9, 2), 100, [&](Request& request) {
+    request.num_sequences = 2;
+    request.constraint = costly;
+  });
+  const Ticket constrained = harness.MustSubmit(MakePrompt(5, 3), 3, [&](Request& r) { r.constraint = costly; });
+  const Ticket after = harness.MustSubmit(MakePrompt(5, 4), 40);
+  harness.RunUntilIdle();
+  EXPECT_EQ(failed.sink->num_finished(), 1);
+  for (const auto& [index, sequence] : failed.sink->sequences()) {
+    EXPECT_EQ(sequence.summary.status.code(), absl::StatusCode::kResourceExhausted) << index;
+    EXPECT_THAT(std::string(sequence.summary.status.message()), HasSubstr("more than 10000 steps"));
+    EXPECT_EQ(sequence.summary.reason, FinishReason::kNone);
+    EXPECT_GE(sequence.token_ids.size(), std::string_view("{\"kind\":").size());
+  }
+  EXPECT_EQ(before.sink->token_ids(), harness.Expected(before, 40));
+  EXPECT_EQ(after.sink->token_ids(), harness.Expected(after, 40));
+  EXPECT_EQ(constrained.sink->summary().reason, FinishReason::kLength);
+  EXPECT_EQ(harness.engine->Snapshot().finished_failed, 1);
+  EXPECT_EQ(harness.engine->Snapshot().finished_ok, 3);
+  // What the model computed is sound.
+  EXPECT_TRUE(harness.runner->scrubbed.empty());
 }
 
 TEST(EngineSamplingTest, TheTimeLimitEndsNormallyWithWhatThereIs) {

@@ -49,6 +49,11 @@ void Walk(const TokenConstraint& constraint, const TokenVocabulary& vocabulary, 
   const std::unique_ptr<ConstraintState> state = constraint.Start();
   std::string text;
   for (int step = 0; step < kMaxSteps && !state->done(); ++step) {
+    const absl::Status status = state->AllowedTokens().status();
+    if (!status.ok()) {
+      CADRE_CHECK(absl::IsResourceExhausted(status));
+      return;
+    }
     const std::vector<std::int32_t> allowed = AllowedList(*state);
     CADRE_CHECK(!allowed.empty());
     const std::int32_t chosen = allowed[random() % allowed.size()];

@@ -211,6 +211,18 @@ TEST_F(TranslateTest, ATokenOfTheTokenizerAloneIsRefused) {
   ExpectRefused("text", "not in the model's vocabulary");
 }
 
+TEST(FinishErrorTest, ACostlyConstraintIsTheClientsToChange) {
+  FinishSummary summary;
+  summary.status = absl::ResourceExhaustedError("finding the tokens takes more than 7 steps");
+  summary.usage.generated_tokens = 12;
+  const absl::Status error = FinishError(summary, "my-id");
+  EXPECT_EQ(error.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(ErrorReason(error), "CONSTRAINT_TOO_COSTLY");
+  EXPECT_EQ(error.message(),
+            "structured_output, after 12 generated tokens: finding the tokens takes more than 7 steps");
+  EXPECT_FALSE(ErrorRetryDelay(error).has_value());  // the same request would fail again
+}
+
 TEST(TimingsTest, ASequenceThatNeverLeftTheQueueDoesNotHideWhenAnotherDid) {
   RequestTimings parked;
   parked.total = absl::Seconds(5);

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "engine/base/check.h"
 #include "engine/sample/token_mask.h"
 #include "engine/structured/token_constraint.h"
@@ -29,7 +30,7 @@ class FakeConstraint final : public TokenConstraint {
    public:
     State(int32_t vocab_size, NextTokens next) : vocab_size_(vocab_size), next_(std::move(next)) { Update(); }
 
-    std::span<const uint64_t> AllowedTokens() override { return mask_; }
+    absl::StatusOr<std::span<const uint64_t>> AllowedTokens() override { return std::span<const uint64_t>(mask_); }
     void Advance(int32_t token_id) override {
       CADRE_CHECK(HasToken(mask_, token_id));
       output_.push_back(token_id);

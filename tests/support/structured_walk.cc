@@ -6,6 +6,15 @@
 #include "engine/base/check.h"
 
 namespace cadre {
+namespace {
+
+std::span<const uint64_t> MustAllow(ConstraintState& state) {
+  const absl::StatusOr<std::span<const uint64_t>> words = state.AllowedTokens();
+  CADRE_CHECK(words.ok());
+  return *words;
+}
+
+}  // namespace
 
 std::shared_ptr<const TokenVocabulary> ByteVocabulary(const std::vector<std::string>& more) {
   std::vector<TokenVocabulary::Token> tokens;
@@ -32,12 +41,12 @@ std::vector<std::string> JsonPieces() {
 }
 
 bool IsAllowed(ConstraintState& state, int32_t token) {
-  return (state.AllowedTokens()[static_cast<size_t>(token) / 64] >> (token % 64) & 1) != 0;
+  return (MustAllow(state)[static_cast<size_t>(token) / 64] >> (token % 64) & 1) != 0;
 }
 
 std::vector<int32_t> AllowedList(ConstraintState& state) {
   std::vector<int32_t> tokens;
-  const std::span<const uint64_t> words = state.AllowedTokens();
+  const std::span<const uint64_t> words = MustAllow(state);
   for (size_t i = 0; i < words.size(); ++i) {
     for (int bit = 0; bit < 64; ++bit) {
       if ((words[i] >> bit & 1) != 0) tokens.push_back(static_cast<int32_t>(i) * 64 + bit);

@@ -19,6 +19,7 @@ std::shared_ptr<const TokenVocabulary> ByteVocabulary(const std::vector<std::str
 // Pieces that JSON is made of, and pieces that cut characters in two.
 std::vector<std::string> JsonPieces();
 
+// Both CADRE_CHECK that the mask is found within its limits.
 bool IsAllowed(ConstraintState& state, int32_t token);
 std::vector<int32_t> AllowedList(ConstraintState& state);
 

@@ -1,11 +1,14 @@
 // What one mask may cost, in steps and in memory.
+#include <fstream>
 #include <random>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "engine/base/json.h"
 #include "engine/structured/constraint_compiler.h"
+#include "engine/structured/grammar_automaton.h"
 #include "engine/structured/json_schema.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -17,20 +20,30 @@ namespace {
 
 // Strings with even numbers of characters of different sets: which of them may still end is different for nearly every
 // text, and each has its place in every state.
-std::string ParitySchema(int count) {
+std::vector<std::string> Parities(int count) {
   constexpr std::string_view kLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
   std::mt19937_64 random(7);
-  std::string schema = R"({"anyOf":[)";
+  std::vector<std::string> patterns;
   for (int i = 0; i < count; ++i) {
     std::string letters;
     for (size_t j = 0; j < kLetters.size(); ++j) {
       if (j == static_cast<size_t>(i) % kLetters.size() || random() % 2 == 0) letters += kLetters[j];
     }
-    absl::StrAppend(&schema, i == 0 ? "" : ",", R"({"pattern":"^([^)", letters, "]*[", letters, "][^", letters, "]*[",
-                    letters, "])*[^", letters, R"(]*$"})");
+    patterns.push_back(
+        absl::StrCat("^([^", letters, "]*[", letters, "][^", letters, "]*[", letters, "])*[^", letters, "]*$"));
+  }
+  return patterns;
+}
+
+std::string AnyOf(const std::vector<std::string>& patterns) {
+  std::string schema = R"({"anyOf":[)";
+  for (size_t i = 0; i < patterns.size(); ++i) {
+    absl::StrAppend(&schema, i == 0 ? "" : ",", R"({"pattern":")", patterns[i], R"("})");
   }
   return schema + "]}";
 }
+
+std::string ParitySchema(int count) { return AnyOf(Parities(count)); }
 
 std::shared_ptr<const TokenVocabulary> LetterVocabulary(int count) {
   std::mt19937_64 random(5);
@@ -83,6 +96,158 @@ TEST(MaskLimitsTest, MasksLargerThanTheCacheAreExact) {
   }
   EXPECT_GT((*small)->num_flushes(), 0);
   EXPECT_GT((*large)->memory_bytes(), (*small)->memory_bytes() + 5 * kCacheBytes);
+}
+
+using testing::HasSubstr;
+constexpr auto kTooMuch = absl::StatusCode::kResourceExhausted;
+
+// {"kkk...": a string that matches one of `patterns`}: so far behind the start that no mask is made there beforehand.
+constexpr size_t kPrefixBytes = 5000;
+std::string BehindPrefix(const std::vector<std::string>& patterns) {
+  const std::string key(kPrefixBytes, 'k');
+  return absl::StrCat(R"({"properties":{")", key, R"(":)", AnyOf(patterns), R"(},"required":[")", key,
+                      R"("],"additionalProperties":false})");
+}
+
+void AdvanceBytes(ConstraintState& state, std::string_view bytes) {
+  for (const char c : bytes) state.Advance(static_cast<uint8_t>(c));
+}
+
+void AdvancePrefix(ConstraintState& state) {
+  AdvanceBytes(state, absl::StrCat("{\"", std::string(kPrefixBytes, 'k'), "\":\""));
+}
+
+// Strings of letters whose length is a multiple of one of many numbers: every letter leads to the same places, which
+// are new for a long time.
+std::vector<std::string> Cycles() {
+  std::vector<std::string> patterns;
+  for (int i = 0; i < 300; ++i) patterns.push_back(absl::StrCat("^([a-zA-Z]{", 100 + i, "})*$"));
+  for (char c = 'a'; c <= 'z'; ++c) patterns.push_back(absl::StrCat("^", std::string(1, c), "$"));  // told apart
+  return patterns;
+}
+
+// The engine has one thread for everyone: what a mask takes is limited wherever it is made.
+TEST(MaskLimitsTest, MasksThatAreMadeWhileGeneratingAreLimited) {
+  const auto vocabulary = LetterVocabulary(32'000);
+  const auto constraint = ConstrainToJsonSchema(BehindPrefix(Parities(600)), vocabulary);
+  ASSERT_TRUE(constraint.ok()) << constraint.status();
+  const auto state = (*constraint)->Start();
+  EXPECT_TRUE(state->AllowedTokens().ok());
+  AdvancePrefix(*state);
+  for (int visit = 0; visit < 2; ++visit) {
+    const Stopwatch time;
+    const absl::Status status = state->AllowedTokens().status();
+    EXPECT_EQ(status.code(), kTooMuch) << visit;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("more than 20000000 steps"));
+    EXPECT_LT(time.Seconds(), kRefusalSeconds) << visit;
+  }
+  // Another sequence of the same constraint goes on.
+  const auto other = (*constraint)->Start();
+  EXPECT_TRUE(other->AllowedTokens().ok());
+  other->Advance('{');
+  EXPECT_TRUE(IsAllowed(*other, '"'));
+}
+
+// What needs more memory than the constraint may take is begun again and again, within the same limit of steps, and
+// refused when the states on the way to one token are too large.
+TEST(MaskLimitsTest, WalksAfreshAreLimited) {
+  const auto vocabulary = ByteVocabulary({std::string(4096, 'a')});
+  const absl::StatusOr<Grammar> grammar = CompileJsonSchema(BehindPrefix(Cycles()), vocabulary->spelled());
+  ASSERT_TRUE(grammar.ok()) << grammar.status();
+  struct Case {
+    int64_t cache_bytes;
+    int64_t mask_work;
+    const char* error;
+  };
+  for (const Case& test :
+       {Case{4 << 20, 400'000'000, "bytes: too many alternatives"}, Case{1, 4'000'000, "more than 4000000 steps"}}) {
+    const auto constraint = GrammarConstraint::Create(*grammar, vocabulary, test.cache_bytes, 0, test.mask_work);
+    ASSERT_TRUE(constraint.ok()) << constraint.status();
+    const auto state = (*constraint)->Start();
+    AdvancePrefix(*state);
+    const Stopwatch time;
+    const absl::Status status = state->AllowedTokens().status();
+    EXPECT_EQ(status.code(), kTooMuch);
+    EXPECT_THAT(std::string(status.message()), HasSubstr(test.error));
+    EXPECT_LT(time.Seconds(), kRefusalSeconds);
+  }
+}
+
+// What people write is far below the limit, also where nothing was made beforehand.
+TEST(MaskLimitsTest, OrdinarySchemasNeedATenth) {
+  std::ifstream file("tests/engine/structured/schemas.json");
+  const auto vocabulary = LetterVocabulary(100'000);
+  std::mt19937_64 random(8);
+  for (const nlohmann::ordered_json& test : nlohmann::ordered_json::parse(file)) {
+    SCOPED_TRACE(test["name"]);
+    const absl::StatusOr<Grammar> grammar = CompileJsonSchema(test["schema"].dump(), vocabulary->spelled());
+    ASSERT_TRUE(grammar.ok()) << grammar.status();
+    const auto constraint =
+        GrammarConstraint::Create(*grammar, vocabulary, kMaxConstraintCacheBytes, 0, kMaxMaskWork / 10);
+    ASSERT_TRUE(constraint.ok()) << constraint.status();
+    const auto state = (*constraint)->Start();
+    for (int step = 0; step < 60 && !state->done(); ++step) {
+      ASSERT_TRUE(state->AllowedTokens().ok()) << state->AllowedTokens().status();
+      const std::vector<int32_t> allowed = AllowedList(*state);
+      state->Advance(allowed[random() % allowed.size()]);
+    }
+  }
+}
+
+// One look at a long token is a look at many places, bytes and classes; one move at many places.
+TEST(MaskLimitsTest, RunsAndMovesStopOnTheWay) {
+  const absl::StatusOr<Grammar> grammar = CompileJsonSchema(AnyOf(Cycles()), ByteVocabulary()->spelled());
+  ASSERT_TRUE(grammar.ok()) << grammar.status();
+  constexpr int kLetters = 3;  // of byte_runs.h
+  constexpr int32_t kLength = 4096;
+  StepMeter meter;
+  GrammarAutomaton automaton(&*grammar, &meter);
+  const int32_t in_string = automaton.Next(automaton.Start(), '"');
+  int32_t reach = 0;
+
+  meter.Limit(100);
+  int64_t before = meter.steps();
+  EXPECT_EQ(automaton.Next(in_string, 'A'), GrammarAutomaton::kUnfinished);
+  EXPECT_LT(meter.steps() - before, 200);
+
+  meter.Limit(10'000);
+  before = meter.steps();
+  EXPECT_FALSE(automaton.HasRun(in_string, kLetters, kLength, &reach));
+  EXPECT_LT(meter.steps() - before, 10'200);
+  const int64_t full = automaton.memory_bytes();
+  automaton.LimitMemory(full + kSmallAutomatonBytes);
+  meter.Limit(kMaxMaskWork);
+  EXPECT_FALSE(automaton.HasRun(in_string, kLetters, kLength, &reach));
+  EXPECT_LT(automaton.memory_bytes(), full + kSmallAutomatonBytes + 20'000);
+
+  // What was given up leaves nothing behind.
+  automaton.LimitMemory(INT64_MAX);
+  meter.Limit(INT64_MAX / 2);
+  EXPECT_FALSE(automaton.HasRun(in_string, kLetters, kLength, &reach));  // ended by the letters that are alone
+  const int32_t behind = automaton.Next(in_string, 'A');
+  EXPECT_TRUE(automaton.HasRun(behind, kLetters, kLength, &reach));
+  GrammarAutomaton fresh(&*grammar, &meter);
+  GrammarAutomaton::Imported imported;
+  EXPECT_EQ(automaton.Import(fresh, fresh.Next(fresh.Next(fresh.Start(), '"'), 'A'), &imported), behind);
+}
+
+TEST(MaskLimitsTest, AdvancingIsLimitedAndFailsTheNextMask) {
+  const auto vocabulary = ByteVocabulary({std::string(4096, 'a')});
+  const absl::StatusOr<Grammar> grammar = CompileJsonSchema(BehindPrefix(Cycles()), vocabulary->spelled());
+  ASSERT_TRUE(grammar.ok()) << grammar.status();
+  for (const int64_t work : {int64_t{100'000}, kMaxMaskWork}) {
+    const auto constraint = GrammarConstraint::Create(*grammar, vocabulary, kMaxConstraintCacheBytes, 0, work);
+    ASSERT_TRUE(constraint.ok()) << constraint.status();
+    const auto state = (*constraint)->Start();
+    AdvancePrefix(*state);
+    state->Advance(256);
+    const absl::Status status = state->AllowedTokens().status();
+    if (work < kMaxMaskWork) {
+      EXPECT_EQ(status.code(), kTooMuch);
+    } else {
+      EXPECT_FALSE(state->done());
+    }
+  }
 }
 
 }  // namespace
