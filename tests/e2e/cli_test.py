@@ -89,9 +89,15 @@ class CliTest(unittest.TestCase):
         self.assertTrue(ids)
         self.assertEqual(self.cadre("tokenize", "--decode", *ids).stdout, "Grüße, 世界\n")
         self.assertEqual(self.cadre("tokenize", "--decode", ",".join(ids)).stdout, "Grüße, 世界\n")
+        for text in ("[1, 2]", "[]", "[[a]]"):  # no lists, as which the library would read them
+            self.assertEqual(self.cadre("tokenize", text).stdout, self.cadre("tokenize", "-", stdin=text).stdout)
         answer = json.loads(self.cadre("tokenize", "Grüße, 世界", "--json").stdout)
         self.assertEqual([str(token) for token in answer["token_ids"]], ids)
-        self.assertEqual(self.cadre("tokenize", "--decode", "12,x").returncode, USAGE)
+        self.assertEqual(self.cadre("tokenize", "--decode", str(answer["token_ids"])).stdout, "Grüße, 世界\n")
+        for wrong in ("12,x", "12 x", "12 99999999999", "-", "12 -", "1.5"):
+            result = self.cadre("tokenize", "--decode", wrong, stdin=wrong)
+            self.assertEqual((result.returncode, result.stdout), (USAGE, ""), wrong)
+            self.assertIn("takes token ids", result.stderr)
         self.assertEqual(self.cadre("tokenize", "--decode", "99999999").returncode, FAILED)
 
     def test_experts_shows_every_layer_and_expert(self):
