@@ -2,6 +2,7 @@
 
 import array
 import dataclasses
+import math
 import pathlib
 import re
 import shutil
@@ -105,6 +106,18 @@ class RequestTest(unittest.TestCase):
             self.assertEqual((list(request.token_ids.ids), list(request.stopping.stop_token_ids)), ([4, 5], [4, 5]))
         nothing = generate_request("p", GenerateOptions(stop_strings=[], choices=(), logit_bias={}), unary=False)
         self.assertEqual(nothing, generate_request("p", GenerateOptions(), unary=False))
+
+    def test_times_are_finite(self):
+        for seconds, wire in ((1.5, (1, 500_000_000)), (0, (0, 0)), (-0.25, (0, -250_000_000)), (1e-9, (0, 1))):
+            limit = generate_request("p", GenerateOptions(time_limit=seconds), unary=False).scheduling.time_limit
+            self.assertEqual((limit.seconds, limit.nanos), wire)
+        self.assertTrue(generate_request("p", GenerateOptions(time_limit=0), unary=False).scheduling.HasField(
+            "time_limit"), "zero is not the same as unset")
+        for wrong in (math.nan, math.inf, -math.inf, 1e300):
+            with self.assertRaisesRegex(ValueError, "^time_limit: "):
+                generate_request("p", GenerateOptions(time_limit=wrong), unary=False)
+        with Client() as client, self.assertRaisesRegex(ValueError, "^interval: "):
+            next(client.watch_expert_stats(math.nan))
 
     def test_an_event_or_reason_of_a_newer_server_is_no_error(self):
         self.assertIsNone(event_from(_protos.GENERATE.response_class()))

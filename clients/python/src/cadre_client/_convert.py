@@ -11,10 +11,13 @@ from collections import abc
 from typing import Any, Iterator, Optional, Sequence, TypeVar
 
 from cadre_client import results
-from cadre_client._protos import DETOKENIZE, GENERATE, GENERATE_TEXT, TOKENIZE
+from cadre_client._protos import DETOKENIZE, GENERATE, GENERATE_TEXT, TOKENIZE, WATCH_EXPERT_STATS
 from cadre_client.options import Chat, GenerateOptions, Message, Prompt, ToolCall
 
 T = TypeVar("T")
+
+#: Of google.protobuf.Duration: 10,000 years.
+_MAX_DURATION_SECONDS = 315_576_000_000
 
 # The fields of GenerateOptions by the message of the request that has them under the same name.
 _GROUPS = {
@@ -88,6 +91,14 @@ def _set_fields(message: Any, names: Sequence[str], source: Any) -> None:
             _set_field(message, name, value)
 
 
+def _set_duration(duration: Any, field: str, seconds: float) -> None:
+    if not abs(seconds) <= _MAX_DURATION_SECONDS:  # nor NaN
+        raise ValueError(f"{field}: {seconds} is no number of seconds up to {_MAX_DURATION_SECONDS}")
+    whole, nanoseconds = divmod(round(abs(seconds) * 1e9), 1_000_000_000)
+    sign = -1 if seconds < 0 else 1
+    duration.seconds, duration.nanos = sign * whole, sign * nanoseconds
+
+
 def _fill_chat(chat: Chat, wire: Any) -> None:
     for message in _elements_of(Message, "messages", chat.messages):
         added = wire.messages.add(role=message.role, name=message.name, tool_call_id=message.tool_call_id)
@@ -133,9 +144,7 @@ def generate_request(prompt: Prompt, options: GenerateOptions, unary: bool) -> A
         _set_fields(getattr(request, group), names, options)
     _fill_constraint(options, request)
     if options.time_limit is not None:
-        nanoseconds = round(options.time_limit * 1e9)
-        request.scheduling.time_limit.seconds = nanoseconds // 1_000_000_000
-        request.scheduling.time_limit.nanos = nanoseconds % 1_000_000_000
+        _set_duration(request.scheduling.time_limit, "time_limit", options.time_limit)
     _set_field(request, "model", options.model)
     _set_field(request, "request_id", options.request_id)
     return request
@@ -255,6 +264,15 @@ def expert_stats_request(cls: Any, model: str, layers: Sequence[int], total: boo
     scope = 0 if total and window else 1 if total else 2
     request = cls(model=model, scope=scope, include_experts=include_experts)
     _extend(request.layers, "layers", layers)
+    return request
+
+
+def watch_request(interval: float, model: str, layers: Sequence[int], total: bool, window: bool, include_experts: bool,
+                  delta: bool) -> Any:
+    request = expert_stats_request(WATCH_EXPERT_STATS.request_class, model, layers, total, window, include_experts)
+    _set_duration(request.interval, "interval", interval)
+    if delta:
+        request.delta = True
     return request
 
 

@@ -12,7 +12,7 @@ import grpc.aio
 from cadre_client import _protos, results
 from cadre_client._convert import (
     HEALTH_SERVING, Assembly, detokenize_request, event_from, expert_stats_request, from_message, generate_request,
-    generation_from, tokenize_request)
+    generation_from, tokenize_request, watch_request)
 from cadre_client.client import channel_options
 from cadre_client.errors import CadreError, error_from_rpc
 from cadre_client.options import Chat, GenerateOptions, Prompt
@@ -181,12 +181,7 @@ class AsyncClient:
                                  model: str = "") -> AsyncIterator[results.ExpertStats]:
         """The same every `interval` seconds, until the iterator is closed. With `delta`, `total` counts from the
         previous message on."""
-        request = expert_stats_request(_protos.WATCH_EXPERT_STATS.request_class, model, layers, total, window,
-                                       include_experts)
-        nanoseconds = round(interval * 1e9)
-        request.interval.seconds, request.interval.nanos = divmod(nanoseconds, 1_000_000_000)
-        if delta:
-            request.delta = True
+        request = watch_request(interval, model, layers, total, window, include_experts, delta)
         call = self._watch(request, metadata=self._metadata)
         try:
             async for response in call:
