@@ -178,13 +178,16 @@ absl::StatusOr<ByteDfa> MultiplesOf(const Decimal& divisor) {
   return MultiplesDfa(whole, num_decimals).Build();
 }
 
+// Of a bound that is seen to be beyond all numbers.
+constexpr int64_t kReadBoundSteps = 256;
+
 absl::StatusOr<ByteDfa> Bounded(std::string_view base, NumberBounds bounds) {
   if (IsBeyond(bounds.minimum)) {
-    if (!bounds.minimum->is_negative) return ByteDfa({});
+    if (!bounds.minimum->is_negative) return ByteDfa({}, kReadBoundSteps);
     bounds.minimum.reset();
   }
   if (IsBeyond(bounds.maximum)) {
-    if (bounds.maximum->is_negative) return ByteDfa({});
+    if (bounds.maximum->is_negative) return ByteDfa({}, kReadBoundSteps);
     bounds.maximum.reset();
   }
   CADRE_ASSIGN_OR_RETURN(ByteDfa dfa, Compile(base));

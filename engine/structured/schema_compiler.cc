@@ -100,7 +100,8 @@ absl::Status SchemaCompiler::FillValues(const PlacedSchema& schema, const std::v
   }
   const int32_t end = grammar_.AddState();
   grammar_.SetReturn(end);
-  grammar_.AddDfa(start, ByteDfa::FromTexts(scalars), end);
+  CADRE_ASSIGN_OR_RETURN(const ByteDfa texts, OneOf(scalars));
+  grammar_.AddDfa(start, texts, end);
   return absl::OkStatus();
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -40,8 +41,8 @@ class SchemaCompiler {
   };
   // Which keys an object may have, as they are written.
   struct ObjectKeys {
-    std::optional<ByteDfa> conforming;  // to `propertyNames`; absent: all
-    std::vector<ByteDfa> matching;      // each of `patternProperties`
+    const ByteDfa* conforming = nullptr;  // to `propertyNames`; null: all
+    std::vector<ByteDfa> matching;        // each of `patternProperties`
   };
   struct ObjectParts {
     std::vector<Member> members;
@@ -80,8 +81,12 @@ class SchemaCompiler {
   absl::StatusOr<ByteDfa> AllKeys();
   absl::StatusOr<ByteDfa> KeysMatching(const PlacedSchema& schema, const std::string& pattern);
   absl::StatusOr<ObjectKeys> ReadKeys(const PlacedSchema& schema);
-  // The keys that conform to `propertyNames`; nullopt when all do.
-  absl::StatusOr<std::optional<ByteDfa>> NamesOf(const PlacedSchema& schema);
+  // The keys that conform to `propertyNames`, kept for all that share it; null when all do.
+  absl::StatusOr<const ByteDfa*> NamesOf(const PlacedSchema& schema);
+  // The same for the schema of the names; nullopt when all conform.
+  absl::StatusOr<std::optional<ByteDfa>> NamesThatConform(const PlacedSchema& names);
+  // One of these texts. Charges the budget first.
+  absl::StatusOr<ByteDfa> OneOf(const std::vector<std::string>& texts);
   // What the value of `name` must conform to: the property itself and every expression that the name matches.
   // `listed`: its entry in `properties`; null when it has none.
   absl::StatusOr<const SchemaJson*> PropertySchema(const PlacedSchema& schema, const ObjectKeys& keys,
@@ -94,6 +99,7 @@ class SchemaCompiler {
   GrammarBuilder grammar_;
   JsonRules json_;
   std::optional<ByteDfa> all_keys_;
+  absl::flat_hash_map<const SchemaJson*, std::unique_ptr<const ByteDfa>> names_;  // by the schema of the names
   absl::flat_hash_map<const SchemaJson*, int32_t> rules_;
   struct Pending {
     PlacedSchema schema;

@@ -48,9 +48,14 @@ SchemaJson CommonItems(const SchemaJson& a, const SchemaJson& b) {
 }
 
 SchemaJson AllItems(const SchemaJson& a, const SchemaJson& b) {
+  const auto text_of = [](const SchemaJson& item) {
+    return item.dump(-1, ' ', false, SchemaJson::error_handler_t::replace);
+  };
   SchemaJson all = a;
+  absl::flat_hash_set<std::string> known;
+  for (const SchemaJson& item : a) known.insert(text_of(item));
   for (const SchemaJson& item : b) {
-    if (!Contains(all, item)) all.push_back(item);
+    if (known.insert(text_of(item)).second) all.push_back(item);
   }
   return all;
 }
@@ -157,7 +162,7 @@ int64_t CountPairs(const SchemaJson& a, const SchemaJson& b, const char* keyword
 int64_t MergeSteps(const SchemaJson& a, const SchemaJson& b) {
   constexpr int64_t kStepsPerValue = 40;  // copied several times
   int64_t steps = kStepsPerValue * (CountValues(a) + CountValues(b)) + std::ssize(a) * std::ssize(b);
-  for (const char* keyword : {"required", "enum", "type"}) steps += CountPairs(a, b, keyword);
+  for (const char* keyword : {"enum", "type"}) steps += CountPairs(a, b, keyword);
   return steps;
 }
 

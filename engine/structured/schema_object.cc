@@ -26,6 +26,8 @@ std::string PointerPart(const std::string& name) {
 
 // What it takes to see that a key does not match an expression.
 constexpr int64_t kStepsPerMatch = 4;
+// To write a list of texts as an automaton, a state for each byte.
+constexpr int64_t kStepsPerTextByte = 12;
 
 absl::Status CheckIsObject(const PlacedSchema& schema, const char* keyword) {
   if (!schema.Has(keyword) || schema[keyword].is_object()) return absl::OkStatus();
@@ -40,10 +42,25 @@ absl::Status SchemaCompiler::FillObject(const PlacedSchema& schema, int32_t star
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::optional<ByteDfa>> SchemaCompiler::NamesOf(const PlacedSchema& schema) {
-  if (!schema.Has("propertyNames")) return std::nullopt;
+absl::StatusOr<const ByteDfa*> SchemaCompiler::NamesOf(const PlacedSchema& schema) {
+  if (!schema.Has("propertyNames")) return nullptr;
   PlacedSchema names{nullptr, absl::StrCat(schema.path, "/propertyNames")};
   CADRE_ASSIGN_OR_RETURN(names.json, resolver_.Resolve(schema["propertyNames"], names.path));
+  if (const auto found = names_.find(names.json); found != names_.end()) return found->second.get();
+  CADRE_ASSIGN_OR_RETURN(std::optional<ByteDfa> conforming, NamesThatConform(names));
+  std::unique_ptr<const ByteDfa>& kept = names_[names.json];
+  if (conforming.has_value()) kept = std::make_unique<const ByteDfa>(*std::move(conforming));
+  return kept.get();
+}
+
+absl::StatusOr<ByteDfa> SchemaCompiler::OneOf(const std::vector<std::string>& texts) {
+  int64_t num_bytes = 0;
+  for (const std::string& text : texts) num_bytes += std::ssize(text);
+  CADRE_RETURN_IF_ERROR(budget_.Spend(kStepsPerTextByte * num_bytes));
+  return ByteDfa::FromTexts(texts);
+}
+
+absl::StatusOr<std::optional<ByteDfa>> SchemaCompiler::NamesThatConform(const PlacedSchema& names) {
   if (*names.json == true) return std::nullopt;
   if (*names.json == false) return ByteDfa({});
   CADRE_RETURN_IF_ERROR(CheckKeywords(names));
@@ -59,7 +76,7 @@ absl::StatusOr<std::optional<ByteDfa>> SchemaCompiler::NamesOf(const PlacedSchem
     for (const SchemaJson& value : *values) {
       if (value.is_string()) texts.push_back(Unquoted(WrittenKey(value)));
     }
-    return ByteDfa::FromTexts(texts);
+    return OneOf(texts);
   }
   CADRE_ASSIGN_OR_RETURN(std::optional<ByteDfa> content, StringContent(names));
   const bool has_length = names.Has("minLength") || names.Has("maxLength");
@@ -101,7 +118,7 @@ absl::StatusOr<SchemaCompiler::ObjectKeys> SchemaCompiler::ReadKeys(const Placed
 absl::StatusOr<const SchemaJson*> SchemaCompiler::PropertySchema(const PlacedSchema& schema, const ObjectKeys& keys,
                                                                  const std::string& name, const SchemaJson* listed) {
   const std::string written = Unquoted(WrittenKey(name));
-  if (keys.conforming.has_value() && !keys.conforming->Accepts(written)) {
+  if (keys.conforming != nullptr && !keys.conforming->Accepts(written)) {
     return resolver_.Keep(SchemaJson(false), schema.path);
   }
   SchemaJson all = SchemaJson::array();
@@ -188,7 +205,6 @@ absl::StatusOr<std::vector<SchemaCompiler::OpenMembers>> SchemaCompiler::ReadOpe
   std::vector<std::string> contents;
   contents.reserve(names.size());
   for (const std::string& name : names) contents.push_back(Unquoted(WrittenKey(name)));
-  const ByteDfa listed = ByteDfa::FromTexts(contents);
   const auto placed = [&](const absl::Status& status) {
     return absl::Status(status.code(), absl::StrCat(schema.path, ": ", ToAbsl(ToStd(status.message()))));
   };
@@ -199,15 +215,18 @@ absl::StatusOr<std::vector<SchemaCompiler::OpenMembers>> SchemaCompiler::ReadOpe
       schema.Has("additionalProperties") ? schema["additionalProperties"] != false : !is_closed_by_default;
   std::vector<OpenMembers> open;
   if (!has_patterns && !has_rest) return open;
-  absl::StatusOr<ByteDfa> rest = keys.conforming.has_value() ? *keys.conforming : AllKeys();
-  if (rest.ok()) rest = Charge(Subtract(*rest, listed));
+  const absl::StatusOr<ByteDfa> listed_or = OneOf(contents);
+  if (!listed_or.ok()) return placed(listed_or.status());
+  const ByteDfa& listed = *listed_or;
+  CADRE_ASSIGN_OR_RETURN(const ByteDfa all, AllKeys());
+  absl::StatusOr<ByteDfa> rest = Charge(Subtract(keys.conforming != nullptr ? *keys.conforming : all, listed));
   if (!rest.ok()) return placed(rest.status());
   if (has_patterns) {
     size_t index = 0;
     for (const auto& [pattern, value] : schema["patternProperties"].items()) {
       const std::string path = absl::StrCat(schema.path, "/patternProperties/", PointerPart(pattern));
       absl::StatusOr<ByteDfa> matching = Charge(Subtract(keys.matching[index++], listed));
-      if (matching.ok() && keys.conforming.has_value()) matching = Charge(Intersect(*matching, *keys.conforming));
+      if (matching.ok() && keys.conforming != nullptr) matching = Charge(Intersect(*matching, *keys.conforming));
       if (matching.ok() && matching->empty()) {
         CADRE_RETURN_IF_ERROR(RuleOf(value, path).status());
         continue;

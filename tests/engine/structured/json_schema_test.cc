@@ -1,5 +1,6 @@
 #include "engine/structured/json_schema.h"
 
+#include <array>
 #include <fstream>
 #include <random>
 #include <sstream>
@@ -9,6 +10,7 @@
 #include "engine/base/json.h"
 #include "engine/base/strings.h"
 #include "engine/structured/constraint_compiler.h"
+#include "engine/structured/number_pattern.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/support/json_validator.h"
@@ -292,6 +294,10 @@ TEST(JsonSchemaTest, WhatIsNoExpressionIsLimitedToo) {
   const std::string both = absl::StrCat(R"({"allOf":[)", Ref("A"), ",", Ref("B"), "]}");
   hostile.push_back(absl::StrCat(R"({"type":"array","prefixItems":)", ListOf(1900, both), R"(,"$defs":{"A":)",
                                  object.dump(), R"(,"B":)", other.dump(), "}}"));
+  Json names = Json::array();
+  for (int i = 0; i < 6000; ++i) names.push_back(absl::StrCat("n", i));
+  hostile.push_back(absl::StrCat(R"({"type":"array","prefixItems":)", ListOf(1900, both),
+                                 R"(,"$defs":{"A":{"required":["a"]},"B":{"required":)", names.dump(), "}}}"));
   hostile.push_back(any_of(ListOf(9900, R"({"minimum":1e-220})")));
   Json closed = {{"propertyNames", false}, {"patternProperties", Json::object()}};
   for (int i = 0; i < 9900; ++i) closed["patternProperties"][absl::StrCat("^a", i, "$")] = true;
@@ -301,8 +307,60 @@ TEST(JsonSchemaTest, WhatIsNoExpressionIsLimitedToo) {
     EXPECT_LT(time.Seconds(), 2 * kRefusalSeconds) << schema.substr(0, 80);
   }
   const Stopwatch time;
-  const absl::Status status = ConstrainToJsonSchema(closed.dump(), ByteVocabulary()).status();
-  EXPECT_LT(time.Seconds(), 2 * kRefusalSeconds) << status;
+  EXPECT_TRUE(ConstrainToJsonSchema(closed.dump(), ByteVocabulary()).ok());  // no key conforms: {} does
+  EXPECT_LT(time.Seconds(), 2 * kRefusalSeconds);
+}
+
+// Names that many objects share are written out once; each list of them is charged.
+TEST(JsonSchemaTest, ListsOfNamesAreSharedAndCharged) {
+  Json list_of_names = {{"enum", Json::array()}};
+  for (int i = 0; i < 250; ++i) list_of_names["enum"].push_back(absl::StrCat(i, std::string(1000, 'n')));
+  const std::string object = absl::StrCat(R"({"type":"object","propertyNames":)", Ref("N"), R"(,"maxProperties":)");
+  std::string objects = "[";
+  for (int i = 0; i < 2500; ++i) {
+    absl::StrAppend(&objects, i == 0 ? "" : ",", object, i, R"(,"additionalProperties":false})");
+  }
+  const Stopwatch time;
+  const auto shared = CompileJsonSchema(
+      absl::StrCat(R"({"type":"array","prefixItems":)", objects, R"(],"$defs":{"N":)", list_of_names.dump(), "}}"),
+      ByteVocabulary()->spelled());
+  EXPECT_TRUE(shared.ok()) << shared.status();
+  EXPECT_LT(time.Seconds(), 2 * kRefusalSeconds);
+
+  // Lists of their own, and expressions that take the rest of what a schema may.
+  const auto with_lists = [&](int num_expressions, int num_lists) {
+    Json alternatives = Json::array();
+    for (int i = 0; i < num_expressions; ++i) {
+      alternatives.push_back({{"pattern", absl::StrCat("(a|b)*a(a|b){12}c", i)}});
+    }
+    Json items = Json::array();
+    if (num_expressions > 0) items.push_back({{"anyOf", alternatives}});
+    for (int i = 0; i < num_lists; ++i) {
+      Json types = {"string"};
+      for (int bit = 0; bit < 4; ++bit) {
+        if ((i >> bit & 1) != 0) types.push_back(std::array{"null", "array", "object", "boolean"}[bit]);
+      }
+      const Json names = {{"$ref", "#/$defs/N"}, {"type", types}};
+      items.push_back({{"propertyNames", names}, {"additionalProperties", false}});
+    }
+    const Json schema = {{"type", "array"}, {"prefixItems", items}, {"$defs", {{"N", list_of_names}}}};
+    return CompileJsonSchema(schema.dump(), ByteVocabulary()->spelled()).status();
+  };
+  EXPECT_TRUE(with_lists(4, 0).ok());
+  EXPECT_TRUE(with_lists(0, 12).ok());
+  EXPECT_EQ(with_lists(4, 12).code(), absl::StatusCode::kResourceExhausted);
+}
+
+TEST(JsonSchemaTest, BoundsBeyondAllNumbersAreCharged) {
+  NumberBounds bounds;
+  bounds.minimum = Decimal::FromJson(1e200);
+  const absl::StatusOr<ByteDfa> none = IntegerDfa(bounds);
+  ASSERT_TRUE(none.ok());
+  EXPECT_TRUE(none->empty());
+  EXPECT_GT(none->work(), 0);
+  bounds = {};
+  bounds.maximum = Decimal::FromJson(-1e200);
+  EXPECT_GT(NumberDfa(bounds)->work(), 0);
 }
 
 // What an expression takes before it is deterministic counts as well.
