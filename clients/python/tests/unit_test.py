@@ -71,7 +71,7 @@ class RequestTest(unittest.TestCase):
             for name in ("messages", "tools", "documents"):
                 with self.assertRaisesRegex(TypeError, f"^{name}: .*{type(wrong).__name__}"):
                     generate_request(Chat(**{"messages": [], name: wrong}), GenerateOptions(), unary=False)
-            with self.assertRaisesRegex(TypeError, "^tool_calls: "):
+            with self.assertRaisesRegex(TypeError, r"^messages\[0\].tool_calls: "):
                 generate_request(Chat([Message("user", tool_calls=wrong)]), GenerateOptions(), unary=False)
             with self.assertRaisesRegex(TypeError, "^token_ids: "):
                 detokenize_request(wrong, skip_special_tokens=None, model="")
@@ -97,8 +97,20 @@ class RequestTest(unittest.TestCase):
             generate_request([1 << 40], GenerateOptions(), unary=False)
         with self.assertRaisesRegex(TypeError, r"^messages\[1\]: .*dict"):
             generate_request(Chat([Message("user"), {"role": "user"}]), GenerateOptions(), unary=False)
-        with self.assertRaisesRegex(TypeError, r"^tool_calls\[0\]: .*dict"):
+        with self.assertRaisesRegex(TypeError, r"^messages\[0\].tool_calls\[0\]: .*dict"):
             generate_request(Chat([Message("user", tool_calls=[{"name": "f"}])]), GenerateOptions(), unary=False)
+
+    def test_texts_of_another_type_are_refused_by_name(self):
+        parts = [{"type": "text", "text": "as OpenAI's API has them"}]
+        for message in (Message("user", parts), Message("user", 5), Message(5), Message("user", "\ud800"),
+                        Message("user", tool_calls=[ToolCall("f", {"a": 1})])):
+            with self.assertRaisesRegex((TypeError, ValueError), r"^messages\[1\]: "):
+                generate_request(Chat([Message("user"), message]), GenerateOptions(), unary=False)
+        with self.assertRaisesRegex(ValueError, "^prompt: "):
+            generate_request("\ud800", GenerateOptions(), unary=False)
+        for name in ("json_schema", "tenant", "model", "temperature"):
+            with self.assertRaisesRegex(TypeError, f"^{name}: "):
+                generate_request("p", GenerateOptions(**{name: {"type": "string"}}), unary=False)
 
     def test_sequences_are_whatever_can_be_read(self):
         for ids in ([4, 5], (4, 5), range(4, 6), array.array("i", [4, 5]), {4: 0, 5: 0}.keys()):

@@ -100,21 +100,24 @@ def _set_duration(duration: Any, field: str, seconds: float) -> None:
 
 
 def _fill_chat(chat: Chat, wire: Any) -> None:
-    for message in _elements_of(Message, "messages", chat.messages):
-        added = wire.messages.add(role=message.role, name=message.name, tool_call_id=message.tool_call_id)
-        if message.content is not None:
-            added.content = message.content
-        if message.reasoning_content is not None:
-            added.reasoning_content = message.reasoning_content
-        for call in _elements_of(ToolCall, "tool_calls", message.tool_calls):
-            added.tool_calls.add(id=call.id, name=call.name, arguments=call.arguments)
+    for index, message in enumerate(_elements_of(Message, "messages", chat.messages)):
+        calls = _elements_of(ToolCall, f"messages[{index}].tool_calls", message.tool_calls)
+        with _naming(f"messages[{index}]"):
+            added = wire.messages.add(role=message.role, name=message.name, tool_call_id=message.tool_call_id)
+            if message.content is not None:
+                added.content = message.content
+            if message.reasoning_content is not None:
+                added.reasoning_content = message.reasoning_content
+            for call in calls:
+                added.tool_calls.add(id=call.id, name=call.name, arguments=call.arguments)
     _set_fields(wire, ("add_generation_prompt", "continue_final_message", "tools", "documents", "template_arguments"),
                 chat)
 
 
 def _fill_input(prompt: Prompt, request: Any) -> None:
     if isinstance(prompt, str):
-        request.text = prompt
+        with _naming("prompt"):
+            request.text = prompt
     elif isinstance(prompt, Chat):
         request.chat.SetInParent()
         _fill_chat(prompt, request.chat)
