@@ -6,8 +6,7 @@
 namespace cadre {
 
 // The steps that the automata of one constraint take together, and how many they may. A step is a look at a place, an
-// edge, a frame of a stack or a node of the vocabulary (a few nanoseconds; new places take ten times that). Not
-// thread-safe.
+// edge, a frame of a stack or a node of the vocabulary: about 10 ns. Not thread-safe.
 class StepMeter {
  public:
   void Add(int64_t steps) { steps_ += steps; }

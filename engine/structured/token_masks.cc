@@ -232,7 +232,7 @@ absl::Status TokenMasks::Prepare(int64_t max_states, int64_t max_work, int64_t m
     meter_.Limit(max_mask_work);
     const bool is_whole = WholeOf(states[i]) != nullptr;
     if (meter_.is_exhausted()) return MaskLimitError(meter_, max_own_bytes_);
-    if (!is_whole) break;
+    if (!is_whole) return WalkAfresh(vocabulary_.trie(), states[i]).status();
     if (std::ssize(states) >= max_states) continue;
     meter_.Limit(max_mask_work);
     for (int byte = 0; byte < 256 && meter_.steps() < last_step; ++byte) {

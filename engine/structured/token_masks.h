@@ -41,7 +41,7 @@ class TokenMasks {
 
   // Finds masks before anyone waits for them: those of the states closest to the start, up to `max_states` of them,
   // until `max_work` steps have been taken (nodes, tokens, and places of the automaton) or the automaton is full.
-  // MaskLimitError when one of them takes more than `max_mask_work` steps.
+  // MaskLimitError when one of them takes more than `max_mask_work` steps, or more memory than Fill may.
   absl::Status Prepare(int64_t max_states, int64_t max_work, int64_t max_mask_work);
 
   int64_t memory_bytes() const { return memory_bytes_; }

@@ -66,6 +66,17 @@ TEST(MaskLimitsTest, MasksThatTakeTooMuchAreRefused) {
     EXPECT_THAT(std::string(constraint.status().message()), testing::HasSubstr("takes more than 20000000 steps"));
     EXPECT_LT(time.Seconds(), 2 * kRefusalSeconds) << count;
   }
+  // Objects, each of which may contain them all: the first mask finds no room.
+  std::string nested = R"({"$ref":"#/$defs/a","$defs":{"a":{"anyOf":[{"type":"null"})";
+  for (int i = 0; i < 1500; ++i) {
+    absl::StrAppend(&nested, R"(,{"properties":{"a":{"$ref":"#/$defs/a"},"b)", i, R"(":true}})");
+  }
+  const Stopwatch time;
+  const absl::Status status =
+      ConstrainToJsonSchema(nested + "]}}}", ByteVocabulary({R"({"a":{"a":{"a":{"a":{"a":)"})).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()), testing::HasSubstr("bytes: too many alternatives"));
+  EXPECT_LT(time.Seconds(), 2 * kRefusalSeconds);
   // Many places at once are no harm where they soon lead to few.
   std::string wide = R"({"type":"object","properties":{"p":true)";
   for (int i = 0; i < 2000; ++i) absl::StrAppend(&wide, ",\"", vocabulary->token(300 + 20 * i).later, R"(":true)");
