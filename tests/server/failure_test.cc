@@ -3,10 +3,14 @@
 
 #include <limits>
 #include <mutex>
+#include <random>
+#include <string>
 #include <thread>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "engine/model/simulated_runner.h"
+#include "nlohmann/json.hpp"
 #include "tests/server/in_process_server.h"
 
 namespace cadre {
@@ -91,6 +95,49 @@ TEST(FailureTest, NanEndsItsOwnRequestAndIsClearedAway) {
   const EngineSnapshot snapshot = server.host().Snapshot();
   EXPECT_EQ(snapshot.finished_failed, 1);
   EXPECT_EQ(snapshot.finished_ok, 7);
+}
+
+// Behind a list of texts, more than are looked at beforehand, comes a string whose endings depend on all of its digits.
+std::string CostlySchema() {
+  std::mt19937_64 random(3);
+  nlohmann::ordered_json texts = nlohmann::ordered_json::array();
+  for (int i = 0; i < 500; ++i) texts.push_back(absl::StrCat(random() % 900'000'000'000 + 100'000'000'000));
+  nlohmann::ordered_json patterns = nlohmann::ordered_json::array();
+  for (int i = 0; i < 500; ++i) {
+    std::string digits(1, static_cast<char>('0' + i % 10));
+    for (char digit = '0'; digit <= '9'; ++digit) {
+      if (random() % 2 == 0) digits += digit;
+    }
+    const std::string other = absl::StrCat("[^", digits, "]*");
+    patterns.push_back(
+        {{"pattern", absl::StrCat("^(", other, "[", digits, "]", other, "[", digits, "])*", other, "$")}});
+  }
+  return nlohmann::ordered_json{{"properties", {{"a", {{"enum", texts}}}, {"b", {{"anyOf", patterns}}}}},
+                                {"required", {"a", "b"}},
+                                {"additionalProperties", false}}
+      .dump();
+}
+
+TEST(FailureTest, AConstraintThatTakesTooMuchFailsItsCallAlone) {
+  constexpr int32_t kVocab = 32'000;
+  InProcessServer server(absl::StrCat("sim:step_ms=1,vocab=", kVocab));
+  const std::vector<int32_t> prompt = {1, 2, 3};
+  std::thread neighbor([&] {
+    const StreamResult result = Generate(server, IdsRequest(prompt, 300));
+    EXPECT_TRUE(result.status.ok()) << result.status.error_message();
+    EXPECT_EQ(result.token_ids, SimulatedRunner::ExpectedTokens(prompt, 300, kVocab));
+  });
+  v1::GenerateRequest request = IdsRequest({4, 5, 6}, 300);
+  request.mutable_structured_output()->set_json_schema(CostlySchema());
+  const StreamResult failed = Generate(server, request);
+  neighbor.join();
+  EXPECT_EQ(failed.status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED) << failed.status.error_message();
+  EXPECT_EQ(ReasonOf(failed.status), "CONSTRAINT_TOO_COSTLY");
+  EXPECT_NE(failed.status.error_message().find("more than 20000000 steps"), std::string::npos)
+      << failed.status.error_message();
+  EXPECT_FALSE(DetailOf<google::rpc::RetryInfo>(failed.status).has_value());
+  EXPECT_TRUE(failed.text.starts_with("{")) << failed.text;  // what could be said was
+  EXPECT_TRUE(Eventually([&] { return server.IsAtRest() && server.host().num_open_calls() == 0; }));
 }
 
 }  // namespace

@@ -132,6 +132,7 @@ void AdvancePrefix(ConstraintState& state) {
 // are new for a long time.
 std::vector<std::string> Cycles() {
   std::vector<std::string> patterns;
+  patterns.reserve(326);
   for (int i = 0; i < 300; ++i) patterns.push_back(absl::StrCat("^([a-zA-Z]{", 100 + i, "})*$"));
   for (char c = 'a'; c <= 'z'; ++c) patterns.push_back(absl::StrCat("^", std::string(1, c), "$"));  // told apart
   return patterns;
