@@ -211,32 +211,37 @@ TEST(MaskLimitsTest, RunsAndMovesStopOnTheWay) {
   const absl::StatusOr<Grammar> grammar = CompileJsonSchema(AnyOf(Cycles()), ByteVocabulary()->spelled());
   ASSERT_TRUE(grammar.ok()) << grammar.status();
   constexpr int kLetters = 3;  // of byte_runs.h
-  constexpr int32_t kLength = 4096;
+  constexpr int32_t kLength = 1000;
+  constexpr int64_t kSlack = 20'000;  // a state or two
   StepMeter meter;
   GrammarAutomaton automaton(&*grammar, &meter);
   const int32_t in_string = automaton.Next(automaton.Start(), '"');
-  int32_t reach = 0;
 
   meter.Limit(100);
   int64_t before = meter.steps();
   EXPECT_EQ(automaton.Next(in_string, 'A'), GrammarAutomaton::kUnfinished);
   EXPECT_LT(meter.steps() - before, 200);
-
-  meter.Limit(10'000);
-  before = meter.steps();
-  EXPECT_FALSE(automaton.HasRun(in_string, kLetters, kLength, &reach));
-  EXPECT_LT(meter.steps() - before, 10'200);
-  const int64_t full = automaton.memory_bytes();
-  automaton.LimitMemory(full + kSmallAutomatonBytes);
   meter.Limit(kMaxMaskWork);
-  EXPECT_FALSE(automaton.HasRun(in_string, kLetters, kLength, &reach));
-  EXPECT_LT(automaton.memory_bytes(), full + kSmallAutomatonBytes + 20'000);
+  const int32_t behind = automaton.Next(in_string, 'A');
+  ASSERT_NE(behind, GrammarAutomaton::kUnfinished);
+
+  meter.Limit(100'000);
+  before = meter.steps();
+  int32_t reach = 0;
+  EXPECT_FALSE(automaton.HasRun(behind, kLetters, kLength, &reach));
+  EXPECT_TRUE(meter.is_exhausted());
+  EXPECT_LT(meter.steps() - before, 100'200);
+
+  const int64_t max_bytes = automaton.memory_bytes() + (1 << 20);
+  automaton.LimitMemory(max_bytes);
+  meter.Limit(kMaxMaskWork);
+  EXPECT_FALSE(automaton.HasRun(behind, kLetters, kLength, &reach));
+  EXPECT_TRUE(automaton.is_full());
+  EXPECT_LT(automaton.memory_bytes(), max_bytes + kSlack);
 
   // What was given up leaves nothing behind.
   automaton.LimitMemory(INT64_MAX);
-  meter.Limit(INT64_MAX / 2);
-  EXPECT_FALSE(automaton.HasRun(in_string, kLetters, kLength, &reach));  // ended by the letters that are alone
-  const int32_t behind = automaton.Next(in_string, 'A');
+  meter.Limit(10 * kMaxMaskWork);
   EXPECT_TRUE(automaton.HasRun(behind, kLetters, kLength, &reach));
   GrammarAutomaton fresh(&*grammar, &meter);
   GrammarAutomaton::Imported imported;
