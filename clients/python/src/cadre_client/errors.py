@@ -65,8 +65,8 @@ class NotFoundError(CadreError):
 
 
 class OverloadedError(CadreError):
-    """RESOURCE_EXHAUSTED: the queue is full (`retry_after` says for how long), this client reads too slowly, or a
-    message is over a limit of gRPC."""
+    """RESOURCE_EXHAUSTED: the queue is full (`retry_after` says for how long), this client reads too slowly, a
+    message is over a limit of gRPC, or a constraint on the output takes more work than it may: `reason` tells."""
 
 
 class UnavailableError(CadreError):
