@@ -103,6 +103,7 @@ class GrammarConstraint::Shared {
 
   // Starts again with nothing but the states that sequences are in.
   void Flush() {
+    masks_ = nullptr;  // first: their room is that of what is copied
     auto fresh = std::make_unique<GrammarAutomaton>(&grammar_, &meter_);
     GrammarAutomaton::Imported imported;
     for (int32_t* place : places_) *place = fresh->Import(*automaton_, *place, &imported);
