@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
 #include "engine/base/failpoint.h"
@@ -12,7 +13,9 @@
 #include "engine/batch_builder.h"
 #include "engine/deadline_admission.h"
 #include "engine/model/memory_plan.h"
+#include "engine/request/nan_error.h"
 #include "engine/request/refusal.h"
+#include "engine/sample/arg_max.h"
 
 namespace cadre {
 namespace {
@@ -201,12 +204,29 @@ std::vector<EngineLoop::ChunkResult> EngineLoop::Sample(const StepPlan& plan) {
   std::span<float> rest(result_.logits);
   std::vector<ChunkResult> results;
   results.reserve(plan.chunks.size());
+  // One sequence that fails ends its request: what its siblings would say is not worth the time, which all pay. But
+  // whatever else failed, what was computed with NaN must not be kept.
+  absl::flat_hash_map<const RequestGroup*, absl::Status> failures;
   for (const ScheduledChunk& chunk : plan.chunks) {
     const size_t size = static_cast<size_t>(chunk.num_logit_rows()) * vocab_size;
-    results.push_back(SampleChunk(chunk, rest.first(size)));
+    const std::span<float> logits = rest.first(size);
     rest = rest.subspan(size);
+    const RequestGroup* group = &Find(chunk.sequence).response.group();
+    const auto failure = failures.find(group);
+    results.push_back(failure == failures.end() ? SampleChunk(chunk, logits) : ChunkResult{});
+    absl::Status status = results.back().status;
+    if (failure != failures.end() || !status.ok()) {
+      if (absl::Status nan = chunk.samples ? ArgMax(logits.last(vocab_size)).status() : status; IsNanError(nan)) {
+        status = nan;
+      }
+    }
+    if (!status.ok()) failures.insert_or_assign(group, status);
   }
   CADRE_CHECK(rest.empty());
+  for (size_t i = 0; i < results.size(); ++i) {
+    const auto failure = failures.find(&Find(plan.chunks[i].sequence).response.group());
+    if (failure != failures.end()) results[i] = {.status = failure->second, .token = std::nullopt};
+  }
   return results;
 }
 

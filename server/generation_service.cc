@@ -127,9 +127,10 @@ class TextCall final : public grpc::ServerUnaryReactor, public ResponseWriter {
       if (status.ok()) *response_bytes_ = SerializeMessage(response_);
       ServerUnaryReactor::Finish(ToGrpcStatus(status));
     };
-    // All streams share the thread that this may be.
-    const bool is_large = status.ok() && response_.ByteSizeLong() > kMaxInlineAnswerBytes;
-    if (!is_large || !work_queue_.Post(answer)) answer();
+    // All streams share the thread that this may be; but an answer that is ready waits for nobody else's work.
+    const bool may_wait =
+        status.ok() && response_.ByteSizeLong() > kMaxInlineAnswerBytes && work_queue_.num_waiting() == 0;
+    if (!may_wait || !work_queue_.Post(answer)) answer();
   }
 
   void OnCancel() override { stream_->OnCancel(); }

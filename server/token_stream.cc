@@ -194,7 +194,8 @@ bool TokenStream::MustWait() const {
 }
 
 absl::Duration TokenStream::Interval() const {
-  return std::max(options_.min_interval, options_.interval_per_call * host_->num_open_calls());
+  const absl::Duration shared = options_.interval_per_call * host_->num_open_calls();
+  return std::max(options_.min_interval, std::min(shared, kMaxSharedInterval));
 }
 
 // False when there is nothing to write now.

@@ -55,12 +55,15 @@ struct TokenStreamOptions {
   StreamPump* pump = nullptr;
   // Tokens that come sooner than this after the last message wait for each other. The first one and the end never wait.
   absl::Duration min_interval = absl::ZeroDuration();
-  // And sooner than this for each call that is open: what bounds the messages of all calls together.
+  // And sooner than this for each call that is open, up to kMaxSharedInterval: what bounds the messages of all
+  // together.
   absl::Duration interval_per_call = absl::ZeroDuration();
 };
 
 // Sooner than anybody reads.
 inline constexpr absl::Duration kDefaultStreamInterval = absl::Milliseconds(5);
+// Still as if at once.
+inline constexpr absl::Duration kMaxSharedInterval = absl::Milliseconds(50);
 // Leaves most of the processors' time to the model, on machines where a message costs client and server some 60 us.
 inline absl::Duration DefaultIntervalPerCall(int num_cpus) { return absl::Microseconds(400) / num_cpus; }
 

@@ -18,15 +18,7 @@ int64_t FairQueue::Arrive(const Sequence& sequence) {
   Tenant& tenant = it->second;
   if (tenant.num_present++ == 0 && !is_new) --num_idle_;
   const int32_t priority = sequence.traits().priority;
-  const bool is_first = tenant.waiting.empty();
-  if (is_first) {
-    UpdateLeastService();
-    tenant.service = std::max(tenant.service, least_service_);
-  }
-  if (is_first || priority > tenant.top_priority) {
-    tenant.top_priority = priority;
-    tenant.service = std::max(tenant.service, LatestRun(priority));
-  }
+  if (tenant.waiting.empty()) tenant.service = std::max(tenant.service, FirstService(priority));
   return tenant.service - options_.priority_tokens * priority;
 }
 
@@ -39,6 +31,10 @@ void FairQueue::Leave(const Sequence& sequence) {
 
 void FairQueue::Push(const Sequence* sequence, int64_t order) {
   Tenant& tenant = Find(*sequence);
+  const int32_t priority = sequence->traits().priority;
+  const auto [level, is_new] = tenant.levels.try_emplace(priority);
+  if (is_new) level->second.lift = std::max(int64_t{0}, FirstService(priority) - tenant.service);
+  ++level->second.num_waiting;
   if (tenant.waiting.empty()) backlogged_.push_back(&tenant);
   CADRE_CHECK(tenant.waiting.try_emplace(Order(order, sequence->id()), sequence).second);
   ++size_;
@@ -48,6 +44,9 @@ void FairQueue::Remove(const Sequence& sequence, int64_t order) {
   Tenant& tenant = Find(sequence);
   CADRE_CHECK_EQ(tenant.waiting.erase(Order(order, sequence.id())), 1u);
   if (tenant.waiting.empty()) std::erase(backlogged_, &tenant);
+  const auto level = tenant.levels.find(sequence.traits().priority);
+  CADRE_CHECK(level != tenant.levels.end());
+  if (--level->second.num_waiting == 0) tenant.levels.erase(level);
   --size_;
 }
 
@@ -71,8 +70,9 @@ FairQueue::Tenant& FairQueue::Find(const Sequence& sequence) {
   return it->second;
 }
 
-int64_t FairQueue::LatestRun(int32_t priority) const {
-  int64_t latest = 0;
+int64_t FairQueue::FirstService(int32_t priority) {
+  UpdateLeastService();
+  int64_t latest = least_service_;
   for (const auto& [level, service] : latest_runs_) {
     if (level > priority) break;
     latest = std::max(latest, service);
@@ -125,7 +125,9 @@ const Sequence* FairQueue::Cursor::Next() {
     if (next == tenant->waiting.end()) continue;
     const Sequence* first = next->second;
     const int64_t charge = draft == drafts_.end() ? 0 : draft->second.charge;
-    const int64_t rank = tenant->service + charge - queue_->options_.priority_tokens * first->traits().priority;
+    const int32_t priority = first->traits().priority;
+    const int64_t lift = tenant->levels.at(priority).lift;
+    const int64_t rank = tenant->service + lift + charge - queue_->options_.priority_tokens * priority;
     if (best == nullptr || std::pair(rank, first->id()) < std::pair(best_rank, best->id())) {
       best_ = tenant;
       best = first;
@@ -150,6 +152,12 @@ absl::Status FairQueue::Audit() const {
     num_waiting += std::ssize(tenant.waiting);
     num_backlogged += tenant.waiting.empty() ? 0 : 1;
     num_idle += tenant.num_present == 0 ? 1 : 0;
+    int64_t num_in_levels = 0;
+    for (const auto& [priority, level] : tenant.levels) num_in_levels += level.num_waiting;
+    if (num_in_levels != std::ssize(tenant.waiting)) {
+      return absl::InternalError(
+          absl::StrCat(tenant.waiting.size(), " sequences of a tenant wait, its levels count ", num_in_levels));
+    }
     if (std::ssize(tenant.waiting) > tenant.num_present) {
       return absl::InternalError(
           absl::StrCat("a tenant has ", tenant.num_present, " sequences, but ", tenant.waiting.size(), " wait"));

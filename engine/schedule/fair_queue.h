@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/btree_map.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "engine/request/sequence.h"
@@ -33,19 +34,26 @@ struct FairQueueOptions {
 // A tenant of whom nobody waits and then somebody does starts from the least service of the tenants that wait, so that
 // nobody saves up service by being away, or by asking for little: whoever else runs is no measure. Nor does it start
 // before what the latest first run of its priority or a lower one came to, so that ever new names cannot keep ahead of
-// who waits; the head starts of higher priorities are not its own. The same for the first of a higher priority than all
-// that it has waiting: a request of the lowest priority is no ticket for the others. While nobody waits at all,
-// everybody gets what it wants, and all start again as equals. Ties: the earlier sequence.
+// who waits; the head starts of higher priorities are not its own. While nobody waits at all, everybody gets what it
+// wants, and all start again as equals. Ties: the earlier sequence.
+//
+// The same for a tenant of whom nobody of this priority waits, but others do: what is missing is its lift, which counts
+// between tenants as service does for as long as anybody of this priority waits. So a request of the lowest priority is
+// no ticket for later ones of a higher; and those that wait already lose nothing by it.
 //
 // A pure single-threaded state machine.
 class FairQueue {
  private:
   using Order = std::pair<int64_t, SequenceId>;  // D, arrival
+  struct Level {
+    int32_t num_waiting = 0;
+    int64_t lift = 0;  // tokens of service
+  };
   struct Tenant {
     int64_t service = 0;
-    int32_t num_present = 0;   // sequences between Arrive and Leave
-    int32_t top_priority = 0;  // of what has come since nobody waited
+    int32_t num_present = 0;  // sequences between Arrive and Leave
     std::map<Order, const Sequence*> waiting = {};
+    absl::btree_map<int32_t, Level> levels = {};  // of `waiting`, by priority
   };
 
  public:
@@ -86,9 +94,9 @@ class FairQueue {
 
  private:
   Tenant& Find(const Sequence& sequence);
-  // Where a tenant starts that comes to wait: not before either of these.
   void UpdateLeastService();
-  int64_t LatestRun(int32_t priority) const;
+  // Where a tenant starts of whom nobody of this priority waits.
+  int64_t FirstService(int32_t priority);
   void ForgetIdleTenants();
   void ForgetLeastServed();
 

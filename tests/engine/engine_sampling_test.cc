@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -102,6 +104,46 @@ TEST(EngineSamplingTest, AConstraintThatTakesTooMuchFailsItsRequestAlone) {
   EXPECT_EQ(harness.engine->Snapshot().finished_ok, 3);
   // What the model computed is sound.
   EXPECT_TRUE(harness.runner->scrubbed.empty());
+}
+
+// Any token at first, and then an error; counts how often it was asked.
+class FailingConstraint final : public TokenConstraint {
+ public:
+  std::unique_ptr<ConstraintState> Start() const override { return std::make_unique<State>(&num_asked_); }
+  int num_asked() const { return num_asked_; }
+
+ private:
+  class State final : public ConstraintState {
+   public:
+    explicit State(int* num_asked) : num_asked_(*num_asked) {}
+    absl::StatusOr<std::span<const uint64_t>> AllowedTokens() override {
+      ++num_asked_;
+      if (num_tokens_ > 0) return absl::ResourceExhaustedError("too much");
+      return std::span<const uint64_t>(all_);
+    }
+    void Advance(int32_t /*token_id*/) override { ++num_tokens_; }
+    bool done() const override { return false; }
+
+   private:
+    const std::vector<uint64_t> all_ = std::vector<uint64_t>(8, ~uint64_t{0});  // 512 tokens
+    int& num_asked_;
+    int num_tokens_ = 0;
+  };
+
+  mutable int num_asked_ = 0;  // by the engine's thread
+};
+
+// Their request fails with the first of them, and everybody waits while they are looked at.
+TEST(EngineSamplingTest, TheSiblingsOfOneThatFailsAreNotAsked) {
+  EngineHarness harness;
+  const auto constraint = std::make_shared<FailingConstraint>();
+  const Ticket ticket = harness.MustSubmit(MakePrompt(5, 1), 50, [&](Request& request) {
+    request.num_sequences = 8;
+    request.constraint = constraint;
+  });
+  harness.RunUntilIdle();
+  EXPECT_EQ(ticket.sink->summary().status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(constraint->num_asked(), 2) << "the first one's first token, and its second";
 }
 
 TEST(EngineSamplingTest, TheTimeLimitEndsNormallyWithWhatThereIs) {

@@ -64,14 +64,14 @@ MUTANTS = [
     Mutant(
         "a new tenant begins with no service at all",
         "engine/schedule/fair_queue.cc",
-        "    tenant.service = std::max(tenant.service, least_service_);\n",
-        "",
+        "tenant.service = std::max(tenant.service, FirstService(priority));\n",
+        "tenant.service += 0 * FirstService(priority);\n",
         "scheduler_test", "FairQueueTest.*:SchedulerFairnessTest.*:SchedulerPolicyTest.*"),
     Mutant(
         "a request of low priority is a ticket for the next ones",
         "engine/schedule/fair_queue.cc",
-        "if (is_first || priority > tenant.top_priority)",
-        "if (is_first)",
+        "level->second.lift = std::max(int64_t{0}, FirstService(priority) - tenant.service);\n",
+        "level->second.lift = 0;\n",
         "scheduler_test", "FairQueueTest.*:SchedulerFairnessTest.*:SchedulerPolicyTest.*"),
     Mutant(
         "the head start of one priority pushes back who has none",

@@ -326,9 +326,8 @@ class AsyncTest(unittest.IsolatedAsyncioTestCase):
             async with AsyncClient(address) as client:
                 stream = client.stream("x")
                 reader = asyncio.ensure_future(stream.__anext__())
-                while not server.requests:
+                while stream._pause is None:
                     await asyncio.sleep(0.01)
-                await asyncio.sleep(0.2)
                 stream.close()
                 with self.assertRaises(StopAsyncIteration):
                     await asyncio.wait_for(reader, 4)

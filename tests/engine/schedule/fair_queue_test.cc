@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <deque>
 #include <string>
 #include <utility>
@@ -195,6 +196,38 @@ TEST_F(FairQueueTest, ALowRequestHoldsNoPlaceForAHigherOne) {
     num_served_here += sequences_[static_cast<size_t>(served)].traits().tenant == "here" ? 1 : 0;
   }
   EXPECT_GE(num_served_here, 4);
+}
+
+// Nor does one that is always there let its tenant save up what it leaves to others.
+TEST_F(FairQueueTest, ALowRequestSavesNothingUpForHigherOnes) {
+  Arrive("idle", -100);
+  const SequenceId early = Arrive("idle");
+  for (int i = 0; i < 40; ++i) Arrive("here");
+  EXPECT_EQ(Serve(), early);
+  for (int i = 0; i < 20; ++i) Serve(10);
+  std::vector<SequenceId> late;
+  for (int i = 0; i < 3; ++i) late.push_back(Arrive("idle"));
+  std::vector<SequenceId> order;
+  for (int i = 0; i < 6; ++i) order.push_back(Serve(10));
+  for (size_t i = 1; i < 3; ++i) {
+    EXPECT_GE(std::ranges::find(order, late[i]) - std::ranges::find(order, late[i - 1]), 2) << "they take turns";
+  }
+}
+
+// A higher priority of a tenant that waits overtakes what is the tenant's own, and costs it nothing.
+TEST_F(FairQueueTest, AHigherPriorityLeadsItsTenantWhoeverHasLedBefore) {
+  for (int i = 0; i < 30; ++i) Arrive("here", 1);
+  const SequenceId plain = Arrive("other");
+  for (int i = 0; i < 3; ++i) Arrive("other");
+  for (int i = 0; i < 10; ++i) EXPECT_LT(Serve(10), plain);
+  const SequenceId urgent = Arrive("other", 1);
+  const SequenceId first_of_other = [&] {
+    SequenceId served = Serve(10);
+    while (served < plain) served = Serve(10);
+    return served;
+  }();
+  EXPECT_EQ(first_of_other, urgent);
+  EXPECT_EQ(queue_.service("other"), 10) << "what it was charged, and no lift";
 }
 
 TEST_F(FairQueueTest, TheHeadStartOfOnePushesNobodyElseBack) {

@@ -69,10 +69,9 @@ class AsyncGenerateStream:
         self._call = None
         self._pause = asyncio.ensure_future(asyncio.sleep(wait))
         try:
-            await self._pause
-        except asyncio.CancelledError:
-            if not self._closed:  # not by close
-                raise
+            await asyncio.wait({self._pause})  # which `close` may end; a CancelledError is the caller's own
+        finally:
+            self._pause.cancel()
 
     async def texts(self) -> AsyncIterator[str]:
         """The text of the first sequence, piece by piece."""
