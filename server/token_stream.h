@@ -65,7 +65,7 @@ inline constexpr absl::Duration kDefaultStreamInterval = absl::Milliseconds(5);
 // Still as if at once.
 inline constexpr absl::Duration kMaxSharedInterval = absl::Milliseconds(50);
 // Leaves most of the processors' time to the model, on machines where a message costs client and server some 60 us.
-inline absl::Duration DefaultIntervalPerCall(int num_cpus) { return absl::Microseconds(400) / num_cpus; }
+inline absl::Duration DefaultIntervalPerCall(int num_cpus) { return absl::Microseconds(600) / num_cpus; }
 
 // Shared by the call and the engine: either may be gone before the other. Lives as long as both need it; the host and
 // the metrics outlive it. Thread-safe.
