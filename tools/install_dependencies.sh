@@ -13,7 +13,7 @@ build_packages=(
   libssl-dev libc-ares-dev libre2-dev libedit-dev
 )
 test_packages=(
-  git libgtest-dev libgmock-dev libbenchmark-dev clang-format clang-tidy
+  git libgtest-dev libgmock-dev libbenchmark-dev libboost-context-dev clang-format clang-tidy
   python3 python3-grpcio python3-protobuf prometheus
 )
 fuzz_packages=(clang libclang-rt-dev)

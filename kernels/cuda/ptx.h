@@ -17,8 +17,8 @@ __device__ __forceinline__ uint32_t SharedAddress(const void* pointer) {
 }
 
 // ---- tensor cores: every thread of the warp calls, at the same place ----
-// In the fragments below lane l has g = l / 4 and t = l % 4, and a register holds two bf16, the lower index in its lower
-// half (PTX ISA, "Matrix Fragments for mma.m16n8k16").
+// In the fragments below lane l has g = l / 4 and t = l % 4, and a register holds two bf16, the lower index in its
+// lower half (PTX ISA, "Matrix Fragments for mma.m16n8k16").
 
 // d [16, 8] += a [16, 16] * b [16, 8].
 //   a[0], a[1], a[2], a[3]: rows g, g + 8, g, g + 8; columns 2t, 2t + 1 in the first two, 8 more in the last two

@@ -1,5 +1,5 @@
-// Intrinsics of one thread: bits, roundings, and the overloads that CUDA puts into the global namespace. Functions of the
-// C library (expf, fmaf, ...) are the host's: in the last bits they may differ from the device's.
+// Intrinsics of one thread: bits, roundings, and the overloads that CUDA puts into the global namespace. Functions of
+// the C library (expf, fmaf, ...) are the host's: in the last bits they may differ from the device's.
 #ifndef CADRE_TESTS_SUPPORT_SIMT_ARITHMETIC_H_
 #define CADRE_TESTS_SUPPORT_SIMT_ARITHMETIC_H_
 
@@ -46,7 +46,8 @@ constexpr int __float2int_rz(float x) { return static_cast<int>(x); }
 constexpr float __int2float_rn(int x) { return static_cast<float>(x); }
 constexpr float __uint2float_rn(unsigned x) { return static_cast<float>(x); }
 
-// A read through the cache for constant data: what it reads must not be written during the kernel, which is not checked.
+// A read through the cache for constant data: what it reads must not be written during the kernel, which is not
+// checked.
 template <typename T>
 T __ldg(const T* address) {
   return *address;
@@ -62,12 +63,12 @@ inline double max(float a, double b) { return fmax(a, b); }
 inline double min(double a, float b) { return fmin(a, b); }
 inline double max(double a, float b) { return fmax(a, b); }
 
-#define CADRE_SIMT_MIN_MAX(result, a_type, b_type)                                                               \
-  constexpr result min(a_type a, b_type b) {                                                                     \
-    return static_cast<result>(a) < static_cast<result>(b) ? static_cast<result>(a) : static_cast<result>(b);    \
-  }                                                                                                              \
-  constexpr result max(a_type a, b_type b) {                                                                     \
-    return static_cast<result>(a) < static_cast<result>(b) ? static_cast<result>(b) : static_cast<result>(a);    \
+#define CADRE_SIMT_MIN_MAX(result, a_type, b_type)                                                            \
+  constexpr result min(a_type a, b_type b) {                                                                  \
+    return static_cast<result>(a) < static_cast<result>(b) ? static_cast<result>(a) : static_cast<result>(b); \
+  }                                                                                                           \
+  constexpr result max(a_type a, b_type b) {                                                                  \
+    return static_cast<result>(a) < static_cast<result>(b) ? static_cast<result>(b) : static_cast<result>(a); \
   }
 CADRE_SIMT_MIN_MAX(int, int, int)
 CADRE_SIMT_MIN_MAX(unsigned, unsigned, unsigned)

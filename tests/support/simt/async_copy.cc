@@ -19,7 +19,7 @@ struct Copy {
 };
 
 struct CopyQueue {
-  std::vector<Copy> open;               // begun, not committed
+  std::vector<Copy> open;                // begun, not committed
   std::deque<std::vector<Copy>> groups;  // committed, oldest first
 };
 

@@ -1,5 +1,5 @@
-// Atomic operations. Each is a place where other threads may go first, so that their order is as undefined as it is on a
-// device.
+// Atomic operations. Each is a place where other threads may go first, so that their order is as undefined as it is on
+// a device.
 #ifndef CADRE_TESTS_SUPPORT_SIMT_ATOMICS_H_
 #define CADRE_TESTS_SUPPORT_SIMT_ATOMICS_H_
 
@@ -33,16 +33,16 @@ T atomicAdd(T* address, std::type_identity_t<T> value) {
   });
 }
 
-#define CADRE_SIMT_ATOMIC(name, result)                                                            \
-  template <typename T>                                                                            \
-  T name(T* address, std::type_identity_t<T> value) {                                              \
-    static_assert(std::is_integral_v<T> && (sizeof(T) == 4 || sizeof(T) == 8),                     \
-                  "CUDA has " #name " for integers of 32 and 64 bits");                            \
-    return simt::internal::Atomic(address, [=](T old) { return result; });                         \
+#define CADRE_SIMT_ATOMIC(name, result)                                        \
+  template <typename T>                                                        \
+  T name(T* address, std::type_identity_t<T> value) {                          \
+    static_assert(std::is_integral_v<T> && (sizeof(T) == 4 || sizeof(T) == 8), \
+                  "CUDA has " #name " for integers of 32 and 64 bits");        \
+    return simt::internal::Atomic(address, [=](T old) { return result; });     \
   }
 CADRE_SIMT_ATOMIC(atomicMax, old < value ? value : old)
 CADRE_SIMT_ATOMIC(atomicMin, value < old ? value : old)
-CADRE_SIMT_ATOMIC(atomicAnd, old & value)
+CADRE_SIMT_ATOMIC(atomicAnd, old& value)
 CADRE_SIMT_ATOMIC(atomicOr, old | value)
 CADRE_SIMT_ATOMIC(atomicXor, old ^ value)
 #undef CADRE_SIMT_ATOMIC

@@ -37,7 +37,7 @@ void MakeReady(unsigned warp, uint32_t lanes) {
 }
 
 void CompleteBarrier() {
-  block.barrier_result = block.barrier_kind == BarrierKind::kAnd ? block.num_true == block.num_arrived
+  block.barrier_result = block.barrier_kind == BarrierKind::kAnd  ? block.num_true == block.num_arrived
                          : block.barrier_kind == BarrierKind::kOr ? block.num_true > 0
                                                                   : static_cast<int>(block.num_true);
   block.num_arrived = 0;
@@ -120,7 +120,8 @@ void RunBlock(const RunningLaunch& launch, uint3 index, RandomOrder& random) {
   const bool is_greedy = random.Below(2) == 0;
   const int favorite = static_cast<int>(random.Below(32));
   while (block.ready_warps != 0) {
-    const unsigned w = is_greedy ? RandomOrder::FirstFrom(block.ready_warps, favorite) : random.AnyBit(block.ready_warps);
+    const unsigned w =
+        is_greedy ? RandomOrder::FirstFrom(block.ready_warps, favorite) : random.AnyBit(block.ready_warps);
     Warp& warp = block.warps[w];
     const unsigned lane = random.AnyBit(warp.ready);
     warp.ready &= ~(1u << lane);

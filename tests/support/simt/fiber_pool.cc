@@ -20,8 +20,9 @@ boost::context::fiber FiberPool::Loop(boost::context::fiber caller) {
 
 void FiberPool::Grow(size_t num_fibers) {
   while (fibers_.size() < num_fibers) {
-    fibers_.push_back(boost::context::fiber(std::allocator_arg, boost::context::protected_fixedsize_stack(kStackBytes),
-                                            [this](boost::context::fiber&& caller) { return Loop(std::move(caller)); }));
+    fibers_.push_back(
+        boost::context::fiber(std::allocator_arg, boost::context::protected_fixedsize_stack(kStackBytes),
+                              [this](boost::context::fiber&& caller) { return Loop(std::move(caller)); }));
   }
 }
 

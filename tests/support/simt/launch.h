@@ -35,7 +35,7 @@ struct KernelName {
 void RunKernel(const KernelName& name, const LaunchShape& shape, void (*body)(const void*), const void* context);
 
 template <typename Callable>
-void Launch(dim3 grid, dim3 block, size_t dynamic_shared_bytes, const Callable& kernel, KernelName name = {}) {
+void Launch(dim3 grid, dim3 block, size_t dynamic_shared_bytes, Callable kernel, KernelName name = {}) {
   if (name.kernel == nullptr && name.description.empty()) name.description = __PRETTY_FUNCTION__;
   RunKernel(
       name, {grid, block, dynamic_shared_bytes},

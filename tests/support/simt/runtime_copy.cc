@@ -104,7 +104,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
   CADRE_SIMT_CALL("cudaStreamIsCapturing");
   const simt::Capture* const capture = simt::CaptureOf(stream);
-  *status = capture == nullptr    ? cudaStreamCaptureStatusNone
+  *status = capture == nullptr  ? cudaStreamCaptureStatusNone
             : capture->is_valid ? cudaStreamCaptureStatusActive
                                 : cudaStreamCaptureStatusInvalidated;
   return cudaSuccess;

@@ -81,11 +81,11 @@ void BreakNextKernel(cudaError_t error) {
 ResourcesInUse Resources() {
   RuntimeState& runtime = Runtime();
   const std::scoped_lock lock(runtime.mutex);
-  return {.device_allocations = runtime.device_memory.size(),
-          .device_bytes = runtime.device_bytes,
-          .host_allocations = runtime.host_memory.size(),
-          .handles = runtime.streams.size() + runtime.events.size() + runtime.graphs.size() +
-                     runtime.executables.size()};
+  return {
+      .device_allocations = runtime.device_memory.size(),
+      .device_bytes = runtime.device_bytes,
+      .host_allocations = runtime.host_memory.size(),
+      .handles = runtime.streams.size() + runtime.events.size() + runtime.graphs.size() + runtime.executables.size()};
 }
 
 size_t NumKernels() {

@@ -6,8 +6,8 @@
 
 #include "tests/support/simt/vector_types.h"
 
-// CADRE_SIMT_ERRORS(X) calls X(name, value, text, is_sticky) for every code. After a sticky one the device is lost to the
-// process.
+// CADRE_SIMT_ERRORS(X) calls X(name, value, text, is_sticky) for every code. After a sticky one the device is lost to
+// the process.
 #define CADRE_SIMT_ERRORS(X)                                                              \
   X(cudaSuccess, 0, "no error", false)                                                    \
   X(cudaErrorInvalidValue, 1, "invalid argument", false)                                  \

@@ -88,7 +88,8 @@ cudaError_t cudaFuncSetAttribute(void (*kernel)(Parameters...), cudaFuncAttribut
 namespace simt {
 
 // The launch behind all others. With `kernel`, its limit of dynamic shared memory (cudaFuncSetAttribute) is checked.
-cudaError_t EnqueueKernel(cudaStream_t stream, const LaunchShape& shape, const void* kernel, std::function<void()> body);
+cudaError_t EnqueueKernel(cudaStream_t stream, const LaunchShape& shape, const void* kernel,
+                          std::function<void()> body);
 
 // Orders a launch on `stream`. `kernel` is the function that `body` calls, if known: it names the launch in messages.
 template <typename Body>

@@ -66,9 +66,11 @@ T Shuffle(unsigned mask, T value, int offset, int width, CallSite site) {
 }
 
 // Operations of which every lane has the same result: `Reduce` makes it of the inputs of the lanes in the mask.
-template <typename In, typename Out, Out (*Reduce)(uint32_t mask, const In& (*input)(const void*), const void* const* in)>
+template <typename In, typename Out,
+          Out (*Reduce)(uint32_t mask, const In& (*input)(const void*), const void* const* in)>
 void CompleteForAll(uint32_t mask, const void* const* in, void* const* out) {
-  const Out result = Reduce(mask, [](const void* p) -> const In& { return *static_cast<const In*>(p); }, in);
+  const Out result = Reduce(
+      mask, [](const void* p) -> const In& { return *static_cast<const In*>(p); }, in);
   for (int lane = 0; lane < 32; ++lane) {
     if ((mask >> lane & 1u) != 0) *static_cast<Out*>(out[lane]) = result;
   }
@@ -108,7 +110,9 @@ inline constexpr WarpOperation kMatchAny = {"__match_any_sync", CompleteMatch<T>
 struct Add {
   static constexpr const char* kName = "__reduce_add_sync";
   static constexpr uint32_t Of(uint32_t a, uint32_t b) { return a + b; }
-  static constexpr int Of(int a, int b) { return static_cast<int>(static_cast<uint32_t>(a) + static_cast<uint32_t>(b)); }
+  static constexpr int Of(int a, int b) {
+    return static_cast<int>(static_cast<uint32_t>(a) + static_cast<uint32_t>(b));
+  }
 };
 struct Min {
   static constexpr const char* kName = "__reduce_min_sync";
@@ -151,20 +155,24 @@ T Reduce(unsigned mask, T value, CallSite site) {
 
 // Small integers are shuffled as int, as in CUDA.
 template <typename T>
-auto __shfl_sync(unsigned mask, T value, int source_lane, int width = 32, simt::CallSite site = simt::CallSite::Here()) {
+auto __shfl_sync(unsigned mask, T value, int source_lane, int width = 32,
+                 simt::CallSite site = simt::CallSite::Here()) {
   return simt::internal::Shuffle<simt::internal::ShuffleKind::kIndex>(mask, +value, source_lane, width, site);
 }
 template <typename T>
-auto __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, simt::CallSite site = simt::CallSite::Here()) {
+auto __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32,
+                    simt::CallSite site = simt::CallSite::Here()) {
   return simt::internal::Shuffle<simt::internal::ShuffleKind::kUp>(mask, +value, static_cast<int>(delta), width, site);
 }
 template <typename T>
 auto __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32,
-                   simt::CallSite site = simt::CallSite::Here()) {
-  return simt::internal::Shuffle<simt::internal::ShuffleKind::kDown>(mask, +value, static_cast<int>(delta), width, site);
+                      simt::CallSite site = simt::CallSite::Here()) {
+  return simt::internal::Shuffle<simt::internal::ShuffleKind::kDown>(mask, +value, static_cast<int>(delta), width,
+                                                                     site);
 }
 template <typename T>
-auto __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32, simt::CallSite site = simt::CallSite::Here()) {
+auto __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32,
+                     simt::CallSite site = simt::CallSite::Here()) {
   return simt::internal::Shuffle<simt::internal::ShuffleKind::kXor>(mask, +value, lane_mask, width, site);
 }
 
