@@ -59,6 +59,19 @@ void CheckGuardsOf(const AllocationMap::value_type& entry) {
   }
 }
 
+cudaError_t AllocateOnDevice(void** pointer, size_t size_bytes) {
+  RuntimeState& runtime = Runtime();
+  if (pointer == nullptr) return cudaErrorInvalidValue;
+  if (BreaksCapture()) return cudaErrorStreamCaptureUnsupported;
+  *pointer = nullptr;
+  if (size_bytes == 0) return cudaSuccess;
+  if (size_bytes > runtime.options.memory_bytes - runtime.device_bytes) return cudaErrorMemoryAllocation;
+  *pointer = Allocate(runtime.device_memory, size_bytes);
+  if (*pointer == nullptr) return cudaErrorMemoryAllocation;
+  runtime.device_bytes += size_bytes;
+  return cudaSuccess;
+}
+
 cudaError_t AllocateOnHost(void** pointer, size_t size_bytes) {
   *pointer = size_bytes == 0 ? nullptr : Allocate(Runtime().host_memory, size_bytes);
   return *pointer == nullptr && size_bytes > 0 ? cudaErrorMemoryAllocation : cudaSuccess;
@@ -100,16 +113,16 @@ cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes) {
 
 cudaError_t cudaMalloc(void** pointer, size_t size_bytes) {
   CADRE_SIMT_CALL("cudaMalloc");
-  simt::RuntimeState& runtime = simt::Runtime();
-  if (pointer == nullptr) return call.Return(cudaErrorInvalidValue);
-  if (simt::BreaksCapture()) return call.Return(cudaErrorStreamCaptureUnsupported);
-  *pointer = nullptr;
-  if (size_bytes == 0) return cudaSuccess;
-  if (size_bytes > runtime.options.memory_bytes - runtime.device_bytes) return call.Return(cudaErrorMemoryAllocation);
-  *pointer = simt::Allocate(runtime.device_memory, size_bytes);
-  if (*pointer == nullptr) return call.Return(cudaErrorMemoryAllocation);
-  runtime.device_bytes += size_bytes;
-  return cudaSuccess;
+  return call.Return(simt::AllocateOnDevice(pointer, size_bytes));
+}
+
+cudaError_t cudaMallocManaged(void** pointer, size_t size_bytes, unsigned flags) {
+  CADRE_SIMT_CALL("cudaMallocManaged");
+  // Unlike cudaMalloc it refuses an empty allocation.
+  if (size_bytes == 0 || (flags != cudaMemAttachGlobal && flags != cudaMemAttachHost)) {
+    return call.Return(cudaErrorInvalidValue);
+  }
+  return call.Return(simt::AllocateOnDevice(pointer, size_bytes));
 }
 
 cudaError_t cudaFree(void* pointer) {

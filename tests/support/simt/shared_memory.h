@@ -27,11 +27,13 @@ class StaticShared {
 
 }  // namespace simt
 
+// NOLINTBEGIN(bugprone-macro-parentheses): types and names take none
 #define CADRE_DYNAMIC_SHARED(type, name) type* const name = reinterpret_cast<type*>(::simt::DynamicShared())
 
 #define CADRE_SHARED(type, name, dimensions)   \
   static type name dimensions;                 \
   static ::simt::StaticShared name##_of_block; \
   name##_of_block.Enter(&name, sizeof(name))
+// NOLINTEND(bugprone-macro-parentheses)
 
 #endif  // CADRE_TESTS_SUPPORT_SIMT_SHARED_MEMORY_H_

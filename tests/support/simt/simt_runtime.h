@@ -31,6 +31,8 @@ cudaError_t cudaDeviceSynchronize();
 // ---- memory ----
 cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes);
 cudaError_t cudaMalloc(void** pointer, size_t size_bytes);
+// Memory of the device that the host may read and write between waiting and the next work; here all of it is.
+cudaError_t cudaMallocManaged(void** pointer, size_t size_bytes, unsigned flags = cudaMemAttachGlobal);
 cudaError_t cudaFree(void* pointer);
 cudaError_t cudaMallocHost(void** pointer, size_t size_bytes);
 cudaError_t cudaHostAlloc(void** pointer, size_t size_bytes, unsigned flags);
@@ -44,6 +46,10 @@ cudaError_t cudaMemsetAsync(void* pointer, int value, size_t size_bytes, cudaStr
 template <typename T>
 cudaError_t cudaMalloc(T** pointer, size_t size_bytes) {
   return cudaMalloc(reinterpret_cast<void**>(pointer), size_bytes);
+}
+template <typename T>
+cudaError_t cudaMallocManaged(T** pointer, size_t size_bytes, unsigned flags = cudaMemAttachGlobal) {
+  return cudaMallocManaged(reinterpret_cast<void**>(pointer), size_bytes, flags);
 }
 template <typename T>
 cudaError_t cudaMallocHost(T** pointer, size_t size_bytes) {

@@ -98,6 +98,8 @@ TEST_F(SimtRuntimeTest, MemoryIsCountedAndLimited) {
   EXPECT_EQ(cudaFree(pointer), cudaSuccess);
   EXPECT_EQ(cudaFree(pointer), cudaErrorInvalidValue);
   EXPECT_EQ(cudaFree(nullptr), cudaSuccess);
+  EXPECT_EQ(cudaMallocManaged(&pointer, free_bytes + 1), cudaErrorMemoryAllocation);
+  EXPECT_EQ(cudaMallocManaged(&pointer, 0), cudaErrorInvalidValue);
 }
 
 TEST_F(SimtRuntimeTest, CopiesThatTheAddressesContradictAreRefused) {

@@ -2,6 +2,7 @@
 #ifndef CADRE_TESTS_SUPPORT_SIMT_VECTOR_TYPES_H_
 #define CADRE_TESTS_SUPPORT_SIMT_VECTOR_TYPES_H_
 
+// NOLINTBEGIN(bugprone-macro-parentheses): types and names take none
 #define CADRE_SIMT_VECTOR2(name, type, alignment) \
   struct alignas(alignment) name {                \
     type x, y;                                    \
@@ -19,6 +20,7 @@
     type x, y, z, w;                              \
   };                                              \
   constexpr name make_##name(type x, type y, type z, type w) { return {x, y, z, w}; }
+// NOLINTEND(bugprone-macro-parentheses)
 
 CADRE_SIMT_VECTOR2(float2, float, 8)
 CADRE_SIMT_VECTOR2(int2, int, 8)
