@@ -9,6 +9,8 @@
 #include <cmath>
 #include <cstdint>
 
+// NOLINTBEGIN(bugprone-reserved-identifier): the names are CUDA's
+
 constexpr int __popc(unsigned x) { return std::popcount(x); }
 constexpr int __popcll(unsigned long long x) { return std::popcount(x); }
 constexpr int __ffs(int x) { return x == 0 ? 0 : std::countr_zero(static_cast<unsigned>(x)) + 1; }
@@ -79,5 +81,7 @@ CADRE_SIMT_MIN_MAX(unsigned long, unsigned long, unsigned long)
 CADRE_SIMT_MIN_MAX(long long, long long, long long)
 CADRE_SIMT_MIN_MAX(unsigned long long, unsigned long long, unsigned long long)
 #undef CADRE_SIMT_MIN_MAX
+
+// NOLINTEND(bugprone-reserved-identifier)
 
 #endif  // CADRE_TESTS_SUPPORT_SIMT_ARITHMETIC_H_

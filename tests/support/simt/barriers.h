@@ -6,6 +6,8 @@
 
 #include "tests/support/simt/block.h"
 
+// NOLINTBEGIN(bugprone-reserved-identifier): the names are CUDA's
+
 inline void __syncthreads(simt::CallSite site = simt::CallSite::Here()) {
   simt::WaitForBlock(simt::BarrierKind::kSync, 0, site);
 }
@@ -36,5 +38,7 @@ inline void __threadfence_system() { simt::MayYield(); }
 inline void __nanosleep(unsigned) { simt::MayYield(); }
 
 [[noreturn]] inline void __trap() { simt::Fail("__trap()"); }
+
+// NOLINTEND(bugprone-reserved-identifier)
 
 #endif  // CADRE_TESTS_SUPPORT_SIMT_BARRIERS_H_

@@ -49,7 +49,7 @@
   X(cudaErrorUnknown, 999, "unknown error", false)
 
 enum cudaError {
-#define CADRE_SIMT_ENUMERATOR(name, value, text, is_sticky) name = value,
+#define CADRE_SIMT_ENUMERATOR(name, value, text, is_sticky) name = (value),
   CADRE_SIMT_ERRORS(CADRE_SIMT_ENUMERATOR)
 #undef CADRE_SIMT_ENUMERATOR
 };

@@ -3,6 +3,7 @@
 #ifndef CADRE_TESTS_SUPPORT_SIMT_SIMT_EMULATOR_H_
 #define CADRE_TESTS_SUPPORT_SIMT_SIMT_EMULATOR_H_
 
+// NOLINTBEGIN(bugprone-reserved-identifier): the names are CUDA's
 #define __global__
 #define __device__
 #define __host__
@@ -13,6 +14,7 @@
 #define __align__(bytes) __attribute__((aligned(bytes)))
 // One block runs at a time, so that one copy is enough. It keeps what the block before left in it.
 #define __shared__ static
+// NOLINTEND(bugprone-reserved-identifier)
 
 #include "tests/support/simt/arithmetic.h"
 #include "tests/support/simt/async_copy.h"

@@ -237,7 +237,7 @@ TEST(SimtDeathTest, ABarrierThatAWarpNeverReachesIsReported) {
 }
 
 __global__ void BarrierInBothBranches() {
-  if (threadIdx.x < 16) {
+  if (threadIdx.x < 16) {  // NOLINT(bugprone-branch-clone): that is the mistake
     __syncthreads();
   } else {
     __syncthreads();

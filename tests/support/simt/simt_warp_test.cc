@@ -35,12 +35,16 @@ TYPED_TEST_SUITE(SimtShuffleTest, ShuffledTypes);
 TYPED_TEST(SimtShuffleTest, ReadsTheLaneOfTheDefinition) {
   OneWarp([] {
     const int lane = static_cast<int>(Lane());
-    const auto own = static_cast<TypeParam>(lane * 3);
+    // Both halves of a value of 64 bits matter.
+    const auto value_of = [](int l) {
+      return static_cast<TypeParam>(l) * static_cast<TypeParam>(sizeof(TypeParam) == 8 ? 3'000'000'001LL : 3LL);
+    };
+    const TypeParam own = value_of(lane);
     for (int width = 1; width <= 32; width *= 2) {
       const int begin = lane / width * width;
       for (int offset = 0; offset < 32; ++offset) {
         const auto expect = [&](TypeParam actual, int source) {
-          ASSERT_EQ(actual, static_cast<TypeParam>(source * 3)) << lane << " " << width << " " << offset;
+          ASSERT_EQ(actual, value_of(source)) << lane << " " << width << " " << offset;
         };
         expect(__shfl_sync(kAllLanes, own, offset, width), begin + offset % width);
         expect(__shfl_up_sync(kAllLanes, own, offset, width), lane - offset < begin ? lane : lane - offset);
@@ -270,7 +274,7 @@ TEST(SimtAsyncCopyTest, ACopyIntoWhatOthersStillReadIsSeen) {
 __global__ void LoadInBothBranches() {
   alignas(16) static char bytes[16];
   uint32_t r[2];
-  if (threadIdx.x < 16) {
+  if (threadIdx.x < 16) {  // NOLINT(bugprone-branch-clone): that is the mistake
     cadre::cuda::LdMatrixX2(r, bytes);
   } else {
     cadre::cuda::LdMatrixX2(r, bytes);

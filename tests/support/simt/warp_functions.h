@@ -9,6 +9,8 @@
 
 #include "tests/support/simt/block.h"
 
+// NOLINTBEGIN(bugprone-reserved-identifier): the names are CUDA's
+
 namespace simt::internal {
 
 enum class ShuffleKind { kIndex, kUp, kDown, kXor };
@@ -207,5 +209,7 @@ T __reduce_max_sync(unsigned mask, T value, simt::CallSite site = simt::CallSite
 
 // The lanes that have not exited. A device may answer with any set of them that holds the caller.
 inline unsigned __activemask() { return simt::LivingLanes(); }
+
+// NOLINTEND(bugprone-reserved-identifier)
 
 #endif  // CADRE_TESTS_SUPPORT_SIMT_WARP_FUNCTIONS_H_
