@@ -151,13 +151,16 @@ TEST(SimtBlockTest, BarriersReduce) {
 }
 
 TEST(SimtBlockTest, ExitedThreadsCountAsArrived) {
-  int num_after = 0;
-  simt::Launch(dim3(1), dim3(96), 0, [&] {
-    if (threadIdx.x % 3 == 0) return;
-    __syncthreads();
-    ++num_after;
-  });
-  EXPECT_EQ(num_after, 64);
+  const auto is_right = [] {
+    int num_after = 0;
+    simt::Launch(dim3(1), dim3(96), 0, [&] {
+      if (threadIdx.x % 3 == 0) return;
+      __syncthreads();
+      ++num_after;
+    });
+    return num_after == 64;
+  };
+  EXPECT_EQ(CountSeeds(is_right), kNumSeeds);
 }
 
 TEST(SimtBlockTest, DynamicSharedMemoryBeginsAsNansAlignedTo16) {
@@ -267,10 +270,26 @@ TEST(SimtDeathTest, AMaskThatNamesAnExitedLaneIsReported) {
   EXPECT_DEATH(simt::Launch(dim3(1), dim3(32), 0,
                             [] {
                               if (threadIdx.x == 5) return;
+                              __syncthreads();  // after it lane 5 has exited
                               __ballot_sync(kAllLanes, 1);
                             }),
-               "names lanes that have exited|exits though others of its warp wait for it");
+               "names lanes that have exited");
   EXPECT_DEATH(simt::Launch(dim3(1), dim3(48), 0, [] { __syncwarp(); }), "names lanes that have exited");
+}
+
+TEST(SimtDeathTest, ALaneThatExitsThoughOthersWaitForItIsReported) {
+  int num_on_their_way = 0;
+  EXPECT_DEATH(simt::Launch(dim3(1), dim3(32), 0,
+                            [&] {
+                              if (threadIdx.x != 5) {
+                                atomicAdd(&num_on_their_way, 1);
+                                __ballot_sync(kAllLanes, 1);
+                              }
+                              while (atomicAdd(&num_on_their_way, 0) < 31) {
+                              }
+                              for (int i = 0; i < 10000; ++i) __nanosleep(1);
+                            }),
+               "thread \\(5, 0, 0\\).*exits though others of its warp wait for it");
 }
 
 TEST(SimtDeathTest, AWriteBeyondSharedMemoryIsReported) {
