@@ -18,6 +18,11 @@ __global__ void AddOne(int* values, int n) {
   if (i < n) ++values[i];
 }
 
+template <int id>
+__global__ void Trap() {
+  __trap();
+}
+
 constexpr int kNumValues = 100;
 constexpr size_t kBytes = kNumValues * sizeof(int);
 
@@ -229,6 +234,11 @@ TEST_F(SimtRuntimeTest, DevicesAreAsTheTestSaysThem) {
   EXPECT_EQ(value, 232448);
   EXPECT_STREQ(cudaGetErrorName(cudaErrorIllegalAddress), "cudaErrorIllegalAddress");
   EXPECT_EQ(cudaErrorIllegalAddress, 700);
+}
+
+TEST(SimtRuntimeDeathTest, AKernelIsCalledByItsName) {
+  cudaLaunchConfig_t config = {};
+  EXPECT_DEATH(static_cast<void>(cudaLaunchKernelEx(&config, Trap<7>)), "kernel .*Trap<.*, block .*__trap\\(\\)");
 }
 
 TEST(SimtRuntimeDeathTest, NoDeviceLeaksAndGuards) {
