@@ -129,6 +129,11 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   const simt::Call call("cudaStreamDestroy");
   simt::RuntimeState& runtime = simt::Runtime();
   if (!runtime.streams.contains(stream)) return call.Return(cudaErrorInvalidResourceHandle);
+  if (stream->capture != nullptr) {  // it ends the capture, whose graph nobody can get any more
+    cudaGraph_t graph = nullptr;
+    static_cast<void>(cudaStreamEndCapture(stream->capture->origin, &graph));
+    if (graph != nullptr) static_cast<void>(cudaGraphDestroy(graph));
+  }
   simt::Drain(stream);
   for (const cudaEvent_t event : runtime.events) {
     if (event->stream == stream) event->stream = nullptr;

@@ -189,6 +189,18 @@ TEST_F(SimtRuntimeTest, ACaptureForbidsToWaitAndToAllocate) {
   EXPECT_EQ(graph, nullptr);
 }
 
+TEST_F(SimtRuntimeTest, AStreamMayBeDestroyedWhileItIsCaptured) {
+  cudaStream_t other = nullptr;
+  ASSERT_EQ(cudaStreamCreate(&other), cudaSuccess);
+  ASSERT_EQ(cudaStreamBeginCapture(other, cudaStreamCaptureModeGlobal), cudaSuccess);
+  ASSERT_EQ(LaunchAddOne(other), cudaSuccess);
+  EXPECT_EQ(cudaStreamDestroy(other), cudaSuccess);
+  void* pointer = nullptr;
+  EXPECT_EQ(cudaMalloc(&pointer, 1), cudaSuccess) << "the capture still forbids it";
+  EXPECT_EQ(cudaFree(pointer), cudaSuccess);
+  EXPECT_EQ(simt::NumKernels(), 0u);
+}
+
 TEST_F(SimtRuntimeTest, InjectedFaultsComeOnceAndInTheirTurn) {
   simt::FailNext("cudaMalloc", cudaErrorMemoryAllocation, 1);
   simt::FailNext("kernel", cudaErrorLaunchOutOfResources);
