@@ -3,7 +3,8 @@
 # cadre_test(NAME SRCS ... DEPS ... [ARGS ...] [LABELS ...] [TIMEOUT seconds]): a GoogleTest program run by ctest.
 
 add_library(cadre_warnings INTERFACE)
-target_compile_options(cadre_warnings INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Werror)
+target_compile_options(cadre_warnings INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic;-Wshadow;-Wnon-virtual-dtor;-Werror>)
 if(CADRE_SANITIZE)
   # gcc's flow analysis reports false positives in instrumented library headers.
   target_compile_options(cadre_warnings INTERFACE -Wno-error=maybe-uninitialized)

@@ -1,0 +1,168 @@
+#include "kernels/cuda/cuda_device.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/cuda_ops.h"
+
+namespace cadre {
+namespace {
+
+std::string Mib(size_t bytes) { return absl::StrCat(bytes >> 20, " MiB"); }
+
+class CudaDevice final : public Device, private CudaOpsHost {
+ public:
+  CudaDevice(int index, const cudaDeviceProp& properties, size_t budget)
+      : index_(index), properties_(properties), budget_(budget), ops_(this) {}
+  ~CudaDevice() override {
+    if (stream_ != nullptr) CADRE_CUDA_IGNORE_ERROR(cudaStreamDestroy(stream_));
+  }
+  CudaDevice(const CudaDevice&) = delete;
+  CudaDevice& operator=(const CudaDevice&) = delete;
+
+  absl::Status Start() {
+    CADRE_CUDA_RETURN_IF_ERROR(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "creating a stream");
+    return absl::OkStatus();
+  }
+
+  std::string name() const override { return absl::StrCat("cuda:", index_); }
+  std::string kernels() const override {
+    return absl::StrCat(properties_.name, ", sm_", properties_.major, properties_.minor, ", ",
+                        properties_.multiProcessorCount, " SMs");
+  }
+
+  absl::StatusOr<DeviceBuffer> Allocate(size_t size_bytes) override;
+  size_t AvailableBytes() const override {
+    size_t free_bytes = 0;
+    size_t total_bytes = 0;
+    if (cudaMemGetInfo(&free_bytes, &total_bytes) != cudaSuccess) return 0;
+    return std::min(free_bytes, budget_ - std::min(budget_, allocated_));
+  }
+
+  void CopyToDevice(View to, const void* from) override {
+    if (to.size_bytes() == 0) return;
+    NoteError(cudaMemcpyAsync(to.raw(), from, to.size_bytes(), cudaMemcpyHostToDevice, stream_), "copying to the GPU");
+  }
+  void CopyToHost(void* to, ConstView from) override {
+    if (from.size_bytes() == 0) return;
+    NoteError(cudaMemcpyAsync(to, from.raw(), from.size_bytes(), cudaMemcpyDeviceToHost, stream_),
+              "copying from the GPU");
+  }
+
+  absl::Status Synchronize() override;
+
+  Ops& ops() override { return ops_; }
+
+ private:
+  cudaStream_t stream() const override { return stream_; }
+  void Note(absl::Status status) override {
+    if (error_.ok()) error_ = std::move(status);
+  }
+  void NoteError(cudaError_t error, const char* what) {
+    if (error != cudaSuccess) Note(cuda::ToStatus(error, what));
+  }
+
+  const int index_;
+  const cudaDeviceProp properties_;
+  const size_t budget_;  // bytes
+  size_t allocated_ = 0;
+  cudaStream_t stream_ = nullptr;
+  absl::Status error_;         // the first since the last Synchronize
+  bool is_lost_ = false;       // a sticky error was seen
+  CudaOps ops_;
+};
+
+absl::StatusOr<DeviceBuffer> CudaDevice::Allocate(size_t size_bytes) {
+  if (size_bytes == 0) return DeviceBuffer();
+  if (allocated_ + size_bytes > budget_) {
+    return absl::ResourceExhaustedError(absl::StrCat("cannot allocate ", Mib(size_bytes), " on ", name(), ": ",
+                                                     Mib(budget_ - std::min(budget_, allocated_)),
+                                                     " are left of the share of its memory that may be used"));
+  }
+  void* data = nullptr;
+  if (const cudaError_t error = cudaMalloc(&data, size_bytes); error != cudaSuccess) {
+    CADRE_CUDA_IGNORE_ERROR(cudaGetLastError());  // it is told here, and not again by the next call
+    return cuda::ToStatus(error, absl::StrCat("cannot allocate ", Mib(size_bytes), " on ", name(), " (",
+                                              Mib(AvailableBytes()), " available)"));
+  }
+  DeviceBuffer buffer(static_cast<std::byte*>(data), size_bytes, [this, size_bytes](std::byte* freed) {
+    CADRE_CUDA_IGNORE_ERROR(cudaFree(freed));
+    allocated_ -= size_bytes;
+  });
+  allocated_ += size_bytes;
+  CADRE_CUDA_RETURN_IF_ERROR(cudaMemsetAsync(data, 0, size_bytes, stream_), "clearing memory of the GPU");
+  // Loading copies from several threads: who gets the buffer may use it at once.
+  CADRE_CUDA_RETURN_IF_ERROR(cudaStreamSynchronize(stream_), "clearing memory of the GPU");
+  return buffer;
+}
+
+absl::Status CudaDevice::Synchronize() {
+  const cudaError_t error = cudaStreamSynchronize(stream_);
+  if (error != cudaSuccess) {
+    is_lost_ = is_lost_ || cuda::IsSticky(error);
+    // What was noted before is most likely its consequence.
+    error_ = absl::OkStatus();
+    return cuda::ToStatus(error, absl::StrCat(name(), is_lost_ ? " is lost to this process" : " failed"));
+  }
+  return std::exchange(error_, absl::OkStatus());
+}
+
+// What of the outside world keeps CUDA from working, in words.
+absl::Status Explain(cudaError_t error) {
+  switch (error) {
+    case cudaErrorInsufficientDriver:
+      return absl::FailedPreconditionError(
+          "the NVIDIA driver is missing, or older than the CUDA runtime that this cadre was built with");
+    case cudaErrorNoDevice:
+      return absl::FailedPreconditionError(
+          "no NVIDIA GPU is visible: is there one, is CUDA_VISIBLE_DEVICES empty, was the container given it?");
+    case cudaErrorOperatingSystem:
+    case cudaErrorSystemNotReady:
+    case cudaErrorSystemDriverMismatch:
+      return absl::FailedPreconditionError(
+          absl::StrCat("the NVIDIA driver cannot be used (permission, or a restart is due): ",
+                       cudaGetErrorString(error)));
+    default:
+      return cuda::ToStatus(error, "starting CUDA");
+  }
+}
+
+absl::Status CheckOptions(const CudaDeviceOptions& options) {
+  if (options.memory_utilization > 0.0 && options.memory_utilization <= 1.0) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("memory_utilization is ", options.memory_utilization, ", not in (0, 1]"));
+}
+
+}  // namespace
+
+bool IsCudaBuilt() { return true; }
+
+absl::StatusOr<std::unique_ptr<Device>> CreateCudaDevice(const CudaDeviceOptions& options) {
+  if (absl::Status status = CheckOptions(options); !status.ok()) return status;
+  int num_devices = 0;
+  if (const cudaError_t error = cudaGetDeviceCount(&num_devices); error != cudaSuccess) return Explain(error);
+  if (options.index < 0 || options.index >= num_devices) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("there is no cuda:", options.index, ": ", num_devices, " GPUs are visible"));
+  }
+  if (const cudaError_t error = cudaSetDevice(options.index); error != cudaSuccess) return Explain(error);
+  cudaDeviceProp properties = {};
+  CADRE_CUDA_RETURN_IF_ERROR(cudaGetDeviceProperties(&properties, options.index), "reading the GPU's properties");
+  if (const cudaError_t error = cuda::ProbeKernels(); error != cudaSuccess) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(properties.name, " is of architecture sm_", properties.major, properties.minor,
+                     ", which this cadre has no kernels for: ", cudaGetErrorString(error)));
+  }
+  size_t free_bytes = 0;
+  size_t total_bytes = 0;
+  CADRE_CUDA_RETURN_IF_ERROR(cudaMemGetInfo(&free_bytes, &total_bytes), "reading the GPU's memory");
+  const auto budget = static_cast<size_t>(static_cast<double>(free_bytes) * options.memory_utilization);
+  auto device = std::make_unique<CudaDevice>(options.index, properties, budget);
+  if (absl::Status status = device->Start(); !status.ok()) return status;
+  return device;
+}
+
+}  // namespace cadre

@@ -1,0 +1,27 @@
+// An NVIDIA GPU as a device: its memory, one stream on which everything is ordered, and the verbs.
+#ifndef CADRE_KERNELS_CUDA_CUDA_DEVICE_H_
+#define CADRE_KERNELS_CUDA_CUDA_DEVICE_H_
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "kernels/device.h"
+
+namespace cadre {
+
+struct CudaDeviceOptions {
+  int index = 0;  // as CUDA counts, after CUDA_VISIBLE_DEVICES
+  // Of the memory that is free at the start, what Allocate may give in all; (0, 1].
+  double memory_utilization = 0.9;
+};
+
+// Whether this build has CUDA in it at all.
+bool IsCudaBuilt();
+
+// FAILED_PRECONDITION that says what is missing: CUDA in this build, a driver, a driver new enough, permission, a device,
+// or kernels for its architecture. INVALID_ARGUMENT for options out of range.
+absl::StatusOr<std::unique_ptr<Device>> CreateCudaDevice(const CudaDeviceOptions& options = {});
+
+}  // namespace cadre
+
+#endif  // CADRE_KERNELS_CUDA_CUDA_DEVICE_H_

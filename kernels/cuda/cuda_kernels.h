@@ -1,0 +1,72 @@
+// The kernels, as the verbs of CudaOps order them: each function orders its launches on a stream and returns the error
+// of the launch itself. Shapes are those of kernels/ops.h and have been checked; all memory is the device's. What a
+// kernel finds wrong in the contents (an id out of range) stops the device: cudaErrorLaunchFailure at the next wait.
+#ifndef CADRE_KERNELS_CUDA_CUDA_KERNELS_H_
+#define CADRE_KERNELS_CUDA_CUDA_KERNELS_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cuda/launch.h"
+#include "kernels/ops.h"
+#include "kernels/view.h"
+
+namespace cadre::cuda {
+
+// An empty kernel: cudaErrorNoKernelImageForDevice when this build has none for the current device.
+cudaError_t ProbeKernels();
+
+// Widest head that attention computes.
+inline constexpr int64_t kMaxAttentionHeadDim = 256;
+
+cudaError_t LaunchGatherRows(cudaStream_t stream, View out, ConstView table, ConstView rows);
+cudaError_t LaunchRmsNorm(cudaStream_t stream, View out, ConstView x, ConstView weight, float epsilon);
+cudaError_t LaunchClamp(cudaStream_t stream, View x, float limit);
+cudaError_t LaunchLinear(cudaStream_t stream, View out, ConstView x, ConstView weight, ConstView bias, bool accumulate);
+cudaError_t LaunchRopeTable(cudaStream_t stream, View cos, View sin, ConstView positions,
+                            ConstView inverse_frequencies, float amplitude);
+cudaError_t LaunchRope(cudaStream_t stream, View x, ConstView cos, ConstView sin);
+
+cudaError_t LaunchWriteKv(cudaStream_t stream, View k_cache, View v_cache, ConstView k, ConstView v, ConstView slots);
+// For sequences of up to `max_positions`; the shared memory is that of one kv head's queries.
+size_t AttentionScratchBytes(int64_t num_heads, int64_t head_dim, int64_t max_positions);
+cudaError_t LaunchPagedAttention(cudaStream_t stream, View out, ConstView q, const PagedKv& kv,
+                                 const AttentionOptions& options, int64_t max_positions, std::byte* scratch);
+
+// Dynamic shared memory of a block.
+size_t RouteTopKSharedBytes(int64_t num_experts, int64_t num_groups);
+cudaError_t LaunchRouteTopK(cudaStream_t stream, View expert_ids, View weights, View probabilities, View log_sum_exp,
+                            ConstView logits, ConstView selection_bias, const RouterOptions& options);
+cudaError_t LaunchTallyRouting(cudaStream_t stream, const RoutingTally& tally, ConstView expert_ids, ConstView weights,
+                               ConstView probabilities, ConstView log_sum_exp, ConstView row_sequence);
+size_t GroupByExpertSharedBytes(int64_t num_experts);
+cudaError_t LaunchGroupByExpert(cudaStream_t stream, View order, View offsets, ConstView expert_ids);
+
+// The matrices of one gated MLP on the device; null where they are absent.
+struct ExpertPointers {
+  const void* gate = nullptr;  // [F, D]
+  const void* up = nullptr;    // [F, D]
+  const void* down = nullptr;  // [D, F]
+};
+// The experts of one layer, all of one shape and dtype.
+struct ExpertTable {
+  const ExpertPointers* experts = nullptr;  // [E], on the device
+  DType dtype = DType::kBF16;
+  int64_t ffn_size = 0;  // F
+};
+struct FfnScratch {
+  float* hidden = nullptr;     // [A or T, F]
+  std::byte* tiles = nullptr;  // ExpertFfnTileBytes
+};
+size_t ExpertFfnTileBytes(int64_t num_assignments, int64_t num_experts);
+cudaError_t LaunchExpertFfn(cudaStream_t stream, View y, ConstView x, ConstView order, ConstView offsets,
+                            const ExpertTable& table, const FfnScratch& scratch);
+cudaError_t LaunchGatedMlp(cudaStream_t stream, View out, ConstView x, const MlpWeights& weights,
+                           const FfnScratch& scratch);
+
+cudaError_t LaunchCombine(cudaStream_t stream, View x, ConstView y, ConstView weights);
+cudaError_t LaunchAddGated(cudaStream_t stream, View x, ConstView y, ConstView gate_logits);
+
+}  // namespace cadre::cuda
+
+#endif  // CADRE_KERNELS_CUDA_CUDA_KERNELS_H_

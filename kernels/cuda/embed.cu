@@ -1,0 +1,32 @@
+// GatherRows: the token embedding, and rows picked for the head.
+#include "kernels/cuda/cuda_kernels.h"
+#include "kernels/cuda/dispatch.h"
+#include "kernels/cuda/numbers.cuh"
+
+namespace cadre::cuda {
+namespace {
+
+constexpr int kGatherThreads = 256;
+
+// One block for each row. An id outside the table is our own mistake: it stops the device.
+template <typename T>
+__global__ void __launch_bounds__(kGatherThreads)
+    GatherRowsKernel(float* out, const T* table, const int32_t* rows, int64_t table_rows, int64_t d) {
+  const int64_t row = rows[blockIdx.x];
+  if (row < 0 || row >= table_rows) __trap();
+  const T* const from = table + row * d;
+  float* const to = out + static_cast<int64_t>(blockIdx.x) * d;
+  for (int64_t i = threadIdx.x; i < d; i += kGatherThreads) to[i] = ToFloat(from[i]);
+}
+
+}  // namespace
+
+cudaError_t LaunchGatherRows(cudaStream_t stream, View out, ConstView table, ConstView rows) {
+  const Grid grid = {.blocks = dim3(static_cast<unsigned>(rows.dim(0))), .threads = dim3(kGatherThreads)};
+  return DispatchFloat(table.dtype(), [&]<typename T>() {
+    return Launch(stream, grid, GatherRowsKernel<T>, Data<float>(out), Data<T>(table), Data<int32_t>(rows),
+                  table.dim(0), table.dim(1));
+  });
+}
+
+}  // namespace cadre::cuda

@@ -1,0 +1,49 @@
+// Linear by FMA: any weight type, any shape. One warp for each weight row and each kDotRows activation rows.
+#include "kernels/cuda/cuda_kernels.h"
+#include "kernels/cuda/dispatch.h"
+#include "kernels/cuda/dot_rows.cuh"
+
+namespace cadre::cuda {
+namespace {
+
+constexpr int kLinearWarps = 8;
+
+template <typename W, typename B>
+__global__ void __launch_bounds__(kLinearWarps* kWarpSize)
+    LinearKernel(float* out, const float* x, const W* weight, const B* bias, int64_t num_rows, int64_t n, int64_t depth,
+                 bool accumulate) {
+  const int64_t column = static_cast<int64_t>(blockIdx.x) * kLinearWarps + threadIdx.x / kWarpSize;
+  if (column >= n) return;
+  const int64_t first = static_cast<int64_t>(blockIdx.y) * kDotRows;
+  const int count = static_cast<int>(num_rows - first < kDotRows ? num_rows - first : kDotRows);
+  const float* rows[kDotRows] = {};
+#pragma unroll
+  for (int r = 0; r < kDotRows; ++r) rows[r] = x + (first + (r < count ? r : 0)) * depth;
+  float sums[kDotRows];
+  DotRows(sums, weight + column * depth, rows, count, depth);
+  if (threadIdx.x % kWarpSize != 0) return;
+#pragma unroll
+  for (int r = 0; r < kDotRows; ++r) {
+    if (r >= count) return;
+    float* const to = out + (first + r) * n + column;
+    const float value = sums[r] + (bias == nullptr ? 0.0f : ToFloat(bias[column]));
+    *to = accumulate ? *to + value : value;
+  }
+}
+
+}  // namespace
+
+cudaError_t LaunchLinear(cudaStream_t stream, View out, ConstView x, ConstView weight, ConstView bias,
+                         bool accumulate) {
+  const int64_t n = weight.dim(0);
+  const Grid grid = {.blocks = dim3(CeilDiv(n, kLinearWarps), CeilDiv(x.dim(0), kDotRows)),
+                     .threads = dim3(kLinearWarps * kWarpSize)};
+  return DispatchFloat(weight.dtype(), [&]<typename W>() {
+    return DispatchFloat(bias.empty() ? weight.dtype() : bias.dtype(), [&]<typename B>() {
+      return Launch(stream, grid, LinearKernel<W, B>, Data<float>(out), Data<float>(x), Data<W>(weight), Data<B>(bias),
+                    x.dim(0), n, x.dim(1), accumulate);
+    });
+  });
+}
+
+}  // namespace cadre::cuda
