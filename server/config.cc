@@ -111,6 +111,11 @@ void AddModelOptions(CLI::App& app, Typed* typed) {
                  "chatml, mistral, llama3, deepseek, or the path of a template file");
   app.add_option("--threads", c.threads, "Compute threads; 0: one for each CPU of the process")
       ->check(CLI::Range(0, 4096));
+  app.add_option("--device", c.device, "auto (a GPU if there is one that can be used, else the CPU), cuda or cpu")
+      ->check(CLI::IsMember({"auto", "cuda", "cpu"}));
+  app.add_option("--gpu-memory-utilization", c.gpu_memory_utilization,
+                 "Of the GPU memory that is free at the start, the share that may be used")
+      ->check(CLI::Range(0.01, 1.0));
   app.add_option("--cpu-isa", c.cpu_isa, "Kernels: auto (the best that this machine runs) or a name told by the log");
 }
 

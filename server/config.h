@@ -37,6 +37,8 @@ struct ServerConfig {
   std::optional<DType> dtype;  // of the weights; absent: as stored
   std::optional<DType> kv_cache_dtype;
   int threads = 0;  // 0: one per CPU of the process
+  std::string device = "auto";  // auto, cuda, cpu
+  double gpu_memory_utilization = 0.9;
   std::string cpu_isa = "auto";
   std::string chat_template = "auto";  // auto, the name of a built-in format, or a path
   int64_t stats_window_tokens = 65536;

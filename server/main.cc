@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/cpu_device.h"
 #include "kernels/cpu/host_limits.h"
+#include "kernels/cuda/cuda_device.h"
 #include "server/config.h"
 #include "server/exit_codes.h"
 #include "server/grpc_server.h"
@@ -50,7 +51,7 @@ int Fail(int exit_code, const absl::Status& status) {
   return exit_code;
 }
 
-absl::StatusOr<std::unique_ptr<Device>> PickDevice(const ServerConfig& config) {
+absl::StatusOr<std::unique_ptr<Device>> PickCpu(const ServerConfig& config) {
   CpuDeviceOptions options;
   options.num_threads = config.threads;
   if (config.cpu_isa == "auto") return CreateCpuDevice(options);
@@ -62,6 +63,15 @@ absl::StatusOr<std::unique_ptr<Device>> PickDevice(const ServerConfig& config) {
   }
   return absl::InvalidArgumentError(
       absl::StrCat("--cpu-isa: ", config.cpu_isa, " is not one that this machine runs: auto, ", names));
+}
+
+absl::StatusOr<std::unique_ptr<Device>> PickDevice(const ServerConfig& config) {
+  if (config.device == "cpu") return PickCpu(config);
+  auto gpu = CreateCudaDevice({.memory_utilization = config.gpu_memory_utilization});
+  if (gpu.ok() || config.device == "cuda") return gpu;
+  // Without CUDA in the build nobody expects a GPU to be used.
+  if (IsCudaBuilt()) spdlog::info("serving on the CPU: {}", std::string(gpu.status().message()));
+  return PickCpu(config);
 }
 
 ExpertMatrixPlacement MatrixPlacement(const std::string& name) {
@@ -199,7 +209,10 @@ int RunServer(const ServerConfig& config) {
   std::unique_ptr<Device> device;
   if (!IsSimulated(config)) {
     auto picked = PickDevice(config);
-    if (!picked.ok()) return Fail(kExitUsage, picked.status());
+    if (!picked.ok()) {
+      const bool is_usage = absl::IsInvalidArgument(picked.status());
+      return Fail(is_usage ? kExitUsage : kExitNoDevice, picked.status());
+    }
     device = *std::move(picked);
   }
   return Server(config, std::move(device)).Run();

@@ -20,14 +20,14 @@ constexpr int kMaxHeadDim = 256;
 constexpr int kMaxLaneDims = kMaxHeadDim / kWarpSize;
 
 struct AttentionTensors {
-  float* out;                 // [T, H, d]
-  float* partials;            // [T, H, splits, d + 2]: the sum of values, the largest score, the sum of weights
-  const float* q;             // [T, H, d]
-  const void* k_cache;        // [num_blocks, G, B, d]
-  const void* v_cache;        // like k_cache
-  const int32_t* tables;      // [S, max_blocks]
-  const int32_t* sequences;   // [T]
-  const int32_t* positions;   // [T]
+  float* out;                // [T, H, d]
+  float* partials;           // [T, H, splits, d + 2]: the sum of values, the largest score, the sum of weights
+  const float* q;            // [T, H, d]
+  const void* k_cache;       // [num_blocks, G, B, d]
+  const void* v_cache;       // like k_cache
+  const int32_t* tables;     // [S, max_blocks]
+  const int32_t* sequences;  // [T]
+  const int32_t* positions;  // [T]
   int64_t num_sequences;
   int64_t max_blocks;
   int64_t num_heads;

@@ -15,8 +15,8 @@
 namespace cadre::cuda {
 
 // OK for cudaSuccess. RESOURCE_EXHAUSTED: no memory; FAILED_PRECONDITION: no driver, or one that is too old, or no
-// device; UNAVAILABLE: the device failed in the middle of its work and takes none any more. `what` was tried: "allocating
-// 5 bytes".
+// device; UNAVAILABLE: the device failed in the middle of its work and takes none any more. `what` was tried:
+// "allocating 5 bytes".
 absl::Status ToStatus(cudaError_t error, std::string_view what);
 
 // Whether the device is lost to this process: every later call would fail as well.

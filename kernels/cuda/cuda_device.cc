@@ -1,6 +1,8 @@
 #include "kernels/cuda/cuda_device.h"
 
 #include <algorithm>
+#include <atomic>
+#include <mutex>
 #include <string>
 #include <utility>
 
@@ -38,16 +40,18 @@ class CudaDevice final : public Device, private CudaOpsHost {
   size_t AvailableBytes() const override {
     size_t free_bytes = 0;
     size_t total_bytes = 0;
-    if (cudaMemGetInfo(&free_bytes, &total_bytes) != cudaSuccess) return 0;
-    return std::min(free_bytes, budget_ - std::min(budget_, allocated_));
+    if (Use() != cudaSuccess || cudaMemGetInfo(&free_bytes, &total_bytes) != cudaSuccess) return 0;
+    return std::min(free_bytes, LeftOfBudget());
   }
 
   void CopyToDevice(View to, const void* from) override {
     if (to.size_bytes() == 0) return;
+    NoteError(Use(), "choosing the GPU");
     NoteError(cudaMemcpyAsync(to.raw(), from, to.size_bytes(), cudaMemcpyHostToDevice, stream_), "copying to the GPU");
   }
   void CopyToHost(void* to, ConstView from) override {
     if (from.size_bytes() == 0) return;
+    NoteError(Use(), "choosing the GPU");
     NoteError(cudaMemcpyAsync(to, from.raw(), from.size_bytes(), cudaMemcpyDeviceToHost, stream_),
               "copying from the GPU");
   }
@@ -59,8 +63,18 @@ class CudaDevice final : public Device, private CudaOpsHost {
  private:
   cudaStream_t stream() const override { return stream_; }
   void Note(absl::Status status) override {
+    const std::lock_guard lock(error_mutex_);
     if (error_.ok()) error_ = std::move(status);
   }
+  // A thread has a current GPU of its own, which allocations and launches go to.
+  cudaError_t Use() const {
+    thread_local int current = -1;
+    if (current == index_) return cudaSuccess;
+    const cudaError_t error = cudaSetDevice(index_);
+    if (error == cudaSuccess) current = index_;
+    return error;
+  }
+  size_t LeftOfBudget() const { return budget_ - std::min(budget_, allocated_.load()); }
   void NoteError(cudaError_t error, const char* what) {
     if (error != cudaSuccess) Note(cuda::ToStatus(error, what));
   }
@@ -68,19 +82,21 @@ class CudaDevice final : public Device, private CudaOpsHost {
   const int index_;
   const cudaDeviceProp properties_;
   const size_t budget_;  // bytes
-  size_t allocated_ = 0;
+  std::atomic<size_t> allocated_ = 0;
   cudaStream_t stream_ = nullptr;
-  absl::Status error_;         // the first since the last Synchronize
-  bool is_lost_ = false;       // a sticky error was seen
+  std::mutex error_mutex_;
+  absl::Status error_;    // guarded by error_mutex_: the first since the last Synchronize
+  bool is_lost_ = false;  // a sticky error was seen
   CudaOps ops_;
 };
 
 absl::StatusOr<DeviceBuffer> CudaDevice::Allocate(size_t size_bytes) {
   if (size_bytes == 0) return DeviceBuffer();
-  if (allocated_ + size_bytes > budget_) {
-    return absl::ResourceExhaustedError(absl::StrCat("cannot allocate ", Mib(size_bytes), " on ", name(), ": ",
-                                                     Mib(budget_ - std::min(budget_, allocated_)),
-                                                     " are left of the share of its memory that may be used"));
+  CADRE_CUDA_RETURN_IF_ERROR(Use(), "choosing the GPU");
+  if (size_bytes > LeftOfBudget()) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("cannot allocate ", Mib(size_bytes), " on ", name(), ": ", Mib(LeftOfBudget()),
+                     " are left of the share of its memory that may be used (--gpu-memory-utilization)"));
   }
   void* data = nullptr;
   if (const cudaError_t error = cudaMalloc(&data, size_bytes); error != cudaSuccess) {
@@ -88,26 +104,26 @@ absl::StatusOr<DeviceBuffer> CudaDevice::Allocate(size_t size_bytes) {
     return cuda::ToStatus(error, absl::StrCat("cannot allocate ", Mib(size_bytes), " on ", name(), " (",
                                               Mib(AvailableBytes()), " available)"));
   }
+  allocated_ += size_bytes;
   DeviceBuffer buffer(static_cast<std::byte*>(data), size_bytes, [this, size_bytes](std::byte* freed) {
     CADRE_CUDA_IGNORE_ERROR(cudaFree(freed));
     allocated_ -= size_bytes;
   });
-  allocated_ += size_bytes;
   CADRE_CUDA_RETURN_IF_ERROR(cudaMemsetAsync(data, 0, size_bytes, stream_), "clearing memory of the GPU");
-  // Loading copies from several threads: who gets the buffer may use it at once.
+  // Whoever gets the buffer may use it at once, on any stream.
   CADRE_CUDA_RETURN_IF_ERROR(cudaStreamSynchronize(stream_), "clearing memory of the GPU");
   return buffer;
 }
 
 absl::Status CudaDevice::Synchronize() {
+  CADRE_CUDA_RETURN_IF_ERROR(Use(), "choosing the GPU");
   const cudaError_t error = cudaStreamSynchronize(stream_);
-  if (error != cudaSuccess) {
-    is_lost_ = is_lost_ || cuda::IsSticky(error);
-    // What was noted before is most likely its consequence.
-    error_ = absl::OkStatus();
-    return cuda::ToStatus(error, absl::StrCat(name(), is_lost_ ? " is lost to this process" : " failed"));
-  }
-  return std::exchange(error_, absl::OkStatus());
+  const std::lock_guard lock(error_mutex_);
+  if (error == cudaSuccess) return std::exchange(error_, absl::OkStatus());
+  is_lost_ = is_lost_ || cuda::IsSticky(error);
+  // What was noted before is most likely its consequence.
+  error_ = absl::OkStatus();
+  return cuda::ToStatus(error, absl::StrCat(name(), is_lost_ ? " is lost to this process" : " failed"));
 }
 
 // What of the outside world keeps CUDA from working, in words.
@@ -122,9 +138,8 @@ absl::Status Explain(cudaError_t error) {
     case cudaErrorOperatingSystem:
     case cudaErrorSystemNotReady:
     case cudaErrorSystemDriverMismatch:
-      return absl::FailedPreconditionError(
-          absl::StrCat("the NVIDIA driver cannot be used (permission, or a restart is due): ",
-                       cudaGetErrorString(error)));
+      return absl::FailedPreconditionError(absl::StrCat(
+          "the NVIDIA driver cannot be used (permission, or a restart is due): ", cudaGetErrorString(error)));
     default:
       return cuda::ToStatus(error, "starting CUDA");
   }

@@ -18,8 +18,8 @@ struct CudaDeviceOptions {
 // Whether this build has CUDA in it at all.
 bool IsCudaBuilt();
 
-// FAILED_PRECONDITION that says what is missing: CUDA in this build, a driver, a driver new enough, permission, a device,
-// or kernels for its architecture. INVALID_ARGUMENT for options out of range.
+// FAILED_PRECONDITION that says what is missing: CUDA in this build, a driver, a driver new enough, permission, a
+// device, or kernels for its architecture. INVALID_ARGUMENT for options out of range.
 absl::StatusOr<std::unique_ptr<Device>> CreateCudaDevice(const CudaDeviceOptions& options = {});
 
 }  // namespace cadre

@@ -23,8 +23,8 @@ cudaError_t LaunchGatherRows(cudaStream_t stream, View out, ConstView table, Con
 cudaError_t LaunchRmsNorm(cudaStream_t stream, View out, ConstView x, ConstView weight, float epsilon);
 cudaError_t LaunchClamp(cudaStream_t stream, View x, float limit);
 cudaError_t LaunchLinear(cudaStream_t stream, View out, ConstView x, ConstView weight, ConstView bias, bool accumulate);
-cudaError_t LaunchRopeTable(cudaStream_t stream, View cos, View sin, ConstView positions,
-                            ConstView inverse_frequencies, float amplitude);
+cudaError_t LaunchRopeTable(cudaStream_t stream, View cos, View sin, ConstView positions, ConstView inverse_frequencies,
+                            float amplitude);
 cudaError_t LaunchRope(cudaStream_t stream, View x, ConstView cos, ConstView sin);
 
 cudaError_t LaunchWriteKv(cudaStream_t stream, View k_cache, View v_cache, ConstView k, ConstView v, ConstView slots);

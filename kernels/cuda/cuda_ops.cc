@@ -37,10 +37,9 @@ bool Equal(const std::vector<cuda::ExpertPointers>& a, const std::vector<cuda::E
 
 CudaOps::ScratchSizes CudaOps::PlanScratch(const OpsLimits& limits) {
   const int64_t num_assignments = limits.max_tokens * std::max<int64_t>(1, limits.top_k);
-  return {
-      .attention = RoundUp(cuda::AttentionScratchBytes(limits.num_heads, limits.head_dim, limits.max_positions)),
-      .hidden = RoundUp(static_cast<size_t>(num_assignments * limits.max_ffn_size) * sizeof(float)),
-      .tiles = RoundUp(cuda::ExpertFfnTileBytes(num_assignments, limits.num_experts))};
+  return {.attention = RoundUp(cuda::AttentionScratchBytes(limits.num_heads, limits.head_dim, limits.max_positions)),
+          .hidden = RoundUp(static_cast<size_t>(num_assignments * limits.max_ffn_size) * sizeof(float)),
+          .tiles = RoundUp(cuda::ExpertFfnTileBytes(num_assignments, limits.num_experts))};
 }
 
 size_t CudaOps::ScratchBytes(const OpsLimits& limits) const { return PlanScratch(limits).total(); }
@@ -220,10 +219,9 @@ void CudaOps::ExpertFfn(View y, ConstView x, ConstView order, ConstView offsets,
   CADRE_CHECK_LE(present->gate.dim(0), limits_.max_ffn_size);
   const SentTable* const sent = Send(experts);
   if (sent == nullptr) return;
-  const cuda::ExpertTable table = {
-      .experts = reinterpret_cast<const cuda::ExpertPointers*>(sent->on_device.data()),
-      .dtype = present->gate.dtype(),
-      .ffn_size = present->gate.dim(0)};
+  const cuda::ExpertTable table = {.experts = reinterpret_cast<const cuda::ExpertPointers*>(sent->on_device.data()),
+                                   .dtype = present->gate.dtype(),
+                                   .ffn_size = present->gate.dim(0)};
   Order(cuda::LaunchExpertFfn(host_.stream(), y, x, order, offsets, table, ffn_scratch()), "ExpertFfn");
 }
 

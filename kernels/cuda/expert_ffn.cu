@@ -1,7 +1,7 @@
 // Gated MLPs by FMA: the experts chosen for each row, and shared or dense ones.
 //
-// Work is a list of tiles made on the device: up to kDotRows rows of one expert. The grid is the largest list that there
-// can be; blocks beyond the list end at once, so that the host needs to know no counts.
+// Work is a list of tiles made on the device: up to kDotRows rows of one expert. The grid is the largest list that
+// there can be; blocks beyond the list end at once, so that the host needs to know no counts.
 #include "kernels/cuda/cuda_kernels.h"
 #include "kernels/cuda/dispatch.h"
 #include "kernels/cuda/dot_rows.cuh"
@@ -145,9 +145,8 @@ cudaError_t LaunchExpertFfn(cudaStream_t stream, View y, ConstView x, ConstView 
   const int64_t num_experts = offsets.dim(0) - 1;
   RowTile* const tiles = reinterpret_cast<RowTile*>(scratch.tiles);
   const auto max_tiles = static_cast<int>(MaxTiles(num_assignments, num_experts));
-  const cudaError_t error =
-      Launch(stream, {.blocks = dim3(1), .threads = dim3(kWarpSize)}, MakeTilesKernel, tiles, Data<int32_t>(offsets),
-             table.experts, static_cast<int>(num_experts), max_tiles);
+  const cudaError_t error = Launch(stream, {.blocks = dim3(1), .threads = dim3(kWarpSize)}, MakeTilesKernel, tiles,
+                                   Data<int32_t>(offsets), table.experts, static_cast<int>(num_experts), max_tiles);
   if (error != cudaSuccess) return error;
   const FfnWork work = {.tiles = tiles,
                         .experts = table.experts,

@@ -13,7 +13,7 @@ constexpr int kTallyThreads = 256;
 // The lanes of the warp whose `id` is this lane's; an id of -1 stands for no assignment.
 struct Peers {
   unsigned lanes;
-  int rank;   // of this lane among them
+  int rank;  // of this lane among them
   int count;
 };
 __device__ __forceinline__ Peers PeersOf(int id) {
@@ -151,9 +151,8 @@ size_t GroupByExpertSharedBytes(int64_t num_experts) {
 
 cudaError_t LaunchGroupByExpert(cudaStream_t stream, View order, View offsets, ConstView expert_ids) {
   const int64_t num_experts = offsets.dim(0) - 1;
-  const Grid grid = {.blocks = dim3(1),
-                     .threads = dim3(kGroupThreads),
-                     .shared_bytes = GroupByExpertSharedBytes(num_experts)};
+  const Grid grid = {
+      .blocks = dim3(1), .threads = dim3(kGroupThreads), .shared_bytes = GroupByExpertSharedBytes(num_experts)};
   return Launch(stream, grid, GroupByExpertKernel, Data<int32_t>(order), Data<int32_t>(offsets),
                 Data<int32_t>(expert_ids), static_cast<int>(expert_ids.num_elements()), static_cast<int>(num_experts));
 }

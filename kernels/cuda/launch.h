@@ -24,16 +24,16 @@ inline constexpr size_t kSharedBytesForAll = 48 << 10;
 
 constexpr unsigned CeilDiv(int64_t a, int64_t b) { return static_cast<unsigned>((a + b - 1) / b); }
 
-// Orders `kernel` on `stream`. An empty grid is no launch. Errors of the launch itself are returned; those of the kernel
-// surface where the stream is next waited for.
+// Orders `kernel` on `stream`. An empty grid is no launch. Errors of the launch itself are returned; those of the
+// kernel surface where the stream is next waited for.
 template <typename... Parameters, typename... Arguments>
 [[nodiscard]] cudaError_t Launch(cudaStream_t stream, const Grid& grid, void (*kernel)(Parameters...),
                                  Arguments&&... arguments) {
   if (grid.blocks.x == 0 || grid.blocks.y == 0 || grid.blocks.z == 0) return cudaSuccess;
   if (grid.shared_bytes > kSharedBytesForAll) {
     const auto bytes = static_cast<int>(grid.shared_bytes);
-    const cudaError_t error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                                   cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    const cudaError_t error =
+        cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     if (error != cudaSuccess) return error;
   }
 #if defined(CADRE_SIMT_EMULATOR)

@@ -6,8 +6,9 @@ namespace cadre {
 bool IsCudaBuilt() { return false; }
 
 absl::StatusOr<std::unique_ptr<Device>> CreateCudaDevice(const CudaDeviceOptions& /*options*/) {
-  return absl::FailedPreconditionError("this cadre was built without CUDA (build with the CUDA toolkit installed, or "
-                                       "-DCADRE_CUDA=ON)");
+  return absl::FailedPreconditionError(
+      "this cadre was built without CUDA (build with the CUDA toolkit installed, or "
+      "-DCADRE_CUDA=ON)");
 }
 
 }  // namespace cadre

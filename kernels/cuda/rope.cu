@@ -41,8 +41,8 @@ __global__ void __launch_bounds__(kRopeThreads)
 
 }  // namespace
 
-cudaError_t LaunchRopeTable(cudaStream_t stream, View cos, View sin, ConstView positions,
-                            ConstView inverse_frequencies, float amplitude) {
+cudaError_t LaunchRopeTable(cudaStream_t stream, View cos, View sin, ConstView positions, ConstView inverse_frequencies,
+                            float amplitude) {
   const Grid grid = {.blocks = dim3(CeilDiv(cos.num_elements(), kRopeThreads)), .threads = dim3(kRopeThreads)};
   return Launch(stream, grid, RopeTableKernel, Data<float>(cos), Data<float>(sin), Data<int32_t>(positions),
                 Data<float>(inverse_frequencies), cos.dim(0), cos.dim(1), amplitude);

@@ -10,29 +10,29 @@ constexpr int kRouteWarps = 4;
 constexpr int kNone = 0x7FFFFFFF;
 
 struct RouteTensors {
-  int32_t* expert_ids;    // [T, K]
-  float* weights;         // [T, K]
-  float* probabilities;   // [T, E]
-  float* log_sum_exp;     // [T]
-  const float* logits;    // [T, E]
-  const float* bias;      // [E], or null
+  int32_t* expert_ids;   // [T, K]
+  float* weights;        // [T, K]
+  float* probabilities;  // [T, E]
+  float* log_sum_exp;    // [T]
+  const float* logits;   // [T, E]
+  const float* bias;     // [E], or null
   int num_rows;
   int num_experts;
 };
 
 // What one warp keeps of its row, in shared memory.
 struct RouterRow {
-  float* z;       // [E] logits, defined
-  float* s;       // [E] scores
-  float* c;       // [E] scores for selection
-  float* groups;  // [num_groups] scores of groups
+  float* z;        // [E] logits, defined
+  float* s;        // [E] scores
+  float* c;        // [E] scores for selection
+  float* groups;   // [num_groups] scores of groups
   uint8_t* taken;  // [E] experts that may not be chosen (any more)
   uint8_t* kept;   // [num_groups] groups that may be chosen from
 };
 
 size_t RowBytes(int64_t num_experts, int64_t num_groups) {
-  const size_t bytes = static_cast<size_t>(3 * num_experts + num_groups) * sizeof(float) +
-                       static_cast<size_t>(num_experts + num_groups);
+  const size_t bytes =
+      static_cast<size_t>(3 * num_experts + num_groups) * sizeof(float) + static_cast<size_t>(num_experts + num_groups);
   return (bytes + 15) / 16 * 16;
 }
 
@@ -59,8 +59,8 @@ __device__ __forceinline__ int BestFree(const float* values, const uint8_t* take
   for (int offset = kWarpSize / 2; offset > 0; offset /= 2) {
     const float other = __shfl_xor_sync(kAllLanes, best, offset);
     const int other_index = __shfl_xor_sync(kAllLanes, best_index, offset);
-    const bool is_better = other_index != kNone && (best_index == kNone || other > best ||
-                                                    (other == best && other_index < best_index));
+    const bool is_better =
+        other_index != kNone && (best_index == kNone || other > best || (other == best && other_index < best_index));
     if (is_better) {
       best = other;
       best_index = other_index;
@@ -119,7 +119,8 @@ __device__ __forceinline__ void ExcludeLowGroups(const RouterRow& row, int num_e
 }
 
 // From s and z of the chosen experts to their weights, by one lane: K is small.
-__device__ __forceinline__ void Weigh(float* weights, const int32_t* ids, const RouterRow& row, const RouterOptions& options) {
+__device__ __forceinline__ void Weigh(float* weights, const int32_t* ids, const RouterRow& row,
+                                      const RouterOptions& options) {
   const int top_k = static_cast<int>(options.top_k);
   if (options.norm == WeightNorm::kSoftmax) {
     float largest = -INFINITY;

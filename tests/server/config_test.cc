@@ -50,6 +50,15 @@ TEST(ConfigTest, TheStreamIntervalIsTheServersChoiceUnlessGiven) {
   EXPECT_THAT(Parse({"--model=sim", "--stream-interval=2s"}).output, HasSubstr("1s"));
 }
 
+TEST(ConfigTest, DeviceFlags) {
+  EXPECT_EQ(Parse({"--model=sim"}).config->device, "auto");
+  const ServerConfig config = *Parse({"--model=sim", "--device=cuda", "--gpu-memory-utilization=0.5"}).config;
+  EXPECT_EQ(config.device, "cuda");
+  EXPECT_EQ(config.gpu_memory_utilization, 0.5);
+  EXPECT_THAT(Parse({"--model=sim", "--device=gpu"}).output, HasSubstr("gpu"));
+  EXPECT_THAT(Parse({"--model=sim", "--gpu-memory-utilization=1.5"}).output, HasSubstr("1.5"));
+}
+
 TEST(ConfigTest, SchedulingFlags) {
   const ServerConfig shared =
       *Parse({"--model=sim", "--prefix-cache-scope=shared", "--deadline-admission=off", "--max-tenant-queue-share=0.25",

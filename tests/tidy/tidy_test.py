@@ -72,7 +72,7 @@ def layer_of(path):
 
 def may_include(path, header):
     """Whether `path` may name the project header `header`."""
-    if str(path) in DEVICE_PICKERS and header.startswith("kernels/cpu/"):
+    if str(path) in DEVICE_PICKERS and header.startswith(("kernels/cpu/", "kernels/cuda/")):
         return True
     for allowed in LAYERS[layer_of(path)]:
         if allowed == "kernels/api":
