@@ -26,5 +26,5 @@ endif()
 
 # A product and a sum stay two roundings unless the code says fma, as on the CPU. The compiler's report of registers and
 # spills goes to the build's log, where a test reads it.
-set(CADRE_CUDA_FLAGS -fmad=false --expt-relaxed-constexpr --extended-lambda -Xptxas=-v -Werror=all-warnings)
+set(CADRE_CUDA_FLAGS -fmad=false --expt-relaxed-constexpr --extended-lambda -Xptxas=-v,-warn-spills,-Werror -Werror=all-warnings)
 message(STATUS "CUDA device: ${CADRE_HAS_CUDA}")

@@ -17,8 +17,12 @@ std::string Mib(size_t bytes) { return absl::StrCat(bytes >> 20, " MiB"); }
 
 class CudaDevice final : public Device, private CudaOpsHost {
  public:
-  CudaDevice(int index, const cudaDeviceProp& properties, size_t budget)
-      : index_(index), properties_(properties), budget_(budget), ops_(this) {}
+  CudaDevice(const CudaDeviceOptions& options, const cudaDeviceProp& properties, size_t budget)
+      : index_(options.index),
+        host_readable_(options.host_readable),
+        properties_(properties),
+        budget_(budget),
+        ops_(this) {}
   ~CudaDevice() override {
     if (stream_ != nullptr) CADRE_CUDA_IGNORE_ERROR(cudaStreamDestroy(stream_));
   }
@@ -74,12 +78,19 @@ class CudaDevice final : public Device, private CudaOpsHost {
     if (error == cudaSuccess) current = index_;
     return error;
   }
+  void AfterVerb() override {
+    if (host_readable_) NoteError(cudaStreamSynchronize(stream_), "a verb");
+  }
+  cudaError_t AllocateMemory(void** data, size_t size_bytes) const {
+    return host_readable_ ? cudaMallocManaged(data, size_bytes) : cudaMalloc(data, size_bytes);
+  }
   size_t LeftOfBudget() const { return budget_ - std::min(budget_, allocated_.load()); }
   void NoteError(cudaError_t error, const char* what) {
     if (error != cudaSuccess) Note(cuda::ToStatus(error, what));
   }
 
   const int index_;
+  const bool host_readable_;
   const cudaDeviceProp properties_;
   const size_t budget_;  // bytes
   std::atomic<size_t> allocated_ = 0;
@@ -99,7 +110,7 @@ absl::StatusOr<DeviceBuffer> CudaDevice::Allocate(size_t size_bytes) {
                      " are left of the share of its memory that may be used (--gpu-memory-utilization)"));
   }
   void* data = nullptr;
-  if (const cudaError_t error = cudaMalloc(&data, size_bytes); error != cudaSuccess) {
+  if (const cudaError_t error = AllocateMemory(&data, size_bytes); error != cudaSuccess) {
     CADRE_CUDA_IGNORE_ERROR(cudaGetLastError());  // it is told here, and not again by the next call
     return cuda::ToStatus(error, absl::StrCat("cannot allocate ", Mib(size_bytes), " on ", name(), " (",
                                               Mib(AvailableBytes()), " available)"));
@@ -175,7 +186,7 @@ absl::StatusOr<std::unique_ptr<Device>> CreateCudaDevice(const CudaDeviceOptions
   size_t total_bytes = 0;
   CADRE_CUDA_RETURN_IF_ERROR(cudaMemGetInfo(&free_bytes, &total_bytes), "reading the GPU's memory");
   const auto budget = static_cast<size_t>(static_cast<double>(free_bytes) * options.memory_utilization);
-  auto device = std::make_unique<CudaDevice>(options.index, properties, budget);
+  auto device = std::make_unique<CudaDevice>(options, properties, budget);
   if (absl::Status status = device->Start(); !status.ok()) return status;
   return device;
 }

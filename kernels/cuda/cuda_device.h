@@ -13,6 +13,8 @@ struct CudaDeviceOptions {
   int index = 0;  // as CUDA counts, after CUDA_VISIBLE_DEVICES
   // Of the memory that is free at the start, what Allocate may give in all; (0, 1].
   double memory_utilization = 0.9;
+  // Memory that the host may read and write, and verbs that have ended when they return: for tests of small tensors.
+  bool host_readable = false;
 };
 
 // Whether this build has CUDA in it at all.

@@ -61,6 +61,7 @@ cuda::FfnScratch CudaOps::ffn_scratch() const {
 
 void CudaOps::Order(cudaError_t error, const char* verb) {
   if (error != cudaSuccess) host_.Note(cuda::ToStatus(error, verb));
+  host_.AfterVerb();
 }
 
 void CudaOps::GatherRows(View out, ConstView table, ConstView rows) {

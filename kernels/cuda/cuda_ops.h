@@ -26,6 +26,7 @@ class CudaOpsHost {
   virtual void CopyToDevice(View to, const void* from) = 0;
   // A verb cannot fail: what went wrong is the status of the next Synchronize.
   virtual void Note(absl::Status status) = 0;
+  virtual void AfterVerb() = 0;
 };
 
 class CudaOps final : public Ops {

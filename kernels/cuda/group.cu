@@ -107,7 +107,7 @@ struct TallySums {
 // One block for each expert, and one more for what is counted by row. Sums run over the rows in a fixed order, so that
 // the statistics, too, are the same each time.
 __global__ void __launch_bounds__(kTallyThreads) TallyRoutingKernel(TallySums sums, TallyInputs in) {
-  __shared__ double of_warps[kTallyThreads / kWarpSize];
+  CADRE_SHARED(double, of_warps, [kTallyThreads / kWarpSize]);
   const int64_t e = blockIdx.x;
   if (e == in.num_experts) {
     double squares = 0.0;

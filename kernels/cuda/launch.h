@@ -36,17 +36,12 @@ template <typename... Parameters, typename... Arguments>
         cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     if (error != cudaSuccess) return error;
   }
-#if defined(CADRE_SIMT_EMULATOR)
-  return simt::LaunchOnStream(stream, grid.blocks, grid.threads, grid.shared_bytes,
-                              [=] { kernel(static_cast<Parameters>(arguments)...); });
-#else
   cudaLaunchConfig_t config = {};
   config.gridDim = grid.blocks;
   config.blockDim = grid.threads;
   config.dynamicSmemBytes = grid.shared_bytes;
   config.stream = stream;
   return cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(std::forward<Arguments>(arguments))...);
-#endif
 }
 
 }  // namespace cadre::cuda

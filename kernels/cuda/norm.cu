@@ -13,7 +13,7 @@ constexpr int kClampThreads = 256;
 template <typename W>
 __global__ void __launch_bounds__(kNormThreads)
     RmsNormKernel(float* out, const float* x, const W* weight, int64_t d, float epsilon) {
-  __shared__ float of_warps[kNormThreads / kWarpSize];
+  CADRE_SHARED(float, of_warps, [kNormThreads / kWarpSize]);
   const float* const from = x + static_cast<int64_t>(blockIdx.x) * d;
   float* const to = out + static_cast<int64_t>(blockIdx.x) * d;
   float sum = 0.0f;

@@ -10,6 +10,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/cpu/host_limits.h"
+#include "tests/kernels/cpu_test_device.h"
 #include "tests/kernels/op_test.h"
 
 namespace cadre {
@@ -18,11 +19,11 @@ namespace {
 using ::testing::HasSubstr;
 
 TEST(CpuDeviceTest, NamesItself) {
-  const std::unique_ptr<Device> device = MakeDevice(CpuIsa::kPortable, 1);
+  const std::unique_ptr<Device> device = MakeCpuTestDevice(CpuIsa::kPortable, 1);
   EXPECT_EQ(device->name(), "cpu");
   EXPECT_EQ(device->kernels(), "portable, 1 thread");
   for (const CpuIsa isa : SupportedCpuIsas()) {
-    EXPECT_EQ(MakeDevice(isa, 3)->kernels(), std::string(CpuIsaName(isa)) + ", 3 threads");
+    EXPECT_EQ(MakeCpuTestDevice(isa, 3)->kernels(), std::string(CpuIsaName(isa)) + ", 3 threads");
   }
 }
 
@@ -39,7 +40,7 @@ TEST(CpuDeviceTest, RefusesWhatTheMachineLacks) {
 }
 
 TEST(CpuDeviceTest, AllocatesAlignedZeros) {
-  const std::unique_ptr<Device> device = MakeDevice(CpuIsa::kPortable, 1);
+  const std::unique_ptr<Device> device = MakeCpuTestDevice(CpuIsa::kPortable, 1);
   for (int round = 0; round < 2; ++round) {
     for (const size_t size : {size_t{0}, size_t{1}, size_t{63}, size_t{65}, size_t{100000}, (size_t{2} << 20) - 1,
                               size_t{2} << 20, (size_t{5} << 20) + 3}) {
@@ -56,7 +57,7 @@ TEST(CpuDeviceTest, AllocatesAlignedZeros) {
 }
 
 TEST(CpuDeviceTest, ReportsWhatDoesNotFit) {
-  const std::unique_ptr<Device> device = MakeDevice(CpuIsa::kPortable, 1);
+  const std::unique_ptr<Device> device = MakeCpuTestDevice(CpuIsa::kPortable, 1);
   const auto buffer = device->Allocate(size_t{1} << 50);
   EXPECT_EQ(buffer.status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(buffer.status().message()), HasSubstr("1125899906842624"));
@@ -67,7 +68,7 @@ TEST(CpuDeviceTest, ReportsWhatDoesNotFit) {
 
 // Memory that was promised but not touched yet is no longer available.
 TEST(CpuDeviceTest, UntouchedMemoryCounts) {
-  const std::unique_ptr<Device> device = MakeDevice(CpuIsa::kPortable, 1);
+  const std::unique_ptr<Device> device = MakeCpuTestDevice(CpuIsa::kPortable, 1);
   const size_t before = device->AvailableBytes();
   const size_t size = before / 2;
   const auto buffer = device->Allocate(size);
@@ -77,7 +78,7 @@ TEST(CpuDeviceTest, UntouchedMemoryCounts) {
 }
 
 TEST(CpuDeviceTest, CopiesBothWays) {
-  const std::unique_ptr<Device> device = MakeDevice(CpuIsa::kPortable, 1);
+  const std::unique_ptr<Device> device = MakeCpuTestDevice(CpuIsa::kPortable, 1);
   const auto buffer = device->Allocate(16);
   ASSERT_TRUE(buffer.ok());
   const View view = buffer->view(DType::kI32, {4});
@@ -90,7 +91,7 @@ TEST(CpuDeviceTest, CopiesBothWays) {
 }
 
 TEST(CpuDeviceTest, ScratchIsPlannedAsItIsTaken) {
-  const std::unique_ptr<Device> device = MakeDevice(SupportedCpuIsas().back(), 2);
+  const std::unique_ptr<Device> device = MakeCpuTestDevice(SupportedCpuIsas().back(), 2);
   OpsLimits limits = TestLimits();
   const size_t bytes = device->ops().ScratchBytes(limits);
   limits.max_tokens *= 2;

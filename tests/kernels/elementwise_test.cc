@@ -25,6 +25,7 @@ TEST_P(ElementwiseTest, GatherRowsConvertsExactly) {
 }
 
 TEST_P(ElementwiseTest, GatherRowsChecksIds) {
+  if (!GetParam().dies_of_wrong_ids) GTEST_SKIP() << "the device finds them, and stops";
   const Tensor table = tensors().Zeros(DType::kF32, {3, 2});
   const Tensor out = tensors().Zeros(DType::kF32, {1, 2});
   for (const double id : {-1.0, 3.0}) {

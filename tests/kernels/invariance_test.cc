@@ -1,4 +1,4 @@
-// What a row computes depends on the row and the weights alone, bit for bit: every verb, every instruction set, random
+// What a row computes depends on the row and the weights alone, bit for bit: every verb, every target, random
 // compositions of rows in random order, and one to five threads.
 #include <algorithm>
 #include <cstdint>
@@ -16,11 +16,11 @@ namespace {
 constexpr int64_t kRows = 130;
 using Rows = std::vector<int64_t>;
 
-class InvarianceTest : public ::testing::TestWithParam<CpuIsa> {
+class InvarianceTest : public ::testing::TestWithParam<TestTarget> {
  protected:
   InvarianceTest() {
     for (const int num_threads : {1, 2, 3, 5}) {
-      devices_.push_back(MakeDevice(GetParam(), num_threads));
+      devices_.push_back(GetParam().make(num_threads));
       EXPECT_TRUE(devices_.back()->ops().Reserve(TestLimits()).ok());
     }
     tensors_ = std::make_unique<Tensors>(*devices_[0], 5);

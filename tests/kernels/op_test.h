@@ -1,4 +1,4 @@
-// What the tests of the verbs share: a device per instruction set, and tensors that know their values as doubles.
+// What the tests of the verbs share: a device per target, and tensors that know their values as doubles.
 #ifndef CADRE_TESTS_KERNELS_OP_TEST_H_
 #define CADRE_TESTS_KERNELS_OP_TEST_H_
 
@@ -13,10 +13,9 @@
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "kernels/cpu/cpu_device.h"
 #include "kernels/device.h"
 #include "kernels/ops.h"
-#include "tests/kernels/emulated_amx.h"
+#include "tests/kernels/test_target.h"
 
 namespace cadre {
 
@@ -43,30 +42,6 @@ struct Tensor {
 
   double operator()(int64_t i) const { return values[static_cast<size_t>(i)]; }
 };
-
-inline bool IsSupported(CpuIsa isa) {
-  const std::vector<CpuIsa> isas = SupportedCpuIsas();
-  return std::find(isas.begin(), isas.end(), isa) != isas.end();
-}
-
-// Those of this machine, and AMX under emulation where only its tiles are missing.
-inline std::vector<CpuIsa> TestIsas() {
-  std::vector<CpuIsa> isas = SupportedCpuIsas();
-#if defined(__x86_64__)
-  if (isas.back() == CpuIsa::kAvx512Bf16) isas.push_back(CpuIsa::kAmxBf16);
-#endif
-  return isas;
-}
-
-// A device for one of TestIsas().
-inline std::unique_ptr<Device> MakeDevice(CpuIsa isa, int num_threads) {
-#if defined(__x86_64__)
-  if (isa == CpuIsa::kAmxBf16 && !IsSupported(isa)) return MakeEmulatedAmxDevice(num_threads);
-#endif
-  absl::StatusOr<std::unique_ptr<Device>> device = CreateCpuDevice({.num_threads = num_threads, .isa = isa});
-  EXPECT_TRUE(device.ok()) << device.status().ToString();
-  return *std::move(device);
-}
 
 // Room for every shape that the tests use.
 inline OpsLimits TestLimits() {
@@ -150,10 +125,10 @@ class Tensors {
   std::mt19937 random_;
 };
 
-// Runs over all of TestIsas(), with two threads.
-class OpTest : public ::testing::TestWithParam<CpuIsa> {
+// Runs over all of TestTargets(), with two threads.
+class OpTest : public ::testing::TestWithParam<TestTarget> {
  protected:
-  OpTest() : device_(MakeDevice(GetParam(), 2)), tensors_(*device_, 17) {
+  OpTest() : device_(GetParam().make(2)), tensors_(*device_, 17) {
     EXPECT_TRUE(ops().Reserve(TestLimits()).ok());
   }
 
@@ -164,7 +139,7 @@ class OpTest : public ::testing::TestWithParam<CpuIsa> {
   // steps of 32 inputs and the 16 pairs within a step.
   static double ChainLength(int64_t k) {
     const double terms = static_cast<double>(k);
-    return GetParam() == CpuIsa::kAmxBf16 ? std::max(terms / 16.0, terms / 32.0 + 16.0) + 8.0 : terms / 16.0 + 8.0;
+    return GetParam().adds_in_tiles ? std::max(terms / 16.0, terms / 32.0 + 16.0) + 8.0 : terms / 16.0 + 8.0;
   }
 
  private:
@@ -172,14 +147,10 @@ class OpTest : public ::testing::TestWithParam<CpuIsa> {
   Tensors tensors_;
 };
 
-inline std::string IsaTestName(const ::testing::TestParamInfo<CpuIsa>& info) {
-  std::string name(CpuIsaName(info.param));
-  std::erase(name, '-');
-  return name;
-}
+inline std::string TargetName(const ::testing::TestParamInfo<TestTarget>& info) { return info.param.name; }
 
 #define CADRE_INSTANTIATE_OP_TEST(suite) \
-  INSTANTIATE_TEST_SUITE_P(AllIsas, suite, ::testing::ValuesIn(TestIsas()), IsaTestName)
+  INSTANTIATE_TEST_SUITE_P(AllTargets, suite, ::testing::ValuesIn(TestTargets()), TargetName)
 
 inline constexpr DType kWeightTypes[] = {DType::kF32, DType::kBF16, DType::kF16};
 

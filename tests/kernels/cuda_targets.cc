@@ -1,0 +1,21 @@
+// The GPU; in the build for the host, its emulation.
+#include <utility>
+
+#include "gtest/gtest.h"
+#include "kernels/cuda/cuda_device.h"
+#include "tests/kernels/test_target.h"
+
+namespace cadre {
+namespace {
+
+std::unique_ptr<Device> MakeDevice(int /*num_threads*/) {
+  absl::StatusOr<std::unique_ptr<Device>> device = CreateCudaDevice({.host_readable = true});
+  EXPECT_TRUE(device.ok()) << device.status().ToString();
+  return *std::move(device);
+}
+
+}  // namespace
+
+std::vector<TestTarget> TestTargets() { return {{.name = "cuda", .make = MakeDevice, .dies_of_wrong_ids = false}}; }
+
+}  // namespace cadre

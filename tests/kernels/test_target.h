@@ -1,0 +1,31 @@
+// What the tests of the verbs run on. Which targets there are is decided by what is linked: cpu_targets.cc, or
+// cuda_targets.cc.
+#ifndef CADRE_TESTS_KERNELS_TEST_TARGET_H_
+#define CADRE_TESTS_KERNELS_TEST_TARGET_H_
+
+#include <functional>
+#include <memory>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "kernels/device.h"
+
+namespace cadre {
+
+struct TestTarget {
+  std::string name;  // letters and digits
+  std::function<std::unique_ptr<Device>(int num_threads)> make;
+  // Adds in steps of 32 inputs, and pairs within a step, as AMX does; others in 16 lanes or more.
+  bool adds_in_tiles = false;
+  // Whether wrong ids end the process where they are met, so that a test can see it.
+  bool dies_of_wrong_ids = true;
+};
+
+std::vector<TestTarget> TestTargets();
+
+inline std::ostream& operator<<(std::ostream& out, const TestTarget& target) { return out << target.name; }
+
+}  // namespace cadre
+
+#endif  // CADRE_TESTS_KERNELS_TEST_TARGET_H_
