@@ -1,5 +1,5 @@
 // Our logits and router choices against those of Hugging Face transformers, for every checkpoint in
-// tests/golden/checkpoints and in $CADRE_GOLDEN_DIR, with every instruction set that this machine has.
+// tests/golden/checkpoints and in $CADRE_GOLDEN_DIR, on every target.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -14,9 +14,9 @@
 #include <vector>
 
 #include "engine/model/transformer_runner.h"
-#include "kernels/cpu/cpu_device.h"
 #include "tests/golden/golden_data.h"
 #include "tests/support/test_sequence.h"
+#include "tests/support/test_target.h"
 
 namespace cadre {
 namespace {
@@ -56,18 +56,16 @@ std::vector<int32_t> SortedRows(std::vector<int32_t> ids, size_t row_size) {
   return ids;
 }
 
-using Parameters = std::tuple<fs::path, CpuIsa>;
+using Parameters = std::tuple<fs::path, TestTarget>;
 
 class GoldenTest : public testing::TestWithParam<Parameters> {
  protected:
   void SetUp() override {
-    const auto& [dir, isa] = GetParam();
+    const auto& [dir, target] = GetParam();
     auto golden = ReadGolden(dir);
     ASSERT_TRUE(golden.ok()) << golden.status();
     golden_ = *std::move(golden);
-    auto device = CreateCpuDevice({.isa = isa});
-    ASSERT_TRUE(device.ok()) << device.status();
-    device_ = *std::move(device);
+    device_ = target.make(2);
     CreateRunner(dir);
   }
 
@@ -144,15 +142,15 @@ TEST_P(GoldenTest, ChunksAndDecodeStepsGiveTheSameBits) {
 }
 
 std::string ParameterName(const testing::TestParamInfo<Parameters>& info) {
-  const auto& [dir, isa] = info.param;
-  std::string name = dir.filename().string() + "_" + std::string(CpuIsaName(isa));
+  const auto& [dir, target] = info.param;
+  std::string name = dir.filename().string() + "_" + target.name;
   std::replace_if(
       name.begin(), name.end(), [](char c) { return std::isalnum(static_cast<unsigned char>(c)) == 0; }, '_');
   return name + "_" + std::to_string(info.index);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, GoldenTest,
-                         testing::Combine(testing::ValuesIn(AllGoldenDirs()), testing::ValuesIn(SupportedCpuIsas())),
+                         testing::Combine(testing::ValuesIn(AllGoldenDirs()), testing::ValuesIn(TestTargets())),
                          ParameterName);
 
 TEST(GoldenCheckpoints, ArePresent) {

@@ -19,7 +19,7 @@ using Rows = std::vector<int64_t>;
 class InvarianceTest : public ::testing::TestWithParam<TestTarget> {
  protected:
   InvarianceTest() {
-    for (const int num_threads : {1, 2, 3, 5}) {
+    for (const int num_threads : GetParam().thread_counts) {
       devices_.push_back(GetParam().make(num_threads));
       EXPECT_TRUE(devices_.back()->ops().Reserve(TestLimits()).ok());
     }

@@ -15,7 +15,7 @@
 #include "gtest/gtest.h"
 #include "kernels/device.h"
 #include "kernels/ops.h"
-#include "tests/kernels/test_target.h"
+#include "tests/support/test_target.h"
 
 namespace cadre {
 

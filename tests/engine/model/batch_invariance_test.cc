@@ -15,9 +15,9 @@
 #include <vector>
 
 #include "engine/model/transformer_runner.h"
-#include "kernels/cpu/cpu_device.h"
 #include "tests/support/random_model.h"
 #include "tests/support/test_sequence.h"
+#include "tests/support/test_target.h"
 
 namespace cadre {
 namespace {
@@ -34,11 +34,10 @@ struct Model {
   std::unique_ptr<ModelRunner> runner;
 };
 
-Model MakeModel(ModelFamily family, DType dtype, CpuIsa isa, int num_threads, int32_t max_tokens = kMaxTokens) {
+Model MakeModel(ModelFamily family, DType dtype, const TestTarget& target, int num_threads,
+                int32_t max_tokens = kMaxTokens) {
   Model model;
-  auto device = CreateCpuDevice({.num_threads = num_threads, .isa = isa});
-  EXPECT_TRUE(device.ok()) << device.status();
-  model.device = *std::move(device);
+  model.device = target.make(num_threads);
   const RunnerOptions options = {.max_model_len = 64,
                                  .max_num_seqs = kMaxSequences,
                                  .max_num_batched_tokens = max_tokens,
@@ -150,15 +149,15 @@ int64_t RunTogether(ModelRunner& runner, std::vector<Guest> guests, std::mt19937
   return rows;
 }
 
-using Parameters = std::tuple<ModelFamily, DType, CpuIsa>;
+using Parameters = std::tuple<ModelFamily, DType, TestTarget>;
 
 class BatchInvariance : public ::testing::TestWithParam<Parameters> {};
 
 TEST_P(BatchInvariance, RowsDoNotDependOnTheirCompany) {
-  const auto [family, dtype, isa] = GetParam();
+  const auto& [family, dtype, target] = GetParam();
   std::mt19937 rng(static_cast<uint32_t>(family) * 31 + 7);
   std::vector<Guest> guests(kNumSequences);
-  const Model alone = MakeModel(family, dtype, isa, /*num_threads=*/1);
+  const Model alone = MakeModel(family, dtype, target, /*num_threads=*/1);
   for (Guest& guest : guests) {
     guest.sequence.tokens =
         RandomTokens(1 + static_cast<int32_t>(rng() % kLongestPrompt), alone.runner->limits().vocab_size, rng);
@@ -166,8 +165,8 @@ TEST_P(BatchInvariance, RowsDoNotDependOnTheirCompany) {
     // NaN equals NaN bit for bit, and would prove nothing.
     for (float logit : guest.alone.logits) ASSERT_TRUE(std::isfinite(logit));
   }
-  for (int num_threads : {1, 2, 3}) {
-    const Model together = MakeModel(family, dtype, isa, num_threads);
+  for (int num_threads : target.thread_counts) {
+    const Model together = MakeModel(family, dtype, target, num_threads);
     for (int round = 0; round < 8; ++round) {
       SCOPED_TRACE(testing::Message() << num_threads << " threads, round " << round);
       std::shuffle(guests.begin(), guests.end(), rng);
@@ -182,9 +181,9 @@ TEST_P(BatchInvariance, RowsDoNotDependOnTheirCompany) {
 
 // One token at a time against the whole prompt at once: decoding equals prefill.
 TEST_P(BatchInvariance, DecodeEqualsPrefill) {
-  const auto [family, dtype, isa] = GetParam();
+  const auto& [family, dtype, target] = GetParam();
   std::mt19937 rng(11);
-  const Model model = MakeModel(family, dtype, isa, /*num_threads=*/2);
+  const Model model = MakeModel(family, dtype, target, /*num_threads=*/2);
   const std::vector<int32_t> tokens = RandomTokens(40, model.runner->limits().vocab_size, rng);
   const SequenceOutput prefill = RunAlone(*model.runner, tokens);
   const SequenceOutput decode = RunAlone(*model.runner, tokens, std::vector<int32_t>(tokens.size(), 1));
@@ -194,18 +193,17 @@ TEST_P(BatchInvariance, DecodeEqualsPrefill) {
 
 // How large the steps may grow sizes buffers, never results.
 TEST_P(BatchInvariance, RowsDoNotDependOnTheLargestStep) {
-  const auto [family, dtype, isa] = GetParam();
+  const auto& [family, dtype, target] = GetParam();
   std::mt19937 rng(12);
-  const Model small = MakeModel(family, dtype, isa, /*num_threads=*/2);
-  const Model large = MakeModel(family, dtype, isa, /*num_threads=*/2, /*max_tokens=*/500);
+  const Model small = MakeModel(family, dtype, target, /*num_threads=*/2);
+  const Model large = MakeModel(family, dtype, target, /*num_threads=*/2, /*max_tokens=*/500);
   const std::vector<int32_t> tokens = RandomTokens(33, small.runner->limits().vocab_size, rng);
   EXPECT_EQ(RunAlone(*small.runner, tokens).logits, RunAlone(*large.runner, tokens).logits);
 }
 
 std::string ParameterName(const testing::TestParamInfo<Parameters>& info) {
-  const auto [family, dtype, isa] = info.param;
-  std::string name =
-      std::string(ModelFamilyName(family)) + "_" + std::string(DTypeName(dtype)) + "_" + std::string(CpuIsaName(isa));
+  const auto& [family, dtype, target] = info.param;
+  std::string name = std::string(ModelFamilyName(family)) + "_" + std::string(DTypeName(dtype)) + "_" + target.name;
   std::replace_if(
       name.begin(), name.end(), [](char c) { return std::isalnum(static_cast<unsigned char>(c)) == 0; }, '_');
   return name;
@@ -215,7 +213,7 @@ INSTANTIATE_TEST_SUITE_P(All, BatchInvariance,
                          testing::Combine(testing::Values(ModelFamily::kOlmoe, ModelFamily::kQwen2Moe,
                                                           ModelFamily::kQwen3Moe, ModelFamily::kMixtral),
                                           testing::Values(DType::kF32, DType::kBF16),
-                                          testing::ValuesIn(SupportedCpuIsas())),
+                                          testing::ValuesIn(TestTargets())),
                          ParameterName);
 
 }  // namespace

@@ -1,7 +1,7 @@
-// What the tests of the verbs run on. Which targets there are is decided by what is linked: cpu_targets.cc, or
+// What tests of kernels and models run on. Which targets there are is decided by what is linked: cpu_targets.cc, or
 // cuda_targets.cc.
-#ifndef CADRE_TESTS_KERNELS_TEST_TARGET_H_
-#define CADRE_TESTS_KERNELS_TEST_TARGET_H_
+#ifndef CADRE_TESTS_SUPPORT_TEST_TARGET_H_
+#define CADRE_TESTS_SUPPORT_TEST_TARGET_H_
 
 #include <functional>
 #include <memory>
@@ -16,6 +16,7 @@ namespace cadre {
 struct TestTarget {
   std::string name;  // letters and digits
   std::function<std::unique_ptr<Device>(int num_threads)> make;
+  std::vector<int> thread_counts = {1, 2, 3};  // that must all give the same bits
   // Adds in steps of 32 inputs, and pairs within a step, as AMX does; others in 16 lanes or more.
   bool adds_in_tiles = false;
   // Whether wrong ids end the process where they are met, so that a test can see it.
@@ -28,4 +29,4 @@ inline std::ostream& operator<<(std::ostream& out, const TestTarget& target) { r
 
 }  // namespace cadre
 
-#endif  // CADRE_TESTS_KERNELS_TEST_TARGET_H_
+#endif  // CADRE_TESTS_SUPPORT_TEST_TARGET_H_

@@ -5,7 +5,7 @@
 
 #include "gtest/gtest.h"
 #include "tests/kernels/cpu_test_device.h"
-#include "tests/kernels/test_target.h"
+#include "tests/support/test_target.h"
 
 namespace cadre {
 

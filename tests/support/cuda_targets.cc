@@ -3,7 +3,7 @@
 
 #include "gtest/gtest.h"
 #include "kernels/cuda/cuda_device.h"
-#include "tests/kernels/test_target.h"
+#include "tests/support/test_target.h"
 
 namespace cadre {
 namespace {
@@ -16,6 +16,8 @@ std::unique_ptr<Device> MakeDevice(int /*num_threads*/) {
 
 }  // namespace
 
-std::vector<TestTarget> TestTargets() { return {{.name = "cuda", .make = MakeDevice, .dies_of_wrong_ids = false}}; }
+std::vector<TestTarget> TestTargets() {
+  return {{.name = "cuda", .make = MakeDevice, .thread_counts = {1}, .dies_of_wrong_ids = false}};
+}
 
 }  // namespace cadre
