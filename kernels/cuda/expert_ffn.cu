@@ -86,15 +86,10 @@ __global__ void __launch_bounds__(kFfnWarps* kWarpSize)
     rows[r] = x + work.Assignment(row) / work.top_k * shape.d;
   }
   const ExpertPointers expert = work.Expert(tile.expert);
-  float gate[kDotRows];
-  float up[kDotRows];
-  DotRows(gate, static_cast<const W*>(expert.gate) + column * shape.d, rows, tile.count, shape.d);
-  DotRows(up, static_cast<const W*>(expert.up) + column * shape.d, rows, tile.count, shape.d);
-  if (threadIdx.x % kWarpSize != 0) return;
-#pragma unroll
-  for (int r = 0; r < kDotRows; ++r) {
-    if (r < tile.count) hidden[(tile.first + r) * shape.f + column] = Silu(gate[r]) * up[r];
-  }
+  const float gate = DotRows(static_cast<const W*>(expert.gate) + column * shape.d, rows, tile.count, shape.d);
+  const float up = DotRows(static_cast<const W*>(expert.up) + column * shape.d, rows, tile.count, shape.d);
+  if (!IsFirstOfRow() || RowOfLane() >= tile.count) return;
+  hidden[(tile.first + RowOfLane()) * shape.f + column] = Silu(gate) * up;
 }
 
 // out[assignment] = down hidden.
@@ -107,13 +102,10 @@ __global__ void __launch_bounds__(kFfnWarps* kWarpSize)
   const float* rows[kDotRows] = {};
 #pragma unroll
   for (int r = 0; r < kDotRows; ++r) rows[r] = hidden + (tile.first + (r < tile.count ? r : 0)) * shape.f;
-  float sums[kDotRows];
-  DotRows(sums, static_cast<const W*>(work.Expert(tile.expert).down) + column * shape.f, rows, tile.count, shape.f);
-  if (threadIdx.x % kWarpSize != 0) return;
-#pragma unroll
-  for (int r = 0; r < kDotRows; ++r) {
-    if (r < tile.count) out[work.Assignment(tile.first + r) * shape.d + column] = sums[r];
-  }
+  const W* const weight = static_cast<const W*>(work.Expert(tile.expert).down) + column * shape.f;
+  const float dot = DotRows(weight, rows, tile.count, shape.f);
+  if (!IsFirstOfRow() || RowOfLane() >= tile.count) return;
+  out[work.Assignment(tile.first + RowOfLane()) * shape.d + column] = dot;
 }
 
 cudaError_t LaunchFfn(cudaStream_t stream, DType dtype, View out, ConstView x, float* hidden, const FfnWork& work,

@@ -19,16 +19,11 @@ __global__ void __launch_bounds__(kLinearWarps* kWarpSize)
   const float* rows[kDotRows] = {};
 #pragma unroll
   for (int r = 0; r < kDotRows; ++r) rows[r] = x + (first + (r < count ? r : 0)) * depth;
-  float sums[kDotRows];
-  DotRows(sums, weight + column * depth, rows, count, depth);
-  if (threadIdx.x % kWarpSize != 0) return;
-#pragma unroll
-  for (int r = 0; r < kDotRows; ++r) {
-    if (r >= count) return;
-    float* const to = out + (first + r) * n + column;
-    const float value = sums[r] + (bias == nullptr ? 0.0f : ToFloat(bias[column]));
-    *to = accumulate ? *to + value : value;
-  }
+  const float dot = DotRows(weight + column * depth, rows, count, depth);
+  if (!IsFirstOfRow() || RowOfLane() >= count) return;
+  float* const to = out + (first + RowOfLane()) * n + column;
+  const float value = dot + (bias == nullptr ? 0.0f : ToFloat(bias[column]));
+  *to = accumulate ? *to + value : value;
 }
 
 }  // namespace

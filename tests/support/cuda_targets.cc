@@ -17,7 +17,7 @@ std::unique_ptr<Device> MakeDevice(int /*num_threads*/) {
 }  // namespace
 
 std::vector<TestTarget> TestTargets() {
-  return {{.name = "cuda", .make = MakeDevice, .thread_counts = {1}, .dies_of_wrong_ids = false}};
+  return {{.name = "cuda", .make = MakeDevice, .thread_counts = {1}, .num_rounds = 1, .dies_of_wrong_ids = false}};
 }
 
 }  // namespace cadre

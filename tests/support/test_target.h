@@ -17,6 +17,7 @@ struct TestTarget {
   std::string name;  // letters and digits
   std::function<std::unique_ptr<Device>(int num_threads)> make;
   std::vector<int> thread_counts = {1, 2, 3};  // that must all give the same bits
+  int num_rounds = 8;                          // of random steps of whole models: fewer where they are slow
   // Adds in steps of 32 inputs, and pairs within a step, as AMX does; others in 16 lanes or more.
   bool adds_in_tiles = false;
   // Whether wrong ids end the process where they are met, so that a test can see it.

@@ -167,7 +167,7 @@ TEST_P(BatchInvariance, RowsDoNotDependOnTheirCompany) {
   }
   for (int num_threads : target.thread_counts) {
     const Model together = MakeModel(family, dtype, target, num_threads);
-    for (int round = 0; round < 8; ++round) {
+    for (int round = 0; round < target.num_rounds; ++round) {
       SCOPED_TRACE(testing::Message() << num_threads << " threads, round " << round);
       std::shuffle(guests.begin(), guests.end(), rng);
       const int64_t rows = RunTogether(*together.runner, guests, rng);
