@@ -119,6 +119,19 @@ class TidyTest(unittest.TestCase):
         ]
         self.report(findings)
 
+    def test_calls_of_cuda_are_checked(self):
+        unchecked = re.compile(r"^\s*cuda[A-Z]\w*\(", re.M)
+        findings = []
+        for path in CODE_FILES:
+            if not str(path).startswith("kernels/cuda/"):
+                continue
+            for call in unchecked.finditer(text_of(path)):
+                # A call that goes on an expression of the line before is part of it.
+                before = text_of(path)[: call.start()].rstrip()
+                if before.endswith((";", "{", "}", ")", ":")):
+                    findings.append(f"{path}: {call.group().strip()} ... is not checked: use cuda_check.h")
+        self.report(findings)
+
     def test_files_and_lines_are_short(self):
         findings = []
         for path in CODE_FILES + [f for f in FILES if f.suffix in {".py", ".proto", ".sh"}]:
