@@ -18,8 +18,8 @@ case "${1:-}" in
     sources | xargs "$formatter" --dry-run --Werror
     ;;
   tidy)
-    # Every file must be one that the build knows: tidy has no flags for others. Not in every release build: fail points,
-    # and what stands in for CUDA.
+    # Every file must be one that the build knows: tidy has no flags for others. Not in a release build: fail points;
+    # what stands in for CUDA, where there is CUDA.
     database=build/release/compile_commands.json
     files=$(git ls-files 'kernels/*.cc' 'engine/*.cc' 'server/*.cc' 'tools/*.cc' |
       grep -vxFe engine/base/failpoint.cc -e kernels/cuda/no_cuda.cc)
