@@ -12,7 +12,7 @@ enum ExitCode : int {
   kExitNoModel = 66,      // the model folder or a file of it is missing
   kExitPortTaken = 69,    // a port cannot be listened on
   kExitInternal = 70,     // a mistake of ours
-  kExitNoDevice = 71,     // the device asked for cannot be used
+  kExitNoDevice = 71,     // the device asked for cannot be used, or failed while the model was loaded
   kExitNoMemory = 75,     // the model does not fit into this machine's memory
   kExitBadModel = 78,     // a file of the model is damaged, inconsistent or not supported
   kExitSignalBase = 128,  // + signal number: ended at once by a second signal
@@ -27,6 +27,8 @@ inline ExitCode LoadErrorExitCode(const absl::Status& status) {
       return kExitUsage;
     case absl::StatusCode::kResourceExhausted:
       return kExitNoMemory;
+    case absl::StatusCode::kUnavailable:  // the device failed
+      return kExitNoDevice;
     case absl::StatusCode::kInternal:
     case absl::StatusCode::kUnknown:
       return kExitInternal;

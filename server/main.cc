@@ -68,6 +68,7 @@ absl::StatusOr<std::unique_ptr<Device>> PickCpu(const ServerConfig& config) {
 absl::StatusOr<std::unique_ptr<Device>> PickDevice(const ServerConfig& config) {
   if (config.device == "cpu") return PickCpu(config);
   auto gpu = CreateCudaDevice({.memory_utilization = config.gpu_memory_utilization});
+  if (gpu.ok()) spdlog::warn("the GPU engine is new and has not been proven on every card; --device=cpu avoids it");
   if (gpu.ok() || config.device == "cuda") return gpu;
   // Without CUDA in the build nobody expects a GPU to be used.
   if (IsCudaBuilt()) spdlog::info("serving on the CPU: {}", std::string(gpu.status().message()));

@@ -35,11 +35,11 @@ void KvCache::Scrub(std::span<const int32_t> blocks, Device& device) {
   const Shape block_shape = {shape_.num_kv_heads, shape_.block_size, shape_.head_dim};
   const size_t block_bytes = static_cast<size_t>(block_shape.num_elements()) * DTypeBytes(shape_.dtype);
   const size_t plane_bytes = static_cast<size_t>(shape_.num_blocks) * block_bytes;
-  const std::vector<std::byte> zeros(block_bytes);
+  zeros_.resize(block_bytes);
   for (int64_t plane = 0; plane < 2 * shape_.num_layers; ++plane) {
     for (int32_t block : blocks) {
       const size_t offset = static_cast<size_t>(plane) * plane_bytes + static_cast<size_t>(block) * block_bytes;
-      device.CopyToDevice(buffer_.view(shape_.dtype, block_shape, offset), zeros.data());
+      device.CopyToDevice(buffer_.view(shape_.dtype, block_shape, offset), zeros_.data());
     }
   }
 }

@@ -43,7 +43,8 @@ class KvCache {
   View Plane(int64_t index) const;
 
   KvCacheShape shape_;
-  DeviceBuffer buffer_;  // [num_layers, 2, num_blocks, G, B, d]
+  DeviceBuffer buffer_;           // [num_layers, 2, num_blocks, G, B, d]
+  std::vector<std::byte> zeros_;  // what Scrub copies, which a device may do in the background
 };
 
 }  // namespace cadre

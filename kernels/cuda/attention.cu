@@ -16,8 +16,7 @@ constexpr int kAttentionThreads = kAttentionWarps * kWarpSize;
 constexpr int64_t kSplit = 256;
 // Up to this many rows, splits are computed by blocks of their own.
 constexpr int64_t kMaxSplitRows = 64;
-constexpr int kMaxHeadDim = 256;
-constexpr int kMaxLaneDims = kMaxHeadDim / kWarpSize;
+constexpr int kMaxLaneDims = kMaxAttentionHeadDim / kWarpSize;
 
 struct AttentionTensors {
   float* out;                // [T, H, d]
@@ -35,6 +34,7 @@ struct AttentionTensors {
   int64_t heads_per_kv;
   int64_t block_size;
   int64_t d;
+  int64_t max_positions;
   int64_t max_splits;
   float scale;
   int64_t sliding_window;
@@ -67,6 +67,11 @@ __device__ __forceinline__ Range VisibleTo(int64_t position, int64_t sliding_win
   return {sliding_window > 0 && first > 0 ? first : 0, position + 1};
 }
 
+// exp(score - largest), where -infinity weighs nothing even if there is nothing larger.
+__device__ __forceinline__ float WeightOf(float score, float largest) {
+  return score == -INFINITY ? 0.0f : expf(score - largest);
+}
+
 // Adds the positions [begin, end) of one split to `partial`, which is clear. By one warp; `q` is in shared memory.
 template <typename T>
 __device__ void AttendSplit(const AttentionTensors& t, const float* q, const int32_t* table, int64_t kv_head,
@@ -94,8 +99,8 @@ __device__ void AttendSplit(const AttentionTensors& t, const float* q, const int
     }
     const float largest = fmaxf(partial->largest, WarpMax(score));
     // A score that is not a number must be seen in the output: fmaxf leaves it out of `largest`.
-    const float weight = is_visible ? expf(score - largest) : 0.0f;
-    const float shrink = expf(partial->largest - largest);
+    const float weight = is_visible ? WeightOf(score, largest) : 0.0f;
+    const float shrink = WeightOf(partial->largest, largest);
     partial->largest = largest;
     partial->total = partial->total * shrink + WarpSum(weight);
 #pragma unroll
@@ -118,8 +123,8 @@ __device__ void AttendSplit(const AttentionTensors& t, const float* q, const int
 // Adds a later split.
 __device__ __forceinline__ void Merge(const Partial& from, Partial* to) {
   const float largest = fmaxf(to->largest, from.largest);
-  const float keep = expf(to->largest - largest);
-  const float add = expf(from.largest - largest);
+  const float keep = WeightOf(to->largest, largest);
+  const float add = WeightOf(from.largest, largest);
 #pragma unroll
   for (int i = 0; i < kMaxLaneDims; ++i) to->sum[i] = to->sum[i] * keep + from.sum[i] * add;
   to->total = to->total * keep + from.total * add;
@@ -147,7 +152,7 @@ __global__ void __launch_bounds__(kAttentionThreads) AttendKernel(AttentionTenso
   const int64_t heads_per_kv = t.heads_per_kv;
   const int64_t sequence = t.sequences[row];
   const int64_t position = t.positions[row];
-  if (sequence < 0 || sequence >= t.num_sequences || position < 0 || position >= t.max_blocks * t.block_size) __trap();
+  if (sequence < 0 || sequence >= t.num_sequences || position < 0 || position >= t.max_positions) __trap();
   const Range visible = VisibleTo(position, t.sliding_window);
   const int64_t first_split = visible.begin / kSplit;
   const int64_t end_split = (visible.end + kSplit - 1) / kSplit;
@@ -227,26 +232,27 @@ size_t AttentionScratchBytes(int64_t num_heads, int64_t head_dim, int64_t max_po
 cudaError_t LaunchPagedAttention(cudaStream_t stream, View out, ConstView q, const PagedKv& kv,
                                  const AttentionOptions& options, int64_t max_positions, std::byte* scratch) {
   const int64_t num_rows = q.dim(0);
-  const int64_t reachable = kv.block_tables.dim(1) * kv.k_cache.dim(2);
-  const AttentionTensors tensors = {
-      .out = Data<float>(out),
-      .partials = reinterpret_cast<float*>(scratch),
-      .q = Data<float>(q),
-      .k_cache = kv.k_cache.raw(),
-      .v_cache = kv.v_cache.raw(),
-      .tables = Data<int32_t>(kv.block_tables),
-      .sequences = Data<int32_t>(kv.row_sequence),
-      .positions = Data<int32_t>(kv.positions),
-      .num_sequences = kv.block_tables.dim(0),
-      .max_blocks = kv.block_tables.dim(1),
-      .num_heads = q.dim(1),
-      .num_kv_heads = kv.k_cache.dim(1),
-      .heads_per_kv = q.dim(1) / kv.k_cache.dim(1),
-      .block_size = kv.k_cache.dim(2),
-      .d = q.dim(2),
-      .max_splits = MaxSplits(reachable < max_positions ? reachable : max_positions, options.sliding_window),
-      .scale = options.scale,
-      .sliding_window = options.sliding_window};
+  const int64_t in_tables = kv.block_tables.dim(1) * kv.k_cache.dim(2);
+  const int64_t reachable = in_tables < max_positions ? in_tables : max_positions;
+  const AttentionTensors tensors = {.out = Data<float>(out),
+                                    .partials = reinterpret_cast<float*>(scratch),
+                                    .q = Data<float>(q),
+                                    .k_cache = kv.k_cache.raw(),
+                                    .v_cache = kv.v_cache.raw(),
+                                    .tables = Data<int32_t>(kv.block_tables),
+                                    .sequences = Data<int32_t>(kv.row_sequence),
+                                    .positions = Data<int32_t>(kv.positions),
+                                    .num_sequences = kv.block_tables.dim(0),
+                                    .max_blocks = kv.block_tables.dim(1),
+                                    .num_heads = q.dim(1),
+                                    .num_kv_heads = kv.k_cache.dim(1),
+                                    .heads_per_kv = q.dim(1) / kv.k_cache.dim(1),
+                                    .block_size = kv.k_cache.dim(2),
+                                    .d = q.dim(2),
+                                    .max_positions = reachable,
+                                    .max_splits = MaxSplits(reachable, options.sliding_window),
+                                    .scale = options.scale,
+                                    .sliding_window = options.sliding_window};
   const auto rows = static_cast<unsigned>(num_rows);
   const auto kv_heads = static_cast<unsigned>(tensors.num_kv_heads);
   Grid grid = {.blocks = dim3(rows, kv_heads),

@@ -8,12 +8,12 @@ namespace {
 
 constexpr int kCombineThreads = 256;
 
-// Blocks of kCombineThreads columns (x) of each row (y).
+// One block for each row (x) and kCombineThreads columns (y).
 __global__ void __launch_bounds__(kCombineThreads)
     CombineKernel(float* x, const float* y, const float* weights, int64_t top_k, int64_t d) {
-  const int64_t column = static_cast<int64_t>(blockIdx.x) * kCombineThreads + threadIdx.x;
+  const int64_t column = static_cast<int64_t>(blockIdx.y) * kCombineThreads + threadIdx.x;
   if (column >= d) return;
-  const int64_t row = blockIdx.y;
+  const int64_t row = blockIdx.x;
   float sum = x[row * d + column];
   for (int64_t j = 0; j < top_k; ++j) sum += weights[row * top_k + j] * y[(row * top_k + j) * d + column];
   x[row * d + column] = sum;
@@ -22,15 +22,15 @@ __global__ void __launch_bounds__(kCombineThreads)
 // `gate_logits` may be null.
 __global__ void __launch_bounds__(kCombineThreads)
     AddGatedKernel(float* x, const float* y, const float* gate_logits, int64_t d) {
-  const int64_t column = static_cast<int64_t>(blockIdx.x) * kCombineThreads + threadIdx.x;
+  const int64_t column = static_cast<int64_t>(blockIdx.y) * kCombineThreads + threadIdx.x;
   if (column >= d) return;
-  const int64_t row = blockIdx.y;
+  const int64_t row = blockIdx.x;
   const float gate = gate_logits == nullptr ? 1.0f : 1.0f / (1.0f + expf(-gate_logits[row]));
   x[row * d + column] += gate * y[row * d + column];
 }
 
 Grid ColumnsOfRows(int64_t num_rows, int64_t d) {
-  return {.blocks = dim3(CeilDiv(d, kCombineThreads), static_cast<unsigned>(num_rows)),
+  return {.blocks = dim3(static_cast<unsigned>(num_rows), CeilDiv(d, kCombineThreads)),
           .threads = dim3(kCombineThreads)};
 }
 

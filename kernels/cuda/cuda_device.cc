@@ -18,11 +18,7 @@ std::string Mib(size_t bytes) { return absl::StrCat(bytes >> 20, " MiB"); }
 class CudaDevice final : public Device, private CudaOpsHost {
  public:
   CudaDevice(const CudaDeviceOptions& options, const cudaDeviceProp& properties, size_t budget)
-      : index_(options.index),
-        host_readable_(options.host_readable),
-        properties_(properties),
-        budget_(budget),
-        ops_(this) {}
+      : host_readable_(options.host_readable), properties_(properties), budget_(budget), ops_(this) {}
   ~CudaDevice() override {
     if (stream_ != nullptr) CADRE_CUDA_IGNORE_ERROR(cudaStreamDestroy(stream_));
   }
@@ -34,7 +30,7 @@ class CudaDevice final : public Device, private CudaOpsHost {
     return absl::OkStatus();
   }
 
-  std::string name() const override { return absl::StrCat("cuda:", index_); }
+  std::string name() const override { return "cuda:0"; }
   std::string kernels() const override {
     return absl::StrCat(properties_.name, ", sm_", properties_.major, properties_.minor, ", ",
                         properties_.multiProcessorCount, " SMs");
@@ -44,18 +40,16 @@ class CudaDevice final : public Device, private CudaOpsHost {
   size_t AvailableBytes() const override {
     size_t free_bytes = 0;
     size_t total_bytes = 0;
-    if (Use() != cudaSuccess || cudaMemGetInfo(&free_bytes, &total_bytes) != cudaSuccess) return 0;
+    if (cudaMemGetInfo(&free_bytes, &total_bytes) != cudaSuccess) return 0;
     return std::min(free_bytes, LeftOfBudget());
   }
 
   void CopyToDevice(View to, const void* from) override {
     if (to.size_bytes() == 0) return;
-    NoteError(Use(), "choosing the GPU");
     NoteError(cudaMemcpyAsync(to.raw(), from, to.size_bytes(), cudaMemcpyHostToDevice, stream_), "copying to the GPU");
   }
   void CopyToHost(void* to, ConstView from) override {
     if (from.size_bytes() == 0) return;
-    NoteError(Use(), "choosing the GPU");
     NoteError(cudaMemcpyAsync(to, from.raw(), from.size_bytes(), cudaMemcpyDeviceToHost, stream_),
               "copying from the GPU");
   }
@@ -70,14 +64,6 @@ class CudaDevice final : public Device, private CudaOpsHost {
     const std::lock_guard lock(error_mutex_);
     if (error_.ok()) error_ = std::move(status);
   }
-  // A thread has a current GPU of its own, which allocations and launches go to.
-  cudaError_t Use() const {
-    thread_local int current = -1;
-    if (current == index_) return cudaSuccess;
-    const cudaError_t error = cudaSetDevice(index_);
-    if (error == cudaSuccess) current = index_;
-    return error;
-  }
   void AfterVerb() override {
     if (host_readable_) NoteError(cudaStreamSynchronize(stream_), "a verb");
   }
@@ -89,7 +75,6 @@ class CudaDevice final : public Device, private CudaOpsHost {
     if (error != cudaSuccess) Note(cuda::ToStatus(error, what));
   }
 
-  const int index_;
   const bool host_readable_;
   const cudaDeviceProp properties_;
   const size_t budget_;  // bytes
@@ -103,7 +88,6 @@ class CudaDevice final : public Device, private CudaOpsHost {
 
 absl::StatusOr<DeviceBuffer> CudaDevice::Allocate(size_t size_bytes) {
   if (size_bytes == 0) return DeviceBuffer();
-  CADRE_CUDA_RETURN_IF_ERROR(Use(), "choosing the GPU");
   if (size_bytes > LeftOfBudget()) {
     return absl::ResourceExhaustedError(
         absl::StrCat("cannot allocate ", Mib(size_bytes), " on ", name(), ": ", Mib(LeftOfBudget()),
@@ -127,7 +111,6 @@ absl::StatusOr<DeviceBuffer> CudaDevice::Allocate(size_t size_bytes) {
 }
 
 absl::Status CudaDevice::Synchronize() {
-  CADRE_CUDA_RETURN_IF_ERROR(Use(), "choosing the GPU");
   const cudaError_t error = cudaStreamSynchronize(stream_);
   const std::lock_guard lock(error_mutex_);
   if (error == cudaSuccess) return std::exchange(error_, absl::OkStatus());
@@ -170,18 +153,15 @@ absl::StatusOr<std::unique_ptr<Device>> CreateCudaDevice(const CudaDeviceOptions
   if (absl::Status status = CheckOptions(options); !status.ok()) return status;
   int num_devices = 0;
   if (const cudaError_t error = cudaGetDeviceCount(&num_devices); error != cudaSuccess) return Explain(error);
-  if (options.index < 0 || options.index >= num_devices) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("there is no cuda:", options.index, ": ", num_devices, " GPUs are visible"));
-  }
-  if (const cudaError_t error = cudaSetDevice(options.index); error != cudaSuccess) return Explain(error);
   cudaDeviceProp properties = {};
-  CADRE_CUDA_RETURN_IF_ERROR(cudaGetDeviceProperties(&properties, options.index), "reading the GPU's properties");
-  if (const cudaError_t error = cuda::ProbeKernels(); error != cudaSuccess) {
+  CADRE_CUDA_RETURN_IF_ERROR(cudaGetDeviceProperties(&properties, 0), "reading the GPU's properties");
+  const cudaError_t probe = cuda::ProbeKernels();
+  if (probe == cudaErrorNoKernelImageForDevice || probe == cudaErrorInvalidDeviceFunction) {
     return absl::FailedPreconditionError(
         absl::StrCat(properties.name, " is of architecture sm_", properties.major, properties.minor,
-                     ", which this cadre has no kernels for: ", cudaGetErrorString(error)));
+                     ", which this cadre has no kernels for: ", cudaGetErrorString(probe)));
   }
+  if (probe != cudaSuccess) return Explain(probe);
   size_t free_bytes = 0;
   size_t total_bytes = 0;
   CADRE_CUDA_RETURN_IF_ERROR(cudaMemGetInfo(&free_bytes, &total_bytes), "reading the GPU's memory");

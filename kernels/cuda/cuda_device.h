@@ -1,4 +1,5 @@
-// An NVIDIA GPU as a device: its memory, one stream on which everything is ordered, and the verbs.
+// An NVIDIA GPU (the first one that CUDA_VISIBLE_DEVICES leaves) as a device: its memory, one stream on which
+// everything is ordered, and the verbs.
 #ifndef CADRE_KERNELS_CUDA_CUDA_DEVICE_H_
 #define CADRE_KERNELS_CUDA_CUDA_DEVICE_H_
 
@@ -10,7 +11,6 @@
 namespace cadre {
 
 struct CudaDeviceOptions {
-  int index = 0;  // as CUDA counts, after CUDA_VISIBLE_DEVICES
   // Of the memory that is free at the start, what Allocate may give in all; (0, 1].
   double memory_utilization = 0.9;
   // Memory that the host may read and write, and verbs that have ended when they return: for tests of small tensors.

@@ -28,7 +28,7 @@ cudaError_t LaunchRopeTable(cudaStream_t stream, View cos, View sin, ConstView p
 cudaError_t LaunchRope(cudaStream_t stream, View x, ConstView cos, ConstView sin);
 
 cudaError_t LaunchWriteKv(cudaStream_t stream, View k_cache, View v_cache, ConstView k, ConstView v, ConstView slots);
-// For sequences of up to `max_positions`; the shared memory is that of one kv head's queries.
+// For sequences of up to `max_positions`.
 size_t AttentionScratchBytes(int64_t num_heads, int64_t head_dim, int64_t max_positions);
 cudaError_t LaunchPagedAttention(cudaStream_t stream, View out, ConstView q, const PagedKv& kv,
                                  const AttentionOptions& options, int64_t max_positions, std::byte* scratch);

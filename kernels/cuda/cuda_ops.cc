@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/check.h"
 #include "kernels/cuda/cuda_check.h"
 
@@ -11,6 +12,7 @@ namespace cadre {
 namespace {
 
 constexpr size_t kScratchAlignment = 256;
+constexpr int64_t kMaxSharedBytes = 227 << 10;  // of a block, on Hopper
 // Layers of any model, several times over: more are experts that come and go, and are sent anew.
 constexpr size_t kMaxTables = 4096;
 
@@ -25,6 +27,28 @@ void CheckMlp(const MlpWeights& w, int64_t d) {
   CADRE_CHECK(w.gate.shape() == Shape({f, d}));
   CADRE_CHECK(w.up.shape() == Shape({f, d}));
   CADRE_CHECK(w.down.shape() == Shape({d, f}));
+}
+
+// What the kernels cannot do, found before the first step. Attention keeps the queries of one kv head in shared memory:
+// all heads of the model at most.
+absl::Status CheckLimits(const OpsLimits& limits) {
+  const auto check = [](const char* what, int64_t value, int64_t limit) {
+    if (value <= limit) return absl::OkStatus();
+    return absl::UnimplementedError(
+        absl::StrCat("the GPU kernels do not support this model: ", what, " ", value, ", limit ", limit));
+  };
+  if (absl::Status status = check("a head dimension of", limits.head_dim, cuda::kMaxAttentionHeadDim); !status.ok()) {
+    return status;
+  }
+  const auto shared_bytes =
+      static_cast<int64_t>(std::max(cuda::GroupByExpertSharedBytes(limits.num_experts),
+                                    cuda::RouteTopKSharedBytes(limits.num_experts, /*num_groups=*/limits.num_experts)));
+  if (absl::Status status = check("a router that takes bytes of shared memory:", shared_bytes, kMaxSharedBytes);
+      !status.ok()) {
+    return status;
+  }
+  return check("attention heads of one layer that take bytes of shared memory:",
+               limits.num_heads * limits.head_dim * static_cast<int64_t>(sizeof(float)), kMaxSharedBytes);
 }
 
 bool Equal(const std::vector<cuda::ExpertPointers>& a, const std::vector<cuda::ExpertPointers>& b) {
@@ -45,7 +69,7 @@ CudaOps::ScratchSizes CudaOps::PlanScratch(const OpsLimits& limits) {
 size_t CudaOps::ScratchBytes(const OpsLimits& limits) const { return PlanScratch(limits).total(); }
 
 absl::Status CudaOps::Reserve(const OpsLimits& limits) {
-  CADRE_CHECK_LE(limits.head_dim, cuda::kMaxAttentionHeadDim);
+  if (absl::Status status = CheckLimits(limits); !status.ok()) return status;
   sizes_ = PlanScratch(limits);
   absl::StatusOr<DeviceBuffer> scratch = host_.Allocate(sizes_.total());
   if (!scratch.ok()) return scratch.status();

@@ -11,6 +11,10 @@ namespace {
 
 constexpr int kFfnWarps = 8;
 
+// Blocks side by side over the weight rows of a matrix. Tiles follow one another in the same dimension of the grid: the
+// others end at 65,535.
+__host__ __device__ constexpr unsigned PanelsOf(int64_t n) { return CeilDiv(n, kFfnWarps); }
+
 // Rows [first, first + count) in the caller's order, of one expert. count is 0 behind the end of the list.
 struct __align__(16) RowTile {
   int32_t expert;
@@ -51,7 +55,7 @@ struct FfnShape {
   int64_t f;
 };
 
-// What a block works on. Without a list (one MLP for all rows), block y is tile y.
+// What a block works on. Without a list there is one MLP for all rows.
 struct FfnWork {
   const RowTile* tiles;           // or null
   const ExpertPointers* experts;  // or null: `only`
@@ -59,9 +63,9 @@ struct FfnWork {
   const int32_t* order;  // caller's order -> assignment, or null: row i is row i
   int32_t top_k;         // assignments of a row
 
-  __device__ RowTile Tile(int64_t num_rows) const {
-    if (tiles != nullptr) return tiles[blockIdx.y];
-    const int64_t first = static_cast<int64_t>(blockIdx.y) * kDotRows;
+  __device__ RowTile Tile(unsigned index, int64_t num_rows) const {
+    if (tiles != nullptr) return tiles[index];
+    const int64_t first = static_cast<int64_t>(index) * kDotRows;
     const int64_t rest = num_rows - first;
     return {0, static_cast<int32_t>(first), static_cast<int32_t>(rest < kDotRows ? rest : kDotRows), 0};
   }
@@ -76,8 +80,9 @@ struct FfnWork {
 template <typename W>
 __global__ void __launch_bounds__(kFfnWarps* kWarpSize)
     GateUpKernel(float* hidden, const float* x, FfnWork work, FfnShape shape) {
-  const int64_t column = static_cast<int64_t>(blockIdx.x) * kFfnWarps + threadIdx.x / kWarpSize;
-  const RowTile tile = work.Tile(shape.num_rows);
+  const unsigned num_panels = PanelsOf(shape.f);
+  const int64_t column = static_cast<int64_t>(blockIdx.x % num_panels) * kFfnWarps + threadIdx.x / kWarpSize;
+  const RowTile tile = work.Tile(blockIdx.x / num_panels, shape.num_rows);
   if (tile.count == 0 || column >= shape.f) return;
   const float* rows[kDotRows] = {};
 #pragma unroll
@@ -96,8 +101,9 @@ __global__ void __launch_bounds__(kFfnWarps* kWarpSize)
 template <typename W>
 __global__ void __launch_bounds__(kFfnWarps* kWarpSize)
     DownKernel(float* out, const float* hidden, FfnWork work, FfnShape shape) {
-  const int64_t column = static_cast<int64_t>(blockIdx.x) * kFfnWarps + threadIdx.x / kWarpSize;
-  const RowTile tile = work.Tile(shape.num_rows);
+  const unsigned num_panels = PanelsOf(shape.d);
+  const int64_t column = static_cast<int64_t>(blockIdx.x % num_panels) * kFfnWarps + threadIdx.x / kWarpSize;
+  const RowTile tile = work.Tile(blockIdx.x / num_panels, shape.num_rows);
   if (tile.count == 0 || column >= shape.d) return;
   const float* rows[kDotRows] = {};
 #pragma unroll
@@ -110,8 +116,8 @@ __global__ void __launch_bounds__(kFfnWarps* kWarpSize)
 
 cudaError_t LaunchFfn(cudaStream_t stream, DType dtype, View out, ConstView x, float* hidden, const FfnWork& work,
                       const FfnShape& shape, unsigned num_tiles) {
-  const Grid gate_up = {.blocks = dim3(CeilDiv(shape.f, kFfnWarps), num_tiles), .threads = dim3(kFfnWarps * kWarpSize)};
-  const Grid down = {.blocks = dim3(CeilDiv(shape.d, kFfnWarps), num_tiles), .threads = dim3(kFfnWarps * kWarpSize)};
+  const Grid gate_up = {.blocks = dim3(PanelsOf(shape.f) * num_tiles), .threads = dim3(kFfnWarps * kWarpSize)};
+  const Grid down = {.blocks = dim3(PanelsOf(shape.d) * num_tiles), .threads = dim3(kFfnWarps * kWarpSize)};
   return DispatchFloat(dtype, [&]<typename W>() {
     const cudaError_t error = Launch(stream, gate_up, GateUpKernel<W>, hidden, Data<float>(x), work, shape);
     if (error != cudaSuccess) return error;

@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kGroupThreads)
   for (int first = begin; first < begin + run; first += kWarpSize) {
     const int a = first + lane;
     const int id = a < num_assignments ? expert_ids[a] : -1;
-    if (id >= num_experts || id < -1) __trap();
+    if (a < num_assignments && (id < 0 || id >= num_experts)) __trap();
     const Peers peers = PeersOf(id);
     if (id >= 0 && peers.rank == 0) own_counts[id] += peers.count;
     __syncwarp();
@@ -116,6 +116,9 @@ __global__ void __launch_bounds__(kTallyThreads) TallyRoutingKernel(TallySums su
       squares += lse * lse;
       const int64_t s = in.row_sequence[t];
       if (s < 0 || s >= in.num_sequences) __trap();
+      for (int64_t a = t * in.top_k; a < (t + 1) * in.top_k; ++a) {
+        if (in.expert_ids[a] < 0 || in.expert_ids[a] >= in.num_experts) __trap();
+      }
       atomicAdd(reinterpret_cast<unsigned long long*>(sums.sequence_assignments + s),
                 static_cast<unsigned long long>(in.top_k));
     }

@@ -22,7 +22,7 @@ struct Grid {
 // Dynamic shared memory that a kernel may have without asking.
 inline constexpr size_t kSharedBytesForAll = 48 << 10;
 
-constexpr unsigned CeilDiv(int64_t a, int64_t b) { return static_cast<unsigned>((a + b - 1) / b); }
+__host__ __device__ constexpr unsigned CeilDiv(int64_t a, int64_t b) { return static_cast<unsigned>((a + b - 1) / b); }
 
 // Orders `kernel` on `stream`. An empty grid is no launch. Errors of the launch itself are returned; those of the
 // kernel surface where the stream is next waited for.

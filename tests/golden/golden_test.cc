@@ -65,7 +65,7 @@ class GoldenTest : public testing::TestWithParam<Parameters> {
     auto golden = ReadGolden(dir);
     ASSERT_TRUE(golden.ok()) << golden.status();
     golden_ = *std::move(golden);
-    device_ = target.make(2);
+    device_ = target.make_for_model(2);
     CreateRunner(dir);
   }
 

@@ -32,7 +32,7 @@ class AttentionTest : public OpTest {
   void Check(const AttentionShape& s, const std::vector<RowRun>& runs, double q_scale = 1.0) {
     SCOPED_TRACE(::testing::Message() << "H " << s.num_heads << " G " << s.num_kv_heads << " d " << s.head_dim << " B "
                                       << s.block_size << " " << DTypeName(s.cache) << " window " << s.window);
-    const int64_t max_blocks = (400 + s.block_size - 1) / s.block_size;
+    const int64_t max_blocks = (800 + s.block_size - 1) / s.block_size;
     const int64_t num_sequences = 3;
     // Blocks in random order; block 0 belongs to nobody and holds NaN, as do all positions that nobody may see.
     const int64_t num_blocks = num_sequences * max_blocks + 1;
@@ -152,6 +152,19 @@ TEST_P(AttentionTest, SlidingWindow) {
   const std::vector<RowRun> runs = {{0, 0, 70}, {1, 150, 1}, {2, 90, 50}};
   for (const int64_t window : {1, 2, 31, 32, 33, 64, 1000}) {
     Check({.num_heads = 2, .num_kv_heads = 1, .head_dim = 32, .block_size = 16, .window = window}, runs);
+  }
+}
+
+// Far enough for what is computed in parts to have several, of one row and of many.
+TEST_P(AttentionTest, LongSequences) {
+  const std::vector<RowRun> decode = {{0, 255, 1}, {1, 256, 1}, {2, 779, 1}};
+  const std::vector<RowRun> prefill = {{0, 500, 70}, {1, 511, 1}, {2, 600, 3}};
+  for (const DType cache : kWeightTypes) {
+    Check({.num_heads = 4, .num_kv_heads = 2, .head_dim = 32, .block_size = 16, .cache = cache}, decode);
+  }
+  for (const int64_t window : {0, 257, 300, 520}) {
+    Check({.num_heads = 2, .num_kv_heads = 1, .head_dim = 16, .block_size = 16, .window = window}, decode);
+    Check({.num_heads = 2, .num_kv_heads = 1, .head_dim = 16, .block_size = 16, .window = window}, prefill);
   }
 }
 

@@ -4,6 +4,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/ops.h"
@@ -82,8 +85,30 @@ TEST_F(CudaDeviceTest, SaysWhatIsMissing) {
   EXPECT_THAT(MessageOf(CreateCudaDevice().status()), HasSubstr("driver is missing, or older"));
   simt::FailNext("kernel", cudaErrorNoKernelImageForDevice);
   EXPECT_THAT(MessageOf(CreateCudaDevice().status()), HasSubstr("no kernels for"));
-  EXPECT_EQ(CreateCudaDevice({.index = 1}).status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(CreateCudaDevice({.memory_utilization = 1.5}).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(CudaDeviceTest, RefusesWhatTheKernelsCannotDo) {
+  const auto device = CreateCudaDevice();
+  ASSERT_TRUE(device.ok());
+  const OpsLimits good = {.max_tokens = 2,
+                          .hidden_size = 8,
+                          .max_linear_inputs = 8,
+                          .num_heads = 2,
+                          .head_dim = 256,
+                          .max_positions = 8,
+                          .num_experts = 512,
+                          .top_k = 2,
+                          .max_ffn_size = 8};
+  EXPECT_TRUE((*device)->ops().Reserve(good).ok());
+  for (const auto& [member, value] : {std::pair(&OpsLimits::head_dim, 257), std::pair(&OpsLimits::num_experts, 8192),
+                                      std::pair(&OpsLimits::num_heads, 1024)}) {
+    OpsLimits limits = good;
+    limits.*member = value;
+    const absl::Status status = (*device)->ops().Reserve(limits);
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
+    EXPECT_THAT(MessageOf(status), HasSubstr("do not support this model"));
+  }
 }
 
 class CudaOpsErrorTest : public CudaDeviceTest {

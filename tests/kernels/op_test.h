@@ -128,9 +128,7 @@ class Tensors {
 // Runs over all of TestTargets(), with two threads.
 class OpTest : public ::testing::TestWithParam<TestTarget> {
  protected:
-  OpTest() : device_(GetParam().make(2)), tensors_(*device_, 17) {
-    EXPECT_TRUE(ops().Reserve(TestLimits()).ok());
-  }
+  OpTest() : device_(GetParam().make(2)), tensors_(*device_, 17) { EXPECT_TRUE(ops().Reserve(TestLimits()).ok()); }
 
   Ops& ops() { return device_->ops(); }
   Tensors& tensors() { return tensors_; }

@@ -18,9 +18,9 @@ std::vector<TestTarget> TestTargets() {
   for (const CpuIsa isa : isas) {
     std::string name(CpuIsaName(isa));
     std::erase(name, '-');
-    targets.push_back({.name = std::move(name),
-                       .make = [isa](int num_threads) { return MakeCpuTestDevice(isa, num_threads); },
-                       .adds_in_tiles = isa == CpuIsa::kAmxBf16});
+    const auto make = [isa](int num_threads) { return MakeCpuTestDevice(isa, num_threads); };
+    targets.push_back(
+        {.name = std::move(name), .make = make, .make_for_model = make, .adds_in_tiles = isa == CpuIsa::kAmxBf16});
   }
   return targets;
 }

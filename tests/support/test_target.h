@@ -15,7 +15,10 @@ namespace cadre {
 
 struct TestTarget {
   std::string name;  // letters and digits
+  // A device whose tensors the host may read and write, when a verb has returned.
   std::function<std::unique_ptr<Device>(int num_threads)> make;
+  // One as servers use it.
+  std::function<std::unique_ptr<Device>(int num_threads)> make_for_model;
   std::vector<int> thread_counts = {1, 2, 3};  // that must all give the same bits
   int num_rounds = 8;                          // of random steps of whole models: fewer where they are slow
   // Adds in steps of 32 inputs, and pairs within a step, as AMX does; others in 16 lanes or more.

@@ -37,7 +37,7 @@ struct Model {
 Model MakeModel(ModelFamily family, DType dtype, const TestTarget& target, int num_threads,
                 int32_t max_tokens = kMaxTokens) {
   Model model;
-  model.device = target.make(num_threads);
+  model.device = target.make_for_model(num_threads);
   const RunnerOptions options = {.max_model_len = 64,
                                  .max_num_seqs = kMaxSequences,
                                  .max_num_batched_tokens = max_tokens,
