@@ -74,6 +74,7 @@ bool EngineLoop::Step() {
   if (absl::Status status = Forward(plan); status.ok()) {
     Publish(plan, Sample(plan));
   } else {
+    notice_.snapshot.is_lost = parts_.runner->is_lost();
     const absl::Status error = AsForwardError(status);
     for (const ScheduledChunk& chunk : plan.chunks) End(chunk.sequence, error);
   }

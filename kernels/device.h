@@ -62,6 +62,8 @@ class Device {
 
   // Waits for all ops and copies; reports the first device error since the last call.
   virtual absl::Status Synchronize() = 0;
+  // Whether an error was such that nothing will ever work again, in this process.
+  virtual bool is_lost() const { return false; }
 
   virtual Ops& ops() = 0;
 };

@@ -36,7 +36,7 @@ struct ServerConfig {
   double kv_cache_gb = 0;      // 0: what is left, up to what max_num_seqs whole contexts need
   std::optional<DType> dtype;  // of the weights; absent: as stored
   std::optional<DType> kv_cache_dtype;
-  int threads = 0;  // 0: one per CPU of the process
+  int threads = 0;              // 0: one per CPU of the process
   std::string device = "auto";  // auto, cuda, cpu
   double gpu_memory_utilization = 0.9;
   std::string cpu_isa = "auto";

@@ -68,7 +68,7 @@ Lifecycle::Lifecycle(const LifecycleOptions& options, ModelHost* host, Health* h
     : options_(options), host_(host), health_(health), metrics_(metrics) {}
 
 int Lifecycle::RunUntilSignal(const std::atomic<bool>& stop) {
-  while (!stop.load()) {
+  while (!stop.load() && !is_device_lost()) {
     Watch();
     if (const int signal_number = AwaitSignal(kTick); signal_number != 0) return signal_number;
   }
@@ -97,6 +97,9 @@ void Lifecycle::Watch() {
     last_progress_observed_ = now;
     host_->ObserveProgress(now);
   }
+  if (host_->Snapshot().is_lost && !is_device_lost_.exchange(true)) {
+    spdlog::error("the device is lost to this process: ending, for whoever supervises it to start another");
+  }
   const bool is_stalled = SeesStall(now);
   if (is_stalled != is_stalled_.exchange(is_stalled)) {
     if (metrics_ != nullptr) metrics_->SetStalled(is_stalled);
@@ -107,7 +110,7 @@ void Lifecycle::Watch() {
       spdlog::warn("the engine goes on");
     }
   }
-  SetReady(host_->state() == ModelHost::State::kReady && !is_stalled);
+  SetReady(host_->state() == ModelHost::State::kReady && !is_stalled && !is_device_lost());
 }
 
 bool Lifecycle::SeesStall(absl::Time now) {

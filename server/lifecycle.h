@@ -3,6 +3,7 @@
 //   SIGTERM or SIGINT: readiness off; for --drain-delay requests are still accepted, until balancers have noticed
 //   then: new requests are refused with UNAVAILABLE; accepted ones run on
 //   all done, or --drain-timeout: what still runs ends with UNAVAILABLE; calls are closed; the process ends with 0
+//   a device that is lost to this process: readiness off, what runs ends with UNAVAILABLE, and the process with 74
 //   a second signal, at any time: the process ends at once with 128 + signal
 #ifndef CADRE_SERVER_LIFECYCLE_H_
 #define CADRE_SERVER_LIFECYCLE_H_
@@ -49,13 +50,14 @@ class Lifecycle {
   Lifecycle(const LifecycleOptions& options, ModelHost* host, Health* health, Metrics* metrics);
 
   // Waits for a signal, and watches the engine meanwhile; readiness follows what it sees. Also returns, with 0, once
-  // `stop` is set.
+  // `stop` is set, or when the engine's device is lost.
   int RunUntilSignal(const std::atomic<bool>& stop);
   // Returns once no call is open or the drain time is over; new requests are refused from then on.
   void Drain();
 
   bool is_ready() const { return is_ready_.load(); }
   bool is_stalled() const { return is_stalled_.load(); }
+  bool is_device_lost() const { return is_device_lost_.load(); }
 
  private:
   void Watch();
@@ -72,6 +74,7 @@ class Lifecycle {
   Metrics* const metrics_;
   std::atomic<bool> is_ready_{false};
   std::atomic<bool> is_stalled_{false};
+  std::atomic<bool> is_device_lost_{false};
   absl::Time last_progress_observed_ = absl::InfinitePast();
   int64_t last_steps_ = -1;
   absl::Time last_step_observed_ = absl::InfinitePast();

@@ -111,7 +111,9 @@ class Server {
       _exit(kExitOk);
     }
     loader.join();
-    if (!load_failed_) lifecycle.Drain();
+    // Nothing that waits could be answered any more.
+    if (lifecycle.is_device_lost()) host_.StartDrain();
+    if (!load_failed_ && !lifecycle.is_device_lost()) lifecycle.Drain();
     const ExitTimer exit_timer(kMaxStopTime);
     host_.Stop();
     metrics_.ClearSources();
@@ -122,6 +124,7 @@ class Server {
     if (load_failed_) {
       return Fail(IsSimulated(config_) ? kExitUsage : LoadErrorExitCode(load_status_), load_status_);
     }
+    if (lifecycle.is_device_lost()) return Fail(kExitDeviceLost, absl::UnavailableError("the device was lost"));
     spdlog::info("ended in order");
     return kExitOk;
   }

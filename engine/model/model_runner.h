@@ -29,6 +29,8 @@ class ModelRunner {
   // Runs one step; `result` is overwritten (its vectors are reused). A status other than OK fails every request of the
   // step. Engine thread only.
   virtual absl::Status Forward(const ForwardBatch& batch, ForwardResult* result) = 0;
+  // Whether Forward will fail for ever: its device is lost to this process. Engine thread only.
+  virtual bool is_lost() const { return false; }
   // Clears KV blocks whose contents are not to be trusted and which no sequence holds. A device's error is Forward's
   // next status. Engine thread only.
   virtual void ScrubBlocks(std::span<const int32_t> blocks) = 0;

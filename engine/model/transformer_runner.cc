@@ -50,6 +50,7 @@ class TransformerRunner final : public ModelRunner {
     return absl::OkStatus();
   }
 
+  bool is_lost() const override { return device_->is_lost(); }
   void ScrubBlocks(std::span<const int32_t> blocks) override { cache_.Scrub(blocks, *device_); }
 
  private:

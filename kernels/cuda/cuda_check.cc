@@ -37,6 +37,7 @@ bool IsSticky(cudaError_t error) {
     case cudaErrorHardwareStackError:
     case cudaErrorECCUncorrectable:
     case cudaErrorAssert:
+    case cudaErrorUnknown:
       return true;
     default:
       return false;

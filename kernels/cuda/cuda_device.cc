@@ -55,6 +55,7 @@ class CudaDevice final : public Device, private CudaOpsHost {
   }
 
   absl::Status Synchronize() override;
+  bool is_lost() const override { return is_lost_; }
 
   Ops& ops() override { return ops_; }
 
@@ -81,8 +82,8 @@ class CudaDevice final : public Device, private CudaOpsHost {
   std::atomic<size_t> allocated_ = 0;
   cudaStream_t stream_ = nullptr;
   std::mutex error_mutex_;
-  absl::Status error_;    // guarded by error_mutex_: the first since the last Synchronize
-  bool is_lost_ = false;  // a sticky error was seen
+  absl::Status error_;                 // guarded by error_mutex_: the first since the last Synchronize
+  std::atomic<bool> is_lost_ = false;  // a sticky error was seen
   CudaOps ops_;
 };
 

@@ -168,6 +168,10 @@ class LifecycleTest(unittest.TestCase):
         missing = run_server("--model", "/nonexistent/model")
         self.assertEqual(missing.returncode, 66, missing.stderr)
         self.assertIn("/nonexistent/model", missing.stderr + missing.stdout)
+        if not pathlib.Path("/dev/nvidiactl").exists():
+            no_gpu = run_server("--model", DEMO_MODEL, "--device", "cuda")
+            self.assertEqual(no_gpu.returncode, 71, no_gpu.stderr)
+            self.assertRegex(no_gpu.stderr + no_gpu.stdout, "(?i)driver|gpu|without cuda")
         mistyped = run_server("--modle", DEMO_MODEL)
         self.assertEqual(mistyped.returncode, 64, mistyped.stderr)
         self.assertIn("--model", mistyped.stderr + mistyped.stdout)

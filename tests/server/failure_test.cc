@@ -1,6 +1,7 @@
 // What clients see when the model fails.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <limits>
 #include <mutex>
 #include <random>
@@ -59,6 +60,38 @@ class PoisonedRunner final : public ModelRunner {
   mutable std::mutex mutex_;
   std::vector<int32_t> scrubbed_;
 };
+
+// Fails from its tenth step on, as a device does that an error has taken away.
+class LostRunner final : public ModelRunner {
+ public:
+  explicit LostRunner(std::unique_ptr<ModelRunner> inner) : inner_(std::move(inner)) {}
+  const RunnerLimits& limits() const override { return inner_->limits(); }
+  absl::Status Forward(const ForwardBatch& batch, ForwardResult* result) override {
+    if (++num_steps_ >= 10) return absl::UnavailableError("cuda:0 is lost to this process");
+    return inner_->Forward(batch, result);
+  }
+  bool is_lost() const override { return num_steps_ >= 10; }
+  void ScrubBlocks(std::span<const int32_t> blocks) override { inner_->ScrubBlocks(blocks); }
+
+ private:
+  const std::unique_ptr<ModelRunner> inner_;
+  int num_steps_ = 0;
+};
+
+TEST(FailureTest, ALostDeviceEndsTheServer) {
+  InProcessServer server(InProcessServer::Config("sim:step_ms=1"), /*load=*/false);
+  server.Load([](std::unique_ptr<ModelRunner> inner) { return std::make_unique<LostRunner>(std::move(inner)); });
+  Lifecycle lifecycle = server.MakeLifecycle({});
+  std::atomic<bool> stop{false};
+  std::thread watcher([&] { EXPECT_EQ(lifecycle.RunUntilSignal(stop), 0); });
+  const std::vector<int32_t> prompt = {1, 2, 3};
+  const StreamResult result = Generate(server, IdsRequest(prompt, 120));
+  EXPECT_EQ(result.status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(result.token_ids, SimulatedRunner::ExpectedTokens(prompt, 9, 1024));
+  watcher.join();  // returns by itself
+  EXPECT_TRUE(lifecycle.is_device_lost());
+  EXPECT_FALSE(lifecycle.is_ready());
+}
 
 TEST(FailureTest, NanEndsItsOwnRequestAndIsClearedAway) {
   InProcessServer server(InProcessServer::Config("sim:step_ms=1,block_size=4"), /*load=*/false);

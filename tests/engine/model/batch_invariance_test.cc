@@ -212,8 +212,7 @@ std::string ParameterName(const testing::TestParamInfo<Parameters>& info) {
 INSTANTIATE_TEST_SUITE_P(All, BatchInvariance,
                          testing::Combine(testing::Values(ModelFamily::kOlmoe, ModelFamily::kQwen2Moe,
                                                           ModelFamily::kQwen3Moe, ModelFamily::kMixtral),
-                                          testing::Values(DType::kF32, DType::kBF16),
-                                          testing::ValuesIn(TestTargets())),
+                                          testing::Values(DType::kF32, DType::kBF16), testing::ValuesIn(TestTargets())),
                          ParameterName);
 
 }  // namespace
