@@ -7,6 +7,7 @@
 #else
 #include <cuda_runtime.h>
 
+// NOLINTBEGIN(bugprone-macro-parentheses): the arguments are types and names
 // The dynamic shared memory of a block as an array of `type`, 16-byte aligned.
 #define CADRE_DYNAMIC_SHARED(type, name)                      \
   extern __shared__ __align__(16) unsigned char name##_raw[]; \
@@ -15,6 +16,7 @@
 // A static shared variable: CADRE_SHARED(float, tile, [16][17]) or CADRE_SHARED(int, count, ). Unlike a plain
 // __shared__ variable it begins every block of the emulator as NaNs.
 #define CADRE_SHARED(type, name, dimensions) __shared__ type name dimensions
+// NOLINTEND(bugprone-macro-parentheses)
 #endif
 
 namespace cadre::cuda {
