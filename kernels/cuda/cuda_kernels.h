@@ -23,6 +23,13 @@ cudaError_t LaunchGatherRows(cudaStream_t stream, View out, ConstView table, Con
 cudaError_t LaunchRmsNorm(cudaStream_t stream, View out, ConstView x, ConstView weight, float epsilon);
 cudaError_t LaunchClamp(cudaStream_t stream, View x, float limit);
 cudaError_t LaunchLinear(cudaStream_t stream, View out, ConstView x, ConstView weight, ConstView bias, bool accumulate);
+// Whether products with such weights run on the tensor cores: bfloat16, of a depth that is a multiple of 32.
+bool CanUseTensorCores(DType weights, int64_t depth);
+// out[i] = x[i] as bfloat16.
+cudaError_t LaunchRound(cudaStream_t stream, BFloat16* out, ConstView x);
+// REQUIRES: CanUseTensorCores. `rounded` is scratch for x, [T, K].
+cudaError_t LaunchLinearMma(cudaStream_t stream, View out, ConstView x, ConstView weight, ConstView bias,
+                            bool accumulate, BFloat16* rounded);
 cudaError_t LaunchRopeTable(cudaStream_t stream, View cos, View sin, ConstView positions, ConstView inverse_frequencies,
                             float amplitude);
 cudaError_t LaunchRope(cudaStream_t stream, View x, ConstView cos, ConstView sin);
@@ -55,8 +62,9 @@ struct ExpertTable {
   int64_t ffn_size = 0;  // F
 };
 struct FfnScratch {
-  float* hidden = nullptr;     // [A or T, F]
-  std::byte* tiles = nullptr;  // ExpertFfnTileBytes
+  BFloat16* rounded = nullptr;  // [T, D]
+  float* hidden = nullptr;      // [A or T, F]
+  std::byte* tiles = nullptr;   // ExpertFfnTileBytes
 };
 size_t ExpertFfnTileBytes(int64_t num_assignments, int64_t num_experts);
 cudaError_t LaunchExpertFfn(cudaStream_t stream, View y, ConstView x, ConstView order, ConstView offsets,

@@ -61,7 +61,9 @@ bool Equal(const std::vector<cuda::ExpertPointers>& a, const std::vector<cuda::E
 
 CudaOps::ScratchSizes CudaOps::PlanScratch(const OpsLimits& limits) {
   const int64_t num_assignments = limits.max_tokens * std::max<int64_t>(1, limits.top_k);
-  return {.attention = RoundUp(cuda::AttentionScratchBytes(limits.num_heads, limits.head_dim, limits.max_positions)),
+  const int64_t max_inputs = std::max(limits.max_linear_inputs, limits.hidden_size);
+  return {.rounded = RoundUp(static_cast<size_t>(limits.max_tokens * max_inputs) * sizeof(BFloat16)),
+          .attention = RoundUp(cuda::AttentionScratchBytes(limits.num_heads, limits.head_dim, limits.max_positions)),
           .hidden = RoundUp(static_cast<size_t>(num_assignments * limits.max_ffn_size) * sizeof(float)),
           .tiles = RoundUp(cuda::ExpertFfnTileBytes(num_assignments, limits.num_experts))};
 }
@@ -79,8 +81,8 @@ absl::Status CudaOps::Reserve(const OpsLimits& limits) {
 }
 
 cuda::FfnScratch CudaOps::ffn_scratch() const {
-  return {.hidden = reinterpret_cast<float*>(scratch_.data() + sizes_.attention),
-          .tiles = scratch_.data() + sizes_.attention + sizes_.hidden};
+  std::byte* const hidden = scratch_.data() + sizes_.rounded + sizes_.attention;
+  return {.rounded = rounded(), .hidden = reinterpret_cast<float*>(hidden), .tiles = hidden + sizes_.hidden};
 }
 
 void CudaOps::Order(cudaError_t error, const char* verb) {
@@ -109,6 +111,10 @@ void CudaOps::Linear(View out, ConstView x, ConstView weight, ConstView bias, bo
   CADRE_CHECK(bias.empty() || bias.shape() == Shape({n}));
   CADRE_CHECK_LE(x.dim(0), limits_.max_tokens);
   CADRE_CHECK_LE(x.dim(1), limits_.max_linear_inputs);
+  // By the weights alone: the two ways add in different orders.
+  if (cuda::CanUseTensorCores(weight.dtype(), weight.dim(1))) {
+    return Order(cuda::LaunchLinearMma(host_.stream(), out, x, weight, bias, accumulate, rounded()), "Linear");
+  }
   Order(cuda::LaunchLinear(host_.stream(), out, x, weight, bias, accumulate), "Linear");
 }
 
@@ -149,7 +155,8 @@ void CudaOps::PagedAttention(View out, ConstView q, const PagedKv& kv, const Att
   CADRE_CHECK_EQ(q.dim(1) % kv.k_cache.dim(1), int64_t{0});
   CADRE_CHECK_LE(q.dim(1), limits_.num_heads);
   CADRE_CHECK_LE(q.dim(2), limits_.head_dim);
-  Order(cuda::LaunchPagedAttention(host_.stream(), out, q, kv, options, limits_.max_positions, scratch_.data()),
+  Order(cuda::LaunchPagedAttention(host_.stream(), out, q, kv, options, limits_.max_positions,
+                                   scratch_.data() + sizes_.rounded),
         "PagedAttention");
 }
 

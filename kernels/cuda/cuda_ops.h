@@ -57,10 +57,11 @@ class CudaOps final : public Ops {
  private:
   // Sizes of the parts of the scratch, multiples of 256.
   struct ScratchSizes {
+    size_t rounded = 0;  // inputs of a product as bfloat16
     size_t attention = 0;
     size_t hidden = 0;  // of gated MLPs
     size_t tiles = 0;
-    size_t total() const { return attention + hidden + tiles; }
+    size_t total() const { return rounded + attention + hidden + tiles; }
   };
   // The experts of a layer as the kernels read them, beside what was sent.
   struct SentTable {
@@ -69,6 +70,7 @@ class CudaOps final : public Ops {
   };
 
   static ScratchSizes PlanScratch(const OpsLimits& limits);
+  BFloat16* rounded() const { return reinterpret_cast<BFloat16*>(scratch_.data()); }
   cuda::FfnScratch ffn_scratch() const;
   void Order(cudaError_t error, const char* verb);
   // Null, with the error noted, when there is no memory for it.

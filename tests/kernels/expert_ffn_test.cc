@@ -104,11 +104,18 @@ TEST_P(ExpertFfnTest, MatchesDoublePrecision) {
     CheckExperts(dtype, 1, 2, 64, 96, {0, 1, 2, 3}, 4, -1);
     CheckExperts(dtype, 23, 2, 40, 72, {0, 1, 2, 3, 4}, 5, -1);
     CheckExperts(dtype, 9, 3, 33, 31, {0, 1, 2}, 3, -1);
+    // Tiles of 8, 16 and 32 rows where matrix units are used, full and not.
+    CheckExperts(dtype, 25, 2, 64, 96, {0, 1, 3, 4}, 5, 1);
+    CheckExperts(dtype, 60, 1, 32, 32, {0, 1, 2, 3, 4}, 5, -1);
+    CheckExperts(dtype, 180, 2, 32, 64, {0, 2, 4}, 5, 0);
   }
 }
 
 TEST_P(ExpertFfnTest, AllAssignmentsToOneExpert) {
-  for (const DType dtype : kWeightTypes) CheckExperts(dtype, 110, 2, 48, 64, {6}, 7, -1);
+  for (const DType dtype : kWeightTypes) {
+    CheckExperts(dtype, 110, 2, 48, 64, {6}, 7, -1);
+    CheckExperts(dtype, 110, 2, 64, 64, {6}, 7, -1);
+  }
 }
 
 TEST_P(ExpertFfnTest, LeavesRowsOfAbsentExpertsAlone) {
@@ -117,12 +124,14 @@ TEST_P(ExpertFfnTest, LeavesRowsOfAbsentExpertsAlone) {
 
 TEST_P(ExpertFfnTest, GatedMlpMatchesDoublePrecision) {
   for (const DType dtype : kWeightTypes) {
-    for (const int64_t t : {1, 5, 100}) {
-      const Mlp mlp = RandomMlp(dtype, 65, 130);
-      const Tensor x = tensors().Random(DType::kF32, {t, 65});
-      const Tensor out = tensors().Zeros(DType::kF32, {t, 65});
-      ops().GatedMlp(out.view, x.view, mlp.weights());
-      for (int64_t row = 0; row < t; ++row) ExpectRow(out.view.data<float>() + row * 65, x, row, mlp);
+    for (const int64_t t : {1, 5, 12, 100}) {
+      for (const int64_t d : {64, 65}) {
+        const Mlp mlp = RandomMlp(dtype, d, 2 * d);
+        const Tensor x = tensors().Random(DType::kF32, {t, d});
+        const Tensor out = tensors().Zeros(DType::kF32, {t, d});
+        ops().GatedMlp(out.view, x.view, mlp.weights());
+        for (int64_t row = 0; row < t; ++row) ExpectRow(out.view.data<float>() + row * d, x, row, mlp);
+      }
     }
   }
 }

@@ -44,7 +44,10 @@ TEST_P(LinearTest, MatchesDoublePrecision) {
     for (const int64_t k : {1, 15, 16, 31, 32, 33, 100, 512, 1030}) {
       for (const int64_t n : {1, 5, 32, 67}) Check(dtype, 7, n, k, false, false);
     }
-    for (const int64_t t : {1, 2, 3, 4, 5, 6, 8, 13, 16, 17, 96, 97, 200}) Check(dtype, t, 37, 72, false, false);
+    for (const int64_t t : {1, 2, 3, 4, 5, 6, 8, 13, 16, 17, 96, 97, 200}) {
+      Check(dtype, t, 37, 72, false, false);
+      Check(dtype, t, 37, 96, false, false);
+    }
   }
 }
 
