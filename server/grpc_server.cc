@@ -26,8 +26,8 @@ namespace {
 // A gateway pings its idle connections every 10 to 30 s; the library's default would end them as an attack.
 constexpr int kMinPingIntervalMs = 10'000;
 // Finds clients that vanished without a word.
-constexpr int kKeepaliveTimeMs = 60'000;
-constexpr int kKeepaliveTimeoutMs = 20'000;
+constexpr int kKeepaliveTimeMs = 20'000;
+constexpr int kKeepaliveTimeoutMs = 5'000;
 // After its age, a connection has so long to finish its calls.
 constexpr absl::Duration kConnectionAgeGrace = absl::Minutes(10);
 

@@ -7,6 +7,7 @@ import struct
 import time
 import unittest
 
+import grpc
 from harness import Server, generation
 
 NUM_CONNECTIONS = 1000
@@ -94,6 +95,21 @@ class DisconnectTest(unittest.TestCase):
 
     def test_a_thousand_closes(self):
         self.leave(lambda connection: connection.close())
+
+    def test_who_answers_no_ping_is_gone_and_who_is_idle_is_not(self):
+        with self.server() as server:
+            states = []
+            server.channel.subscribe(states.append)
+            silent = connect(server, call(request()))
+            self.wait_for(lambda: self.in_flight(server) == 1)
+            begin = time.monotonic()
+            self.wait_for(lambda: self.in_flight(server) == 0, timeout=60)
+            self.assertGreater(time.monotonic() - begin, 10, "not for the lack of an answer to a ping")
+            self.assertEqual(server.metric("cadre_requests_finished_total", outcome="cancelled"), 1)
+            self.assertNotIn(grpc.ChannelConnectivity.TRANSIENT_FAILURE, states)
+            self.assertEqual(states[-1], grpc.ChannelConnectivity.READY)
+            self.answers(server)
+            silent.close()
 
     def test_half_a_request_holds_nothing_but_its_connection(self):
         with self.server() as server:
