@@ -6,11 +6,10 @@
 
 #include "kernels/check.h"
 #include "kernels/dtype.h"
+#include "kernels/op_checks.h"
 #include "kernels/view.h"
 
 namespace cadre {
-
-constexpr bool IsFloat(DType dtype) { return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16; }
 
 template <typename Body>
 void DispatchFloat(DType dtype, Body&& body) {

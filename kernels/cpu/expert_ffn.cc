@@ -11,21 +11,9 @@
 
 #include "kernels/cpu/convert.h"
 #include "kernels/cpu/cpu_ops.h"
+#include "kernels/op_checks.h"
 
 namespace cadre {
-namespace {
-
-void CheckMlp(const MlpWeights& w, int64_t d) {
-  const int64_t f = w.gate.dim(0);
-  CADRE_CHECK(IsFloat(w.gate.dtype()));
-  CADRE_CHECK(w.gate.dtype() == w.up.dtype() && w.gate.dtype() == w.down.dtype());
-  CADRE_CHECK(w.gate.shape() == Shape({f, d}));
-  CADRE_CHECK(w.up.shape() == Shape({f, d}));
-  CADRE_CHECK(w.down.shape() == Shape({d, f}));
-}
-
-}  // namespace
-
 void CpuOps::RunMlp(View out, ConstView x, std::span<const RowGroup> groups, const int32_t* order, int64_t divisor) {
   const int64_t d = x.dim(1);
   const int64_t f = groups.front().weights.gate.dim(0);

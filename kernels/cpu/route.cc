@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "kernels/cpu/cpu_ops.h"
+#include "kernels/op_checks.h"
 
 namespace cadre {
 namespace {
@@ -102,17 +103,7 @@ void CpuOps::RouteTopK(View expert_ids, View weights, View probabilities, View l
   const int64_t num_rows = logits.dim(0);
   const int64_t num_experts = logits.dim(1);
   const int64_t top_k = options.top_k;
-  CADRE_CHECK(expert_ids.shape() == Shape({num_rows, top_k}));
-  CADRE_CHECK(weights.shape() == Shape({num_rows, top_k}));
-  CADRE_CHECK(probabilities.shape() == Shape({num_rows, num_experts}));
-  CADRE_CHECK(log_sum_exp.shape() == Shape({num_rows}));
-  CADRE_CHECK(selection_bias.empty() || selection_bias.shape() == Shape({num_experts}));
-  CADRE_CHECK_GE(top_k, int64_t{1});
-  CADRE_CHECK_GE(options.num_groups, int64_t{1});
-  CADRE_CHECK_EQ(num_experts % options.num_groups, int64_t{0});
-  CADRE_CHECK_GE(options.num_kept_groups, int64_t{1});
-  CADRE_CHECK_LE(options.num_kept_groups, options.num_groups);
-  CADRE_CHECK_LE(top_k, num_experts / options.num_groups * options.num_kept_groups);
+  CheckRouteTopK(expert_ids, weights, probabilities, log_sum_exp, logits, selection_bias, options);
   CADRE_CHECK_LE(num_experts, limits_.num_experts);
   int32_t* const id_data = expert_ids.data<int32_t>();
   float* const weight_data = weights.data<float>();
@@ -169,14 +160,7 @@ void CpuOps::TallyRouting(const RoutingTally& tally, ConstView expert_ids, Const
   const int64_t num_rows = expert_ids.dim(0);
   const int64_t top_k = expert_ids.dim(1);
   const int64_t num_experts = probabilities.dim(1);
-  CADRE_CHECK(weights.shape() == expert_ids.shape());
-  CADRE_CHECK(probabilities.shape() == Shape({num_rows, num_experts}));
-  CADRE_CHECK(log_sum_exp.shape() == Shape({num_rows}));
-  CADRE_CHECK(row_sequence.shape() == Shape({num_rows}));
-  CADRE_CHECK(tally.assignments.shape() == Shape({num_experts}));
-  CADRE_CHECK(tally.gate_weight.shape() == Shape({num_experts}));
-  CADRE_CHECK(tally.probability.shape() == Shape({num_experts}));
-  CADRE_CHECK(tally.squared_log_sum_exp.shape() == Shape({1}));
+  CheckTallyRouting(tally, expert_ids, weights, probabilities, log_sum_exp, row_sequence);
   const int32_t* const ids = expert_ids.data<int32_t>();
   const int32_t* const sequences = row_sequence.data<int32_t>();
   const float* const lse = log_sum_exp.data<float>();

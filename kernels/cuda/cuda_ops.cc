@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
 #include "kernels/cuda/cuda_check.h"
+#include "kernels/op_checks.h"
 
 namespace cadre {
 namespace {
@@ -17,17 +18,6 @@ constexpr int64_t kMaxSharedBytes = 227 << 10;  // of a block, on Hopper
 constexpr size_t kMaxTables = 4096;
 
 size_t RoundUp(size_t bytes) { return (bytes + kScratchAlignment - 1) / kScratchAlignment * kScratchAlignment; }
-
-bool IsFloat(DType dtype) { return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16; }
-
-void CheckMlp(const MlpWeights& w, int64_t d) {
-  const int64_t f = w.gate.dim(0);
-  CADRE_CHECK(IsFloat(w.gate.dtype()));
-  CADRE_CHECK(w.gate.dtype() == w.up.dtype() && w.gate.dtype() == w.down.dtype());
-  CADRE_CHECK(w.gate.shape() == Shape({f, d}));
-  CADRE_CHECK(w.up.shape() == Shape({f, d}));
-  CADRE_CHECK(w.down.shape() == Shape({d, f}));
-}
 
 // What the kernels cannot do, found before the first step. Attention keeps the queries of one kv head in shared memory:
 // all heads of the model at most.
@@ -162,21 +152,8 @@ void CudaOps::PagedAttention(View out, ConstView q, const PagedKv& kv, const Att
 
 void CudaOps::RouteTopK(View expert_ids, View weights, View probabilities, View log_sum_exp, ConstView logits,
                         ConstView selection_bias, const RouterOptions& options) {
-  const int64_t num_rows = logits.dim(0);
-  const int64_t num_experts = logits.dim(1);
-  const int64_t top_k = options.top_k;
-  CADRE_CHECK(expert_ids.shape() == Shape({num_rows, top_k}));
-  CADRE_CHECK(weights.shape() == Shape({num_rows, top_k}));
-  CADRE_CHECK(probabilities.shape() == Shape({num_rows, num_experts}));
-  CADRE_CHECK(log_sum_exp.shape() == Shape({num_rows}));
-  CADRE_CHECK(selection_bias.empty() || selection_bias.shape() == Shape({num_experts}));
-  CADRE_CHECK_GE(top_k, int64_t{1});
-  CADRE_CHECK_GE(options.num_groups, int64_t{1});
-  CADRE_CHECK_EQ(num_experts % options.num_groups, int64_t{0});
-  CADRE_CHECK_GE(options.num_kept_groups, int64_t{1});
-  CADRE_CHECK_LE(options.num_kept_groups, options.num_groups);
-  CADRE_CHECK_LE(top_k, num_experts / options.num_groups * options.num_kept_groups);
-  CADRE_CHECK_LE(num_experts, limits_.num_experts);
+  CheckRouteTopK(expert_ids, weights, probabilities, log_sum_exp, logits, selection_bias, options);
+  CADRE_CHECK_LE(logits.dim(1), limits_.num_experts);
   Order(cuda::LaunchRouteTopK(host_.stream(), expert_ids, weights, probabilities, log_sum_exp, logits, selection_bias,
                               options),
         "RouteTopK");
@@ -184,16 +161,7 @@ void CudaOps::RouteTopK(View expert_ids, View weights, View probabilities, View 
 
 void CudaOps::TallyRouting(const RoutingTally& tally, ConstView expert_ids, ConstView weights, ConstView probabilities,
                            ConstView log_sum_exp, ConstView row_sequence) {
-  const int64_t num_rows = expert_ids.dim(0);
-  const int64_t num_experts = probabilities.dim(1);
-  CADRE_CHECK(weights.shape() == expert_ids.shape());
-  CADRE_CHECK(probabilities.shape() == Shape({num_rows, num_experts}));
-  CADRE_CHECK(log_sum_exp.shape() == Shape({num_rows}));
-  CADRE_CHECK(row_sequence.shape() == Shape({num_rows}));
-  CADRE_CHECK(tally.assignments.shape() == Shape({num_experts}));
-  CADRE_CHECK(tally.gate_weight.shape() == Shape({num_experts}));
-  CADRE_CHECK(tally.probability.shape() == Shape({num_experts}));
-  CADRE_CHECK(tally.squared_log_sum_exp.shape() == Shape({1}));
+  CheckTallyRouting(tally, expert_ids, weights, probabilities, log_sum_exp, row_sequence);
   Order(cuda::LaunchTallyRouting(host_.stream(), tally, expert_ids, weights, probabilities, log_sum_exp, row_sequence),
         "TallyRouting");
 }
