@@ -35,6 +35,17 @@ function(cadre_test name)
   set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}")
 endfunction()
 
+# cadre_gpu_test(NAME SRCS ... DEPS ...): one that needs a real GPU. It is built wherever CUDA is; where there is no GPU it
+# ends with code 77, and ctest reports it as skipped.
+function(cadre_gpu_test name)
+  cmake_parse_arguments(ARG "" "" "SRCS;DEPS" ${ARGN})
+  cadre_executable(${name} SRCS ${ARG_SRCS} ${PROJECT_SOURCE_DIR}/tests/support/gpu_test_main.cc
+    DEPS ${ARG_DEPS} cadre_cuda GTest::gtest GTest::gmock)
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+  set_tests_properties(${name} PROPERTIES TIMEOUT 600 LABELS gpu SKIP_RETURN_CODE 77 RUN_SERIAL ON)
+endfunction()
+
 # cadre_fuzz(NAME SRCS ... DEPS ...): NAME_fuzz is defined by tests/fuzz/NAME_fuzz.cc. Every build replays the corpus in
 # tests/fuzz/corpus/NAME, mutated a bounded number of times, as a test; with CADRE_FUZZ, a libFuzzer program is built too.
 function(cadre_fuzz name)

@@ -1,0 +1,118 @@
+// What goes wrong with a GPU outside of us, in words. On the emulated runtime, which can be broken.
+#include "kernels/cuda/cuda_device.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kernels/ops.h"
+#include "tests/support/simt/runtime_control.h"
+
+namespace cadre {
+namespace {
+
+using ::testing::HasSubstr;
+
+std::string MessageOf(const absl::Status& status) { return std::string(status.message()); }
+
+class CudaFaultTest : public testing::Test {
+ protected:
+  void SetUp() override { simt::ResetDevice({.memory_bytes = 1 << 20}); }
+  void TearDown() override { simt::ResetDevice(); }
+};
+
+TEST_F(CudaFaultTest, TellsWhatItIs) {
+  simt::ResetDevice({.name = "Some card", .major = 9, .minor = 0, .num_multiprocessors = 78});
+  const auto device = CreateCudaDevice();
+  ASSERT_TRUE(device.ok()) << device.status();
+  EXPECT_EQ((*device)->name(), "cuda:0");
+  EXPECT_EQ((*device)->kernels(), "Some card, sm_90, 78 SMs");
+  EXPECT_TRUE(IsCudaBuilt());
+}
+
+TEST_F(CudaFaultTest, AllocatesZerosWithinItsShareOfTheMemory) {
+  auto device = CreateCudaDevice({.memory_utilization = 0.5});
+  ASSERT_TRUE(device.ok());
+  const size_t available = (*device)->AvailableBytes();
+  EXPECT_LE(available, size_t{1} << 19);
+  EXPECT_GT(available, size_t{1} << 18);
+  {
+    const auto buffer = (*device)->Allocate(available);
+    ASSERT_TRUE(buffer.ok()) << buffer.status();
+    std::vector<uint8_t> bytes(available, 1);
+    (*device)->CopyToHost(bytes.data(), buffer->view(DType::kI32, {static_cast<int64_t>(available / 4)}));
+    ASSERT_TRUE((*device)->Synchronize().ok());
+    EXPECT_EQ(bytes[0] | bytes[available / 2], 0);
+    EXPECT_EQ((*device)->AvailableBytes(), 0u);
+    const auto more = (*device)->Allocate(1);
+    EXPECT_EQ(more.status().code(), absl::StatusCode::kResourceExhausted);
+    EXPECT_THAT(MessageOf(more.status()), HasSubstr("--gpu-memory-utilization"));
+  }
+  EXPECT_EQ((*device)->AvailableBytes(), available) << "given back";
+}
+
+TEST_F(CudaFaultTest, MemoryThatOthersTookIsAnErrorOfThatAllocationAlone) {
+  auto device = CreateCudaDevice();
+  ASSERT_TRUE(device.ok());
+  simt::FailNext("cudaMalloc", cudaErrorMemoryAllocation);
+  EXPECT_EQ((*device)->Allocate(64).status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_TRUE((*device)->Allocate(64).ok());
+  EXPECT_TRUE((*device)->Synchronize().ok());
+}
+
+TEST_F(CudaFaultTest, SaysWhatIsMissing) {
+  simt::ResetDevice({.num_devices = 0});
+  EXPECT_THAT(MessageOf(CreateCudaDevice().status()), HasSubstr("no NVIDIA GPU is visible"));
+  simt::ResetDevice();
+  simt::FailNext("cudaGetDeviceCount", cudaErrorInsufficientDriver);
+  EXPECT_THAT(MessageOf(CreateCudaDevice().status()), HasSubstr("driver is missing, or older"));
+  simt::FailNext("kernel", cudaErrorNoKernelImageForDevice);
+  EXPECT_THAT(MessageOf(CreateCudaDevice().status()), HasSubstr("no kernels for"));
+  EXPECT_EQ(CreateCudaDevice({.memory_utilization = 1.5}).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+class CudaOpsErrorTest : public CudaFaultTest {
+ protected:
+  void SetUp() override {
+    CudaFaultTest::SetUp();
+    device_ = *CreateCudaDevice();
+    buffer_ = *device_->Allocate(256);
+  }
+  void TearDown() override {
+    buffer_ = {};
+    device_.reset();
+    CudaFaultTest::TearDown();
+  }
+  void Clamp() { device_->ops().Clamp(buffer_.view(DType::kF32, {8, 8}), 1.0f); }
+
+  std::unique_ptr<Device> device_;
+  DeviceBuffer buffer_;
+};
+
+TEST_F(CudaOpsErrorTest, ALaunchThatIsRefusedIsTheNextStatusAndThenOver) {
+  simt::FailNext("kernel", cudaErrorInvalidConfiguration);
+  Clamp();
+  const absl::Status status = device_->Synchronize();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(MessageOf(status), HasSubstr("Clamp"));
+  Clamp();
+  EXPECT_TRUE(device_->Synchronize().ok());
+}
+
+TEST_F(CudaOpsErrorTest, ABrokenKernelLosesTheDevice) {
+  simt::BreakNextKernel(cudaErrorIllegalAddress);
+  Clamp();
+  for (int i = 0; i < 2; ++i) {
+    const absl::Status status = device_->Synchronize();
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+    EXPECT_THAT(MessageOf(status), HasSubstr("cuda:0 is lost"));
+    Clamp();
+  }
+}
+
+}  // namespace
+}  // namespace cadre
