@@ -37,4 +37,6 @@ message(STATUS "CUDA device: ${CADRE_HAS_CUDA} (nvcc: '${CADRE_NVCC_VERSION}')")
 set(CADRE_CUDA_FLAGS -fmad=false --expt-relaxed-constexpr -Xptxas=-v,-warn-spills)
 if(CADRE_TESTS)  # who builds to use it, with another compiler, is not stopped by a spilled register
   list(APPEND CADRE_CUDA_FLAGS -Xptxas=-Werror -Werror=all-warnings)
+  # What ptxas mentions without a warning.
+  list(PREPEND CMAKE_CUDA_COMPILER_LAUNCHER ${CMAKE_CURRENT_LIST_DIR}/check_ptxas.sh)
 endif()

@@ -1,6 +1,4 @@
 // What goes wrong with a GPU outside of us, in words. On the emulated runtime, which can be broken.
-#include "kernels/cuda/cuda_device.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -9,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/cuda/cuda_device.h"
 #include "kernels/ops.h"
 #include "tests/support/simt/runtime_control.h"
 
