@@ -6,12 +6,13 @@
 # make lint      clang-format and clang-tidy
 # make fuzz      every fuzz target for FUZZ_SECONDS each (30)
 # make bench     kernel and engine benchmarks
+# make gpu-bundle  what proves the GPU engine on another machine: build/gpu-bundle/, and a .tar.gz of it
 # make clean     remove build/
 
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 30
 
-.PHONY: build test demo sanitize asan tsan mutants fuzz lint format tidy bench clean
+.PHONY: build test demo sanitize asan tsan mutants fuzz lint format tidy bench gpu-bundle clean
 
 build:
 	tools/install_dependencies.sh build
@@ -62,6 +63,15 @@ bench:
 	cmake --build --preset release -j $(JOBS) --target kernel_bench engine_bench
 	build/release/bin/kernel_bench
 	build/release/bin/engine_bench
+
+gpu-bundle:
+	tools/install_dependencies.sh test
+	cmake --preset release -DCADRE_TESTS=ON -DCADRE_CUDA=ON
+	cmake --build --preset release -j $(JOBS) --target gpu_bundle_programs
+	rm -rf build/gpu-bundle
+	cmake --install build/release --component gpu_bundle --prefix build/gpu-bundle --strip >build/gpu-bundle.log
+	tar -czf build/gpu-bundle.tar.gz -C build gpu-bundle
+	du -sh --apparent-size build/gpu-bundle build/gpu-bundle.tar.gz
 
 clean:
 	rm -rf build

@@ -2,7 +2,7 @@
 
 set(CADRE_CUDA AUTO CACHE STRING "Build the CUDA device: AUTO (when nvcc 12.0 or newer is found), ON or OFF")
 set_property(CACHE CADRE_CUDA PROPERTY STRINGS AUTO ON OFF)
-set(CADRE_CUDA_ARCHITECTURES 90a CACHE STRING "GPU architectures to compile for; 90a is Hopper (H100, H200)")
+set(CADRE_CUDA_ARCHITECTURES 90a-real CACHE STRING "GPU architectures to compile for; 90a is Hopper (H100, H200)")
 
 # Older ones know neither C++20 nor Hopper. They are asked before CMake does: it would end the configuration.
 set(CADRE_NVCC_VERSION "")

@@ -116,6 +116,7 @@ class GuardedMemory {
 };
 
 TEST_P(LinearTest, ReadsNothingBehindTheWeights) {
+  if (!GetParam().reads_host_memory) GTEST_SKIP() << "compute-sanitizer's memcheck finds it there";
   for (const DType dtype : kWeightTypes) {
     for (const int64_t n : {1, 3, 16, 19, 33}) {
       for (const int64_t k : {5, 21, 32, 50}) {

@@ -28,7 +28,8 @@ std::vector<TestTarget> TestTargets() {
            .make_for_model = [](int /*num_threads*/) { return MakeDevice(/*host_readable=*/false); },
            .thread_counts = {1},
            .num_rounds = kIsEmulated ? 1 : 8,
-           .dies_of_wrong_ids = kIsEmulated}};
+           .dies_of_wrong_ids = kIsEmulated,
+           .reads_host_memory = kIsEmulated}};
 }
 
 }  // namespace cadre

@@ -25,6 +25,8 @@ struct TestTarget {
   bool adds_in_tiles = false;
   // Whether wrong ids end the process where they are met, so that a test can see it.
   bool dies_of_wrong_ids = true;
+  // Whether tensors may lie in any memory of the host, and not only in what the device allocated.
+  bool reads_host_memory = true;
 };
 
 std::vector<TestTarget> TestTargets();
