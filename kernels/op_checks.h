@@ -23,7 +23,8 @@ inline void CheckMlp(const MlpWeights& w, int64_t d) {
 }
 
 inline void CheckRouteTopK(ConstView expert_ids, ConstView weights, ConstView probabilities, ConstView log_sum_exp,
-                           ConstView logits, ConstView selection_bias, const RouterOptions& options) {
+                           ConstView logits, ConstView selection_bias, ConstView row_sequence,
+                           const RouterOptions& options) {
   const int64_t num_rows = logits.dim(0);
   const int64_t num_experts = logits.dim(1);
   const int64_t top_k = options.top_k;
@@ -32,6 +33,7 @@ inline void CheckRouteTopK(ConstView expert_ids, ConstView weights, ConstView pr
   CADRE_CHECK(probabilities.shape() == Shape({num_rows, num_experts}));
   CADRE_CHECK(log_sum_exp.shape() == Shape({num_rows}));
   CADRE_CHECK(selection_bias.empty() || selection_bias.shape() == Shape({num_experts}));
+  CADRE_CHECK(row_sequence.empty() || row_sequence.shape() == Shape({num_rows}));
   CADRE_CHECK_GE(top_k, int64_t{1});
   CADRE_CHECK_GE(options.num_groups, int64_t{1});
   CADRE_CHECK_EQ(num_experts % options.num_groups, int64_t{0});

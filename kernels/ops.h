@@ -12,11 +12,16 @@
 // Contract of every verb: what a row computes depends on that row and on the weights alone, bit for bit; never on T,
 // on the other rows or on the number of threads. Shapes are checked with CADRE_CHECK; device errors surface at
 // Device::Synchronize. Calls come from one thread; outputs never alias inputs unless the verb says "in place".
+//
+// A step may be padded to a size that was prepared for: its last rows then stand for nothing. Where a verb reads an id,
+// a slot, a sequence or an expert, kPadding marks them: they come out as zeros, store nothing, choose no expert and are
+// not counted. What else is computed of them nobody reads.
 #ifndef CADRE_KERNELS_OPS_H_
 #define CADRE_KERNELS_OPS_H_
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 
 #include "absl/status/status.h"
@@ -24,12 +29,14 @@
 
 namespace cadre {
 
+inline constexpr int32_t kPadding = std::numeric_limits<int32_t>::min();
+
 // Where each row's keys and values are.
 struct PagedKv {
   ConstView k_cache;       // [num_blocks, G, B, d] f32, bf16 or f16
   ConstView v_cache;       // [num_blocks, G, B, d] like k_cache
   ConstView block_tables;  // [S, max_blocks] i32: block of positions [i*B, (i+1)*B) of a sequence
-  ConstView row_sequence;  // [T] i32: the sequence of each row
+  ConstView row_sequence;  // [T] i32: the sequence of each row, or kPadding
   ConstView positions;     // [T] i32: the position of each row in its sequence
 };
 
@@ -98,7 +105,7 @@ class Ops {
   // Allocates all scratch; must be called once before the verbs below. RESOURCE_EXHAUSTED when it does not fit.
   virtual absl::Status Reserve(const OpsLimits& limits) = 0;
 
-  // out[i] = table[rows[i]], converted to float32. Also the token embedding.
+  // out[i] = table[rows[i]], converted to float32; zeros for kPadding. Also the token embedding.
   virtual void GatherRows(View out /*[R, D]*/, ConstView table /*[N, D] any float*/, ConstView rows /*[R] i32*/) = 0;
 
   // out = x * rsqrt(mean(x^2) + epsilon) * weight over the last dimension. In place when out is x.
@@ -118,7 +125,7 @@ class Ops {
   // Rotates pairs (i, i + r/2) of the first r dimensions of every head, in place ("NeoX" order; Su et al. 2021).
   virtual void Rope(View x /*[T, H, d]*/, ConstView cos /*[T, r/2]*/, ConstView sin /*[T, r/2]*/) = 0;
 
-  // Stores each row's key and value at slot = block * B + offset, rounded to the cache's dtype.
+  // Stores each row's key and value at slot = block * B + offset, rounded to the cache's dtype; nothing for kPadding.
   virtual void WriteKv(View k_cache /*[num_blocks, G, B, d]*/, View v_cache, ConstView k /*[T, G, d]*/,
                        ConstView v /*[T, G, d]*/, ConstView slots /*[T] i32*/) = 0;
   // Causal attention of every row over positions 0..positions[t] of its sequence (the row's own key included, which
@@ -128,14 +135,17 @@ class Ops {
 
   // Chooses K experts per row: s = score(z); c = s + selection_bias; top-K of c (ties: lowest id first, ids in order of
   // falling c); weights from s. `probabilities` is the gate distribution for statistics: softmax(z) for kSoftmax and
-  // kIdentity, s / sum(s) for kSigmoid.
+  // kIdentity, s / sum(s) for kSigmoid. A row whose sequence is kPadding chooses kPadding K times; the rest is zeros.
   virtual void RouteTopK(View expert_ids /*[T, K] i32*/, View weights /*[T, K]*/, View probabilities /*[T, E]*/,
                          View log_sum_exp /*[T]*/, ConstView logits /*[T, E]*/,
-                         ConstView selection_bias /*[E] f32, or empty*/, const RouterOptions& options) = 0;
+                         ConstView selection_bias /*[E] f32, or empty*/, ConstView row_sequence /*[T] i32, or empty*/,
+                         const RouterOptions& options) = 0;
+  // Rows of kPadding are not counted.
   virtual void TallyRouting(const RoutingTally& tally, ConstView expert_ids /*[T, K] i32*/,
                             ConstView weights /*[T, K]*/, ConstView probabilities /*[T, E]*/,
                             ConstView log_sum_exp /*[T]*/, ConstView row_sequence /*[T] i32*/) = 0;
-  // Sorts assignments by expert, stably: those of expert e are order[offsets[e]..offsets[e+1]).
+  // Sorts assignments by expert, stably: those of expert e are order[offsets[e]..offsets[e+1]). Assignments to kPadding
+  // are left out: order[offsets[E]..A) is not written.
   virtual void GroupByExpert(View order /*[A] i32*/, View offsets /*[E + 1] i32*/,
                              ConstView expert_ids /*[T, K] i32*/) = 0;
 

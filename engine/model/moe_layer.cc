@@ -9,7 +9,7 @@ void Route(Ops& ops, const ModelConfig& config, const LayerWeights& weights, con
   // The gate runs in the weights' dtype, as the four families were trained; only its softmax is float32.
   ops.Linear(act.router_logits, act.normed, weights.router, /*bias=*/{}, /*accumulate=*/false);
   ops.RouteTopK(act.expert_ids, act.routing_weights, act.probabilities, act.log_sum_exp, act.router_logits,
-                /*selection_bias=*/{}, config.router);
+                /*selection_bias=*/{}, row_sequence, config.router);
   ops.TallyRouting(tally, act.expert_ids, act.routing_weights, act.probabilities, act.log_sum_exp, row_sequence);
 }
 

@@ -18,6 +18,7 @@ void CpuOps::WriteKv(View k_cache, View v_cache, ConstView k, ConstView v, Const
   CADRE_CHECK(v_cache.dtype() == k_cache.dtype());
   const int32_t* const slot_ids = slots.data<int32_t>();
   for (int64_t t = 0; t < num_rows; ++t) {
+    if (slot_ids[t] == kPadding) continue;
     CADRE_CHECK_GE(slot_ids[t], 0);
     CADRE_CHECK_LT(int64_t{slot_ids[t]}, k_cache.dim(0) * block_size);
   }
@@ -32,6 +33,7 @@ void CpuOps::WriteKv(View k_cache, View v_cache, ConstView k, ConstView v, Const
       }
     };
     ForRows(num_rows, 4 * num_kv_heads * d, [&](int64_t t) {
+      if (slot_ids[t] == kPadding) return;
       store_row(k_cache, k, t);
       store_row(v_cache, v, t);
     });
@@ -59,6 +61,7 @@ void CpuOps::PagedAttention(View out, ConstView q, const PagedKv& kv, const Atte
   const int32_t* const tables = kv.block_tables.data<int32_t>();
   const int64_t max_positions = std::min(limits_.max_positions, max_blocks * block_size);
   for (int64_t t = 0; t < num_rows; ++t) {
+    if (sequences[t] == kPadding) continue;
     CADRE_CHECK_GE(sequences[t], 0);
     CADRE_CHECK_LT(int64_t{sequences[t]}, kv.block_tables.dim(0));
     CADRE_CHECK_GE(positions[t], 0);
@@ -81,6 +84,12 @@ void CpuOps::PagedAttention(View out, ConstView q, const PagedKv& kv, const Atte
     const int64_t first = runs_[static_cast<size_t>(run)];
     const int64_t end = run + 1 < num_runs ? runs_[static_cast<size_t>(run + 1)] : num_rows;
     const int64_t q_offset = first * num_heads * d + g * heads_per_kv * d;
+    if (sequences[first] == kPadding) {
+      for (int64_t t = first; t < end; ++t) {
+        std::fill_n(out.data<float>() + q_offset + (t - first) * num_heads * d, heads_per_kv * d, 0.0f);
+      }
+      return;
+    }
     const AttentionTask task = {
         .out = out.data<float>() + q_offset,
         .q = q.data<float>() + q_offset,

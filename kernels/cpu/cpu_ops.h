@@ -49,7 +49,7 @@ class CpuOps final : public Ops {
   void WriteKv(View k_cache, View v_cache, ConstView k, ConstView v, ConstView slots) override;
   void PagedAttention(View out, ConstView q, const PagedKv& kv, const AttentionOptions& options) override;
   void RouteTopK(View expert_ids, View weights, View probabilities, View log_sum_exp, ConstView logits,
-                 ConstView selection_bias, const RouterOptions& options) override;
+                 ConstView selection_bias, ConstView row_sequence, const RouterOptions& options) override;
   void TallyRouting(const RoutingTally& tally, ConstView expert_ids, ConstView weights, ConstView probabilities,
                     ConstView log_sum_exp, ConstView row_sequence) override;
   void GroupByExpert(View order, View offsets, ConstView expert_ids) override;

@@ -1,4 +1,5 @@
 // GatherRows: the token embedding, and rows picked for the head.
+#include <algorithm>
 #include <cstdint>
 
 #include "kernels/cpu/convert.h"
@@ -13,10 +14,17 @@ void CpuOps::GatherRows(View out, ConstView table, ConstView rows) {
   float* const out_data = out.data<float>();
   const int32_t* const row_ids = rows.data<int32_t>();
   for (int64_t r = 0; r < num_rows; ++r) {
+    if (row_ids[r] == kPadding) continue;
     CADRE_CHECK_GE(row_ids[r], 0);
     CADRE_CHECK_LT(int64_t{row_ids[r]}, table.dim(0));
   }
-  ForRows(num_rows, d, [&](int64_t r) { LoadFloats(out_data + r * d, table, row_ids[r] * d, d); });
+  ForRows(num_rows, d, [&](int64_t r) {
+    if (row_ids[r] == kPadding) {
+      std::fill_n(out_data + r * d, d, 0.0f);
+    } else {
+      LoadFloats(out_data + r * d, table, row_ids[r] * d, d);
+    }
+  });
 }
 
 }  // namespace cadre

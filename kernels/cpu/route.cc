@@ -99,11 +99,11 @@ void Weigh(float* weights, const int32_t* ids, const RouterRow& row, const Route
 }  // namespace
 
 void CpuOps::RouteTopK(View expert_ids, View weights, View probabilities, View log_sum_exp, ConstView logits,
-                       ConstView selection_bias, const RouterOptions& options) {
+                       ConstView selection_bias, ConstView row_sequence, const RouterOptions& options) {
   const int64_t num_rows = logits.dim(0);
   const int64_t num_experts = logits.dim(1);
   const int64_t top_k = options.top_k;
-  CheckRouteTopK(expert_ids, weights, probabilities, log_sum_exp, logits, selection_bias, options);
+  CheckRouteTopK(expert_ids, weights, probabilities, log_sum_exp, logits, selection_bias, row_sequence, options);
   CADRE_CHECK_LE(num_experts, limits_.num_experts);
   int32_t* const id_data = expert_ids.data<int32_t>();
   float* const weight_data = weights.data<float>();
@@ -111,6 +111,14 @@ void CpuOps::RouteTopK(View expert_ids, View weights, View probabilities, View l
   float* const lse_data = log_sum_exp.data<float>();
   const float* const logit_data = logits.data<float>();
   const float* const bias = selection_bias.empty() ? nullptr : selection_bias.data<float>();
+  const int32_t* const sequences = row_sequence.empty() ? nullptr : row_sequence.data<int32_t>();
+
+  const auto pad_row = [&](int64_t t) {
+    std::fill_n(id_data + t * top_k, top_k, kPadding);
+    std::fill_n(weight_data + t * top_k, top_k, 0.0f);
+    std::fill_n(probability_data + t * num_experts, num_experts, 0.0f);
+    lse_data[t] = 0.0f;
+  };
 
   const auto route_row = [&](int64_t t, const RouterRow& row) {
     float* const p = probability_data + t * num_experts;
@@ -148,6 +156,7 @@ void CpuOps::RouteTopK(View expert_ids, View weights, View probabilities, View l
   constexpr int64_t kExpCost = 20;
   const int64_t row_cost = num_experts * (kExpCost + top_k);
   ForRowsOnThread(num_rows, row_cost, [&](int64_t t, int thread) {
+    if (sequences != nullptr && sequences[t] == kPadding) return pad_row(t);
     float* const floats = reinterpret_cast<float*>(ThreadScratch(thread));
     uint8_t* const flags = reinterpret_cast<uint8_t*>(floats + 4 * num_experts);
     route_row(t, {floats, floats + num_experts, floats + 2 * num_experts, floats + 3 * num_experts, flags,
@@ -171,6 +180,7 @@ void CpuOps::TallyRouting(const RoutingTally& tally, ConstView expert_ids, Const
   double* const gate_weight = tally.gate_weight.data<double>();
   double* const probability = tally.probability.data<double>();
   for (int64_t t = 0; t < num_rows; ++t) {
+    if (sequences[t] == kPadding) continue;
     CADRE_CHECK_GE(sequences[t], 0);
     CADRE_CHECK_LT(int64_t{sequences[t]}, tally.sequence_assignments.dim(0));
     sequence_assignments[sequences[t]] += top_k;
@@ -196,6 +206,7 @@ void CpuOps::GroupByExpert(View order, View offsets, ConstView expert_ids) {
   // A counting sort: count into offsets[e + 1], sum up, then let next_slot walk through each expert's range.
   std::fill(begins, begins + num_experts + 1, 0);
   for (int64_t a = 0; a < num_assignments; ++a) {
+    if (ids[a] == kPadding) continue;
     CADRE_CHECK_GE(ids[a], 0);
     CADRE_CHECK_LT(int64_t{ids[a]}, num_experts);
     ++begins[ids[a] + 1];
@@ -203,7 +214,9 @@ void CpuOps::GroupByExpert(View order, View offsets, ConstView expert_ids) {
   std::partial_sum(begins, begins + num_experts + 1, begins);
   int32_t* const next_slot = reinterpret_cast<int32_t*>(ThreadScratch(0));
   std::copy(begins, begins + num_experts, next_slot);
-  for (int64_t a = 0; a < num_assignments; ++a) order_data[next_slot[ids[a]]++] = static_cast<int32_t>(a);
+  for (int64_t a = 0; a < num_assignments; ++a) {
+    if (ids[a] != kPadding) order_data[next_slot[ids[a]]++] = static_cast<int32_t>(a);
+  }
 }
 
 }  // namespace cadre

@@ -16,6 +16,8 @@ constexpr int kAttentionThreads = kAttentionWarps * kWarpSize;
 constexpr int64_t kSplit = 256;
 // Up to this many rows, splits are computed by blocks of their own.
 constexpr int64_t kMaxSplitRows = 64;
+// Blocks of a step that are enough: several for each multiprocessor of a large device.
+constexpr int64_t kSplitBlocks = 2048;
 constexpr int kMaxLaneDims = kMaxAttentionHeadDim / kWarpSize;
 
 struct AttentionTensors {
@@ -139,11 +141,30 @@ __device__ __forceinline__ void Store(const Partial& partial, int64_t d, float* 
   }
 }
 
+__device__ __forceinline__ void StorePartial(const Partial& partial, int64_t d, float* to) {
+#pragma unroll
+  for (int i = 0; i < kMaxLaneDims; ++i) {
+    const int64_t column = i * kWarpSize + LaneId();
+    if (column < d) to[column] = partial.sum[i];
+  }
+  if (LaneId() == 0) {
+    to[d] = partial.largest;
+    to[d + 1] = partial.total;
+  }
+}
+
 __device__ __forceinline__ float* PartialOf(const AttentionTensors& t, int64_t row, int64_t head, int64_t split) {
   return t.partials + ((row * t.num_heads + head) * t.max_splits + split) * (t.d + 2);
 }
 
-// One block for each row (x), kv head (y) and, when kBySplit, split (z); its warps share the query heads.
+// The output of a row of padding, as far as one kv head goes.
+__device__ __forceinline__ void ClearRow(const AttentionTensors& t, int64_t row, int64_t kv_head) {
+  float* const out = t.out + (row * t.num_heads + kv_head * t.heads_per_kv) * t.d;
+  for (int64_t i = threadIdx.x; i < t.heads_per_kv * t.d; i += kAttentionThreads) out[i] = 0.0f;
+}
+
+// One block for each row (x), kv head (y) and, when kBySplit, every gridDim.z-th split (z); its warps share the query
+// heads.
 template <typename T, bool kBySplit>
 __global__ void __launch_bounds__(kAttentionThreads) AttendKernel(AttentionTensors t) {
   CADRE_DYNAMIC_SHARED(float, queries);  // [query heads of the kv head, d]
@@ -151,13 +172,16 @@ __global__ void __launch_bounds__(kAttentionThreads) AttendKernel(AttentionTenso
   const int64_t kv_head = blockIdx.y;
   const int64_t heads_per_kv = t.heads_per_kv;
   const int64_t sequence = t.sequences[row];
+  if (sequence == kPadding) {
+    if (blockIdx.z == 0) ClearRow(t, row, kv_head);
+    return;
+  }
   const int64_t position = t.positions[row];
   if (sequence < 0 || sequence >= t.num_sequences || position < 0 || position >= t.max_positions) __trap();
   const Range visible = VisibleTo(position, t.sliding_window);
   const int64_t first_split = visible.begin / kSplit;
   const int64_t end_split = (visible.end + kSplit - 1) / kSplit;
-  const int64_t own_split = first_split + blockIdx.z;
-  if (kBySplit && own_split >= end_split) return;
+  if (kBySplit && first_split + blockIdx.z >= end_split) return;
 
   const float* const q = t.q + (row * t.num_heads + kv_head * heads_per_kv) * t.d;
   for (int64_t i = threadIdx.x; i < heads_per_kv * t.d; i += kAttentionThreads) queries[i] = q[i];
@@ -166,18 +190,11 @@ __global__ void __launch_bounds__(kAttentionThreads) AttendKernel(AttentionTenso
   for (int64_t h = threadIdx.x / kWarpSize; h < heads_per_kv; h += kAttentionWarps) {
     const int64_t head = kv_head * heads_per_kv + h;
     if constexpr (kBySplit) {
-      Partial partial;
-      Clear(&partial);
-      AttendSplit<T>(t, queries + h * t.d, table, kv_head, visible, own_split, &partial);
-      float* const to = PartialOf(t, row, head, blockIdx.z);
-#pragma unroll
-      for (int i = 0; i < kMaxLaneDims; ++i) {
-        const int64_t column = i * kWarpSize + LaneId();
-        if (column < t.d) to[column] = partial.sum[i];
-      }
-      if (LaneId() == 0) {
-        to[t.d] = partial.largest;
-        to[t.d + 1] = partial.total;
+      for (int64_t split = first_split + blockIdx.z; split < end_split; split += gridDim.z) {
+        Partial partial;
+        Clear(&partial);
+        AttendSplit<T>(t, queries + h * t.d, table, kv_head, visible, split, &partial);
+        StorePartial(partial, t.d, PartialOf(t, row, head, split - first_split));
       }
     } else {
       Partial all;
@@ -197,6 +214,7 @@ __global__ void __launch_bounds__(kAttentionThreads) AttendKernel(AttentionTenso
 __global__ void __launch_bounds__(kWarpSize) MergeSplitsKernel(AttentionTensors t) {
   const int64_t row = blockIdx.x;
   const int64_t head = blockIdx.y;
+  if (t.sequences[row] == kPadding) return;
   const Range visible = VisibleTo(t.positions[row], t.sliding_window);
   const int64_t num_splits = (visible.end + kSplit - 1) / kSplit - visible.begin / kSplit;
   Partial all;
@@ -215,6 +233,13 @@ __global__ void __launch_bounds__(kWarpSize) MergeSplitsKernel(AttentionTensors 
     Merge(partial, &all);
   }
   Store(all, t.d, t.out + (row * t.num_heads + head) * t.d);
+}
+
+// Blocks side by side over the splits of one row and kv head. The host does not know how long sequences are, only how
+// long they may be: enough blocks for any device, and few that find nothing to do.
+unsigned SplitBlocks(int64_t num_rows_and_heads, int64_t max_splits) {
+  const int64_t wanted = CeilDiv(kSplitBlocks, num_rows_and_heads);
+  return static_cast<unsigned>(wanted < max_splits ? wanted : max_splits);
 }
 
 int64_t MaxSplits(int64_t max_positions, int64_t sliding_window) {
@@ -260,7 +285,7 @@ cudaError_t LaunchPagedAttention(cudaStream_t stream, View out, ConstView q, con
                .shared_bytes = static_cast<size_t>(tensors.heads_per_kv * tensors.d) * sizeof(float)};
   return DispatchFloat(kv.k_cache.dtype(), [&]<typename T>() {
     if (num_rows > kMaxSplitRows) return Launch(stream, grid, AttendKernel<T, false>, tensors);
-    grid.blocks.z = static_cast<unsigned>(tensors.max_splits);
+    grid.blocks.z = SplitBlocks(num_rows * tensors.num_kv_heads, tensors.max_splits);
     const cudaError_t error = Launch(stream, grid, AttendKernel<T, true>, tensors);
     if (error != cudaSuccess) return error;
     return Launch(stream, {.blocks = dim3(rows, static_cast<unsigned>(tensors.num_heads)), .threads = dim3(kWarpSize)},

@@ -43,7 +43,8 @@ cudaError_t LaunchPagedAttention(cudaStream_t stream, View out, ConstView q, con
 // Dynamic shared memory of a block.
 size_t RouteTopKSharedBytes(int64_t num_experts, int64_t num_groups);
 cudaError_t LaunchRouteTopK(cudaStream_t stream, View expert_ids, View weights, View probabilities, View log_sum_exp,
-                            ConstView logits, ConstView selection_bias, const RouterOptions& options);
+                            ConstView logits, ConstView selection_bias, ConstView row_sequence,
+                            const RouterOptions& options);
 cudaError_t LaunchTallyRouting(cudaStream_t stream, const RoutingTally& tally, ConstView expert_ids, ConstView weights,
                                ConstView probabilities, ConstView log_sum_exp, ConstView row_sequence);
 size_t GroupByExpertSharedBytes(int64_t num_experts);

@@ -151,11 +151,11 @@ void CudaOps::PagedAttention(View out, ConstView q, const PagedKv& kv, const Att
 }
 
 void CudaOps::RouteTopK(View expert_ids, View weights, View probabilities, View log_sum_exp, ConstView logits,
-                        ConstView selection_bias, const RouterOptions& options) {
-  CheckRouteTopK(expert_ids, weights, probabilities, log_sum_exp, logits, selection_bias, options);
+                        ConstView selection_bias, ConstView row_sequence, const RouterOptions& options) {
+  CheckRouteTopK(expert_ids, weights, probabilities, log_sum_exp, logits, selection_bias, row_sequence, options);
   CADRE_CHECK_LE(logits.dim(1), limits_.num_experts);
   Order(cuda::LaunchRouteTopK(host_.stream(), expert_ids, weights, probabilities, log_sum_exp, logits, selection_bias,
-                              options),
+                              row_sequence, options),
         "RouteTopK");
 }
 

@@ -13,9 +13,13 @@ template <typename T>
 __global__ void __launch_bounds__(kGatherThreads)
     GatherRowsKernel(float* out, const T* table, const int32_t* rows, int64_t table_rows, int64_t d) {
   const int64_t row = rows[blockIdx.x];
+  float* const to = out + static_cast<int64_t>(blockIdx.x) * d;
+  if (row == kPadding) {
+    for (int64_t i = threadIdx.x; i < d; i += kGatherThreads) to[i] = 0.0f;
+    return;
+  }
   if (row < 0 || row >= table_rows) __trap();
   const T* const from = table + row * d;
-  float* const to = out + static_cast<int64_t>(blockIdx.x) * d;
   for (int64_t i = threadIdx.x; i < d; i += kGatherThreads) to[i] = ToFloat(from[i]);
 }
 

@@ -9,6 +9,7 @@ namespace {
 constexpr int kGroupWarps = 16;
 constexpr int kGroupThreads = kGroupWarps * kWarpSize;
 constexpr int kTallyThreads = 256;
+constexpr int kWrongId = 0x7FFFFFFF;
 
 // The lanes of the warp whose `id` is this lane's; an id of -1 stands for no assignment.
 struct Peers {
@@ -20,6 +21,12 @@ __device__ __forceinline__ Peers PeersOf(int id) {
   const unsigned lanes = __match_any_sync(kAllLanes, id);
   const unsigned below = (1u << (threadIdx.x % kWarpSize)) - 1u;
   return {lanes, __popc(lanes & below), __popc(lanes)};
+}
+
+// Of an assignment; -1 behind the last one, and for padding.
+__device__ __forceinline__ int ExpertOf(const int32_t* expert_ids, int a, int num_assignments) {
+  if (a >= num_assignments || expert_ids[a] == kPadding) return -1;
+  return expert_ids[a] < 0 ? kWrongId : expert_ids[a];
 }
 
 // A stable counting sort in one block. Each warp owns one run of consecutive assignments, and counts them in a row of
@@ -38,8 +45,8 @@ __global__ void __launch_bounds__(kGroupThreads)
   __syncthreads();
   for (int first = begin; first < begin + run; first += kWarpSize) {
     const int a = first + lane;
-    const int id = a < num_assignments ? expert_ids[a] : -1;
-    if (a < num_assignments && (id < 0 || id >= num_experts)) __trap();
+    const int id = ExpertOf(expert_ids, a, num_assignments);
+    if (id >= num_experts) __trap();
     const Peers peers = PeersOf(id);
     if (id >= 0 && peers.rank == 0) own_counts[id] += peers.count;
     __syncwarp();
@@ -75,7 +82,7 @@ __global__ void __launch_bounds__(kGroupThreads)
 
   for (int first = begin; first < begin + run; first += kWarpSize) {
     const int a = first + lane;
-    const int id = a < num_assignments ? expert_ids[a] : -1;
+    const int id = ExpertOf(expert_ids, a, num_assignments);
     const Peers peers = PeersOf(id);
     const int32_t slot = id >= 0 ? own_counts[id] + peers.rank : 0;
     __syncwarp();
@@ -112,6 +119,7 @@ __global__ void __launch_bounds__(kTallyThreads) TallyRoutingKernel(TallySums su
   if (e == in.num_experts) {
     double squares = 0.0;
     for (int64_t t = threadIdx.x; t < in.num_rows; t += kTallyThreads) {
+      if (in.row_sequence[t] == kPadding) continue;
       const double lse = static_cast<double>(in.log_sum_exp[t]);
       squares += lse * lse;
       const int64_t s = in.row_sequence[t];
@@ -130,6 +138,7 @@ __global__ void __launch_bounds__(kTallyThreads) TallyRoutingKernel(TallySums su
   double gate_weight = 0.0;
   double probability = 0.0;
   for (int64_t t = threadIdx.x; t < in.num_rows; t += kTallyThreads) {
+    if (in.row_sequence[t] == kPadding) continue;
     probability += static_cast<double>(in.probabilities[t * in.num_experts + e]);
     for (int64_t a = t * in.top_k; a < (t + 1) * in.top_k; ++a) {
       if (in.expert_ids[a] != e) continue;

@@ -14,6 +14,7 @@ __global__ void __launch_bounds__(kWriteThreads)
     WriteKvKernel(T* k_cache, T* v_cache, const float* k, const float* v, const int32_t* slots, int64_t num_slots,
                   int64_t block_size, int64_t d) {
   const int64_t slot = slots[blockIdx.x];
+  if (slot == kPadding) return;
   if (slot < 0 || slot >= num_slots) __trap();
   const int64_t num_kv_heads = gridDim.y;
   const int64_t from = (static_cast<int64_t>(blockIdx.x) * num_kv_heads + blockIdx.y) * d;

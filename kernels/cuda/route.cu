@@ -10,12 +10,13 @@ constexpr int kRouteWarps = 4;
 constexpr int kNone = 0x7FFFFFFF;
 
 struct RouteTensors {
-  int32_t* expert_ids;   // [T, K]
-  float* weights;        // [T, K]
-  float* probabilities;  // [T, E]
-  float* log_sum_exp;    // [T]
-  const float* logits;   // [T, E]
-  const float* bias;     // [E], or null
+  int32_t* expert_ids;          // [T, K]
+  float* weights;               // [T, K]
+  float* probabilities;         // [T, E]
+  float* log_sum_exp;           // [T]
+  const float* logits;          // [T, E]
+  const float* bias;            // [E], or null
+  const int32_t* row_sequence;  // [T], or null
   int num_rows;
   int num_experts;
 };
@@ -160,6 +161,16 @@ __device__ __forceinline__ void Score(const RouteTensors& t, const RouterRow& ro
   for (int e = Lane(); e < t.num_experts; e += kWarpSize) p[e] = sum == 0.0f ? 0.0f : row.s[e] / sum;
 }
 
+// What stands where a row of padding would choose.
+__device__ __forceinline__ void PadRow(const RouteTensors& t, int64_t index, int top_k) {
+  for (int j = Lane(); j < top_k; j += kWarpSize) {
+    t.expert_ids[index * top_k + j] = kPadding;
+    t.weights[index * top_k + j] = 0.0f;
+  }
+  for (int e = Lane(); e < t.num_experts; e += kWarpSize) t.probabilities[index * t.num_experts + e] = 0.0f;
+  if (Lane() == 0) t.log_sum_exp[index] = 0.0f;
+}
+
 __global__ void __launch_bounds__(kRouteWarps* kWarpSize)
     RouteTopKKernel(RouteTensors t, RouterOptions options, int row_bytes) {
   CADRE_DYNAMIC_SHARED(unsigned char, scratch);
@@ -168,6 +179,8 @@ __global__ void __launch_bounds__(kRouteWarps* kWarpSize)
   if (index >= t.num_rows) return;
   const int num_experts = t.num_experts;
   const int num_groups = static_cast<int>(options.num_groups);
+  if (t.row_sequence != nullptr && t.row_sequence[index] == kPadding)
+    return PadRow(t, index, static_cast<int>(options.top_k));
   float* const floats = reinterpret_cast<float*>(scratch + warp * row_bytes);
   uint8_t* const flags = reinterpret_cast<uint8_t*>(floats + 3 * num_experts + num_groups);
   const RouterRow row = {floats, floats + num_experts, floats + 2 * num_experts, floats + 3 * num_experts,
@@ -202,13 +215,15 @@ size_t RouteTopKSharedBytes(int64_t num_experts, int64_t num_groups) {
 }
 
 cudaError_t LaunchRouteTopK(cudaStream_t stream, View expert_ids, View weights, View probabilities, View log_sum_exp,
-                            ConstView logits, ConstView selection_bias, const RouterOptions& options) {
+                            ConstView logits, ConstView selection_bias, ConstView row_sequence,
+                            const RouterOptions& options) {
   const RouteTensors tensors = {.expert_ids = Data<int32_t>(expert_ids),
                                 .weights = Data<float>(weights),
                                 .probabilities = Data<float>(probabilities),
                                 .log_sum_exp = Data<float>(log_sum_exp),
                                 .logits = Data<float>(logits),
                                 .bias = Data<float>(selection_bias),
+                                .row_sequence = Data<int32_t>(row_sequence),
                                 .num_rows = static_cast<int>(logits.dim(0)),
                                 .num_experts = static_cast<int>(logits.dim(1))};
   const Grid grid = {.blocks = dim3(CeilDiv(logits.dim(0), kRouteWarps)),

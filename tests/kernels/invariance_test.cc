@@ -185,6 +185,30 @@ TEST_P(InvarianceTest, PagedAttention) {
   }
 }
 
+// So many heads that the splits of a long row share blocks when it stands among others, and have their own when alone.
+TEST_P(InvarianceTest, PagedAttentionOfManyHeads) {
+  const int64_t heads = 48, block_size = 32, max_blocks = 32, d = 8;
+  std::vector<double> sequences(kRows, 0.0), positions;
+  for (int64_t row = 0; row < kRows; ++row)
+    positions.push_back(static_cast<double>(row % 30 == 0 ? 1000 + row / 30 : row % 8));
+  const Tensor sequence = tensors().Of(DType::kI32, {kRows}, sequences);
+  const Tensor position = tensors().Of(DType::kI32, {kRows}, positions);
+  std::vector<double> blocks(max_blocks);
+  std::iota(blocks.begin(), blocks.end(), 0.0);
+  const Tensor tables = tensors().Of(DType::kI32, {1, max_blocks}, blocks);
+  const Tensor q = tensors().Random(DType::kF32, {kRows, heads, d});
+  const Tensor cache = tensors().Random(DType::kBF16, {max_blocks, heads, block_size, d});
+  ExpectRowsIndependent([&](Ops& ops, const Rows& rows) {
+    const Tensor in = Take(q, rows);
+    const Tensor row_sequence = Take(sequence, rows);
+    const Tensor row_position = Take(position, rows);
+    Tensor out = tensors().Zeros(DType::kF32, in.view.shape());
+    ops.PagedAttention(out.view, in.view, {cache.view, cache.view, tables.view, row_sequence.view, row_position.view},
+                       {.scale = 0.2f});
+    return out;
+  });
+}
+
 TEST_P(InvarianceTest, WriteKv) {
   const int64_t kv_heads = 2, block_size = 4, d = 24, num_blocks = 40;
   const Tensor k = tensors().Random(DType::kF32, {kRows, kv_heads, d});
@@ -220,7 +244,7 @@ TEST_P(InvarianceTest, RouteTopK) {
     const Tensor weights = tensors().Zeros(DType::kF32, {n, top_k});
     const Tensor probabilities = tensors().Zeros(DType::kF32, {n, num_experts});
     const Tensor lse = tensors().Zeros(DType::kF32, {n});
-    ops.RouteTopK(ids.view, weights.view, probabilities.view, lse.view, in.view, bias.view,
+    ops.RouteTopK(ids.view, weights.view, probabilities.view, lse.view, in.view, bias.view, {},
                   {.top_k = top_k, .score = RouterScore::kSigmoid, .norm = WeightNorm::kSum});
     Tensor all = tensors().Zeros(DType::kF32, {n, 2 * top_k + num_experts + 1});
     for (int64_t row = 0; row < n; ++row) {

@@ -26,11 +26,12 @@ struct Routing {
 
 class RouteTest : public OpTest {
  protected:
-  Routing Route(const Tensor& logits, ConstView bias, const RouterOptions& options) {
+  Routing Route(const Tensor& logits, ConstView bias, const RouterOptions& options, ConstView row_sequence = {}) {
     const int64_t t = logits.view.dim(0), e = logits.view.dim(1), k = options.top_k;
     Routing r = {tensors().Zeros(DType::kI32, {t, k}), tensors().Zeros(DType::kF32, {t, k}),
                  tensors().Zeros(DType::kF32, {t, e}), tensors().Zeros(DType::kF32, {t})};
-    ops().RouteTopK(r.ids.view, r.weights.view, r.probabilities.view, r.log_sum_exp.view, logits.view, bias, options);
+    ops().RouteTopK(r.ids.view, r.weights.view, r.probabilities.view, r.log_sum_exp.view, logits.view, bias,
+                    row_sequence, options);
     return r;
   }
 
