@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/view.h"
@@ -40,6 +41,13 @@ class DeviceBuffer {
   size_t size_bytes_ = 0;
 };
 
+// Ops that were ordered once and can be ordered again as one piece, with the same arguments: what changes between two
+// times is what the memory behind them holds. Freed before its device.
+class RecordedWork {
+ public:
+  virtual ~RecordedWork() = default;
+};
+
 // Thread rules: one thread (the engine's) uses a device after start; loading may use several threads, each with its own
 // buffers.
 class Device {
@@ -53,12 +61,26 @@ class Device {
 
   // 64-byte aligned, zeroed. RESOURCE_EXHAUSTED names the size asked for and the size available.
   virtual absl::StatusOr<DeviceBuffer> Allocate(size_t size_bytes) = 0;
+  // Memory of the host, 64-byte aligned and zeroed, which copies to and from the device read and write at full speed
+  // and without waiting: it must stay as it is until they have ended.
+  virtual absl::StatusOr<DeviceBuffer> AllocateStaging(size_t size_bytes) { return Allocate(size_bytes); }
   // Bytes that Allocate can still be expected to give (for the memory plan).
   virtual size_t AvailableBytes() const = 0;
 
   // Copies `view.size_bytes()` bytes; ordered with the ops.
   virtual void CopyToDevice(View to, const void* from) = 0;
   virtual void CopyToHost(void* to, ConstView from) = 0;
+
+  // Whether Record works here.
+  virtual bool can_record() const { return false; }
+  // Records the ops that `order` orders, which are not run. It may order nothing else: no copies, no allocation, no
+  // Synchronize; and nothing that an op does only once, so the same ops must have run before. INTERNAL otherwise.
+  // RESOURCE_EXHAUSTED when there is no memory to keep it. REQUIRES: can_record().
+  virtual absl::StatusOr<std::unique_ptr<RecordedWork>> Record(absl::FunctionRef<void()> /*order*/) {
+    return absl::UnimplementedError(name() + " records nothing");
+  }
+  // Orders what was recorded on this device.
+  virtual void Replay(const RecordedWork& /*work*/) { CADRE_CHECK(can_record()); }
 
   // Waits for all ops and copies; reports the first device error since the last call.
   virtual absl::Status Synchronize() = 0;

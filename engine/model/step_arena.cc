@@ -1,5 +1,6 @@
 #include "engine/model/step_arena.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "engine/base/check.h"
@@ -9,9 +10,22 @@
 namespace cadre {
 namespace {
 
-void Fill(const View& to, const std::vector<int32_t>& from) {
-  CADRE_CHECK_EQ(to.num_elements(), static_cast<int64_t>(from.size()));
-  if (!from.empty()) std::memcpy(to.raw(), from.data(), to.size_bytes());
+// The rest of `to` becomes `padding`.
+void Fill(const View& to, const std::vector<int32_t>& from, int32_t padding) {
+  CADRE_CHECK_GE(to.num_elements(), static_cast<int64_t>(from.size()));
+  if (to.num_elements() == 0) return;
+  auto* const values = to.data<int32_t>();
+  std::fill(std::copy(from.begin(), from.end(), values), values + to.num_elements(), padding);
+}
+
+// What is behind the entries of a sequence is not read.
+void FillTables(const View& to, const ForwardBatch& batch) {
+  CADRE_CHECK_GE(to.dim(0), int64_t{batch.num_sequences});
+  CADRE_CHECK_GE(to.dim(1), int64_t{batch.max_blocks});
+  for (int64_t s = 0; s < batch.num_sequences; ++s) {
+    const auto from = batch.block_tables.begin() + s * batch.max_blocks;
+    std::copy_n(from, batch.max_blocks, to.data<int32_t>() + s * to.dim(1));
+  }
 }
 
 template <typename T>
@@ -37,65 +51,69 @@ RoutingTally StepTallies::Layer(int64_t moe_layer) const {
           .sequence_assignments = sequence_assignments};
 }
 
-StepArena::Image StepArena::LayOut(std::byte* base, const StepSizes& sizes) {
+StepShape ShapeOf(const ForwardBatch& batch) {
+  return {.num_tokens = batch.num_tokens(),
+          .num_sequences = batch.num_sequences,
+          .max_blocks = batch.max_blocks,
+          .num_logit_rows = static_cast<int64_t>(batch.logit_rows.size())};
+}
+
+StepArena::Image StepArena::LayOut(std::byte* base, const StepShape& shape, int64_t num_moe_layers,
+                                   int64_t num_experts) {
   ArenaLayout layout(base);
   Image image;
-  image.inputs.token_ids = layout.Take(DType::kI32, {sizes.num_tokens});
-  image.inputs.positions = layout.Take(DType::kI32, {sizes.num_tokens});
-  image.inputs.row_sequence = layout.Take(DType::kI32, {sizes.num_tokens});
-  image.inputs.kv_slots = layout.Take(DType::kI32, {sizes.num_tokens});
-  image.inputs.block_tables = layout.Take(DType::kI32, {sizes.num_sequences, sizes.max_blocks});
-  image.inputs.logit_rows = layout.Take(DType::kI32, {sizes.num_logit_rows});
+  image.inputs.token_ids = layout.Take(DType::kI32, {shape.num_tokens});
+  image.inputs.positions = layout.Take(DType::kI32, {shape.num_tokens});
+  image.inputs.row_sequence = layout.Take(DType::kI32, {shape.num_tokens});
+  image.inputs.kv_slots = layout.Take(DType::kI32, {shape.num_tokens});
+  image.inputs.block_tables = layout.Take(DType::kI32, {shape.num_sequences, shape.max_blocks});
+  image.inputs.logit_rows = layout.Take(DType::kI32, {shape.num_logit_rows});
   image.tallies_begin = layout.offset();
-  const Shape layer_experts = {sizes.num_moe_layers, sizes.num_experts};
+  const Shape layer_experts = {num_moe_layers, num_experts};
   image.tallies.assignments = layout.Take(DType::kI64, layer_experts);
   image.tallies.gate_weight = layout.Take(DType::kF64, layer_experts);
   image.tallies.probability = layout.Take(DType::kF64, layer_experts);
-  image.tallies.squared_log_sum_exp = layout.Take(DType::kF64, {sizes.num_moe_layers});
-  image.tallies.sequence_assignments = layout.Take(DType::kI64, {sizes.num_sequences});
+  image.tallies.squared_log_sum_exp = layout.Take(DType::kF64, {num_moe_layers});
+  image.tallies.sequence_assignments = layout.Take(DType::kI64, {shape.num_sequences});
   image.tallies_end = layout.offset();
   return image;
 }
 
 int64_t StepArena::SizeBytes(const ModelConfig& config, const StepLimits& limits) {
-  const StepSizes largest = {.num_tokens = limits.max_tokens,
+  const StepShape largest = {.num_tokens = limits.max_tokens,
                              .num_sequences = limits.max_sequences,
                              .max_blocks = limits.max_blocks,
-                             .num_logit_rows = limits.max_tokens,
-                             .num_moe_layers = config.num_moe_layers(),
-                             .num_experts = config.num_experts};
-  return LayOut(nullptr, largest).tallies_end;
+                             .num_logit_rows = limits.max_tokens};
+  return LayOut(nullptr, largest, config.num_moe_layers(), config.num_experts).tallies_end;
 }
 
 absl::StatusOr<StepArena> StepArena::Create(const ModelConfig& config, const StepLimits& limits, Device& device) {
-  CADRE_ASSIGN_OR_RETURN(DeviceBuffer memory, device.Allocate(static_cast<size_t>(SizeBytes(config, limits))));
-  return StepArena(config, std::move(memory));
+  const auto bytes = static_cast<size_t>(SizeBytes(config, limits));
+  CADRE_ASSIGN_OR_RETURN(DeviceBuffer memory, device.Allocate(bytes));
+  CADRE_ASSIGN_OR_RETURN(DeviceBuffer staging, device.AllocateStaging(bytes));
+  return StepArena(config, std::move(memory), std::move(staging));
 }
 
-StepArena::StepArena(const ModelConfig& config, DeviceBuffer device_memory)
+StepArena::StepArena(const ModelConfig& config, DeviceBuffer device_memory, DeviceBuffer host_memory)
     : num_moe_layers_(config.num_moe_layers()),
       num_experts_(config.num_experts),
       top_k_(config.router.top_k),
       device_memory_(std::move(device_memory)),
-      host_memory_(device_memory_.size_bytes()) {}
+      host_memory_(std::move(host_memory)) {}
 
-void StepArena::Upload(const ForwardBatch& batch, Device& device) {
-  const StepSizes sizes = {.num_tokens = batch.num_tokens(),
-                           .num_sequences = batch.num_sequences,
-                           .max_blocks = batch.max_blocks,
-                           .num_logit_rows = static_cast<int64_t>(batch.logit_rows.size()),
-                           .num_moe_layers = num_moe_layers_,
-                           .num_experts = num_experts_};
-  on_device_ = LayOut(device_memory_.data(), sizes);
-  on_host_ = LayOut(host_memory_.data(), sizes);
+void StepArena::Upload(const ForwardBatch& batch, const StepShape& shape, Device& device) {
+  num_tokens_ = batch.num_tokens();
+  num_sequences_ = batch.num_sequences;
+  on_device_ = LayOut(device_memory_.data(), shape, num_moe_layers_, num_experts_);
+  on_host_ = LayOut(host_memory_.data(), shape, num_moe_layers_, num_experts_);
   CADRE_CHECK_LE(on_device_.tallies_end, static_cast<int64_t>(device_memory_.size_bytes()));
 
-  Fill(on_host_.inputs.token_ids, batch.token_ids);
-  Fill(on_host_.inputs.positions, batch.positions);
-  Fill(on_host_.inputs.row_sequence, batch.row_sequence);
-  Fill(on_host_.inputs.kv_slots, batch.kv_slots);
-  Fill(on_host_.inputs.block_tables, batch.block_tables);
-  Fill(on_host_.inputs.logit_rows, batch.logit_rows);
+  Fill(on_host_.inputs.token_ids, batch.token_ids, kPadding);
+  Fill(on_host_.inputs.positions, batch.positions, 0);
+  Fill(on_host_.inputs.row_sequence, batch.row_sequence, kPadding);
+  Fill(on_host_.inputs.kv_slots, batch.kv_slots, kPadding);
+  FillTables(on_host_.inputs.block_tables, batch);
+  Fill(on_host_.inputs.logit_rows, batch.logit_rows, kPadding);
   std::memset(host_memory_.data() + on_host_.tallies_begin, 0,
               static_cast<size_t>(on_host_.tallies_end - on_host_.tallies_begin));
   device.CopyToDevice(ByteRange(device_memory_, 0, on_device_.tallies_end), host_memory_.data());
@@ -110,12 +128,12 @@ void StepArena::ReadRouting(StepRouting* routing) const {
   routing->num_layers = static_cast<int32_t>(num_moe_layers_);
   routing->num_experts = static_cast<int32_t>(num_experts_);
   routing->top_k = static_cast<int32_t>(top_k_);
-  routing->num_tokens = on_host_.inputs.token_ids.num_elements();
+  routing->num_tokens = num_tokens_;
   Read(&routing->assignments, on_host_.tallies.assignments);
   Read(&routing->gate_weight, on_host_.tallies.gate_weight);
   Read(&routing->probability, on_host_.tallies.probability);
   Read(&routing->squared_log_sum_exp, on_host_.tallies.squared_log_sum_exp);
-  Read(&routing->sequence_assignments, on_host_.tallies.sequence_assignments);
+  Read(&routing->sequence_assignments, on_host_.tallies.sequence_assignments.Rows(0, num_sequences_));
 }
 
 }  // namespace cadre

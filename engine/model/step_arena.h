@@ -23,7 +23,18 @@ struct StepLimits {
   int64_t max_blocks = 0;     // KV blocks of one sequence
 };
 
-// A ForwardBatch as tensors.
+// How long the arrays of a step are on the device: as a batch has them, or longer, to fit what was recorded.
+struct StepShape {
+  int64_t num_tokens = 0;      // T
+  int64_t num_sequences = 0;   // S
+  int64_t max_blocks = 0;      // columns of the block tables
+  int64_t num_logit_rows = 0;  // R
+
+  friend bool operator==(const StepShape&, const StepShape&) = default;
+};
+StepShape ShapeOf(const ForwardBatch& batch);
+
+// A ForwardBatch as tensors. Behind its rows, padding (kernels/ops.h).
 struct StepInputs {
   View token_ids;     // [T] i32
   View positions;     // [T] i32
@@ -44,15 +55,17 @@ struct StepTallies {
   RoutingTally Layer(int64_t moe_layer) const;
 };
 
-// Owns the device memory of the step's inputs and tallies, and its mirror on the host. The tallies travel with the
-// inputs as zeros: each step starts counting from nothing, and no verb is needed for it.
+// Owns the device memory of the step's inputs and tallies, and its mirror in staging memory of the host. The tallies
+// travel with the inputs as zeros: each step starts counting from nothing, and no verb is needed for it. Steps of one
+// shape have their tensors at the same places.
 class StepArena {
  public:
   static int64_t SizeBytes(const ModelConfig& config, const StepLimits& limits);
   static absl::StatusOr<StepArena> Create(const ModelConfig& config, const StepLimits& limits, Device& device);
 
-  // Copies `batch` to the device, in one piece. The views below are those of the last upload.
-  void Upload(const ForwardBatch& batch, Device& device);
+  // Copies `batch` to the device, in one piece, padded to `shape`, which is not smaller. The views below are those of
+  // the last upload. Nothing else may be uploaded before the device has ended the step.
+  void Upload(const ForwardBatch& batch, const StepShape& shape, Device& device);
   const StepInputs& inputs() const { return on_device_.inputs; }
   const StepTallies& tallies() const { return on_device_.tallies; }
 
@@ -61,14 +74,6 @@ class StepArena {
   void ReadRouting(StepRouting* routing) const;
 
  private:
-  struct StepSizes {
-    int64_t num_tokens = 0;
-    int64_t num_sequences = 0;
-    int64_t max_blocks = 0;
-    int64_t num_logit_rows = 0;
-    int64_t num_moe_layers = 0;
-    int64_t num_experts = 0;
-  };
   // The same step in one of the two memories.
   struct Image {
     StepInputs inputs;
@@ -76,15 +81,17 @@ class StepArena {
     int64_t tallies_begin = 0;  // bytes
     int64_t tallies_end = 0;    // bytes; the end of the image
   };
-  static Image LayOut(std::byte* base, const StepSizes& sizes);
+  static Image LayOut(std::byte* base, const StepShape& shape, int64_t num_moe_layers, int64_t num_experts);
 
-  StepArena(const ModelConfig& config, DeviceBuffer device_memory);
+  StepArena(const ModelConfig& config, DeviceBuffer device_memory, DeviceBuffer host_memory);
 
   int64_t num_moe_layers_;
   int64_t num_experts_;
   int64_t top_k_;
   DeviceBuffer device_memory_;
-  std::vector<std::byte> host_memory_;
+  DeviceBuffer host_memory_;  // staging
+  int64_t num_tokens_ = 0;    // of the batch
+  int64_t num_sequences_ = 0;
   Image on_device_;
   Image on_host_;
 };

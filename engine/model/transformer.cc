@@ -1,6 +1,5 @@
 #include "engine/model/transformer.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "engine/base/check.h"
@@ -49,20 +48,12 @@ void Transformer::RunLayers(const StepInputs& inputs, const StepTallies& tallies
   }
 }
 
-void Transformer::ComputeLogits(const StepInputs& inputs, const Activations& act, float* logits) {
+void Transformer::ComputeLogits(const StepInputs& inputs, const Activations& act, int64_t begin, int64_t count) {
   Ops& ops = device_->ops();
-  const int64_t num_rows = inputs.logit_rows.num_elements();
-  // A server wants one row per sequence, which fits at once; whoever wants every row of a prompt gets it in pieces.
-  const int64_t rows_at_once = act.logits.dim(0);
-  for (int64_t begin = 0; begin < num_rows; begin += rows_at_once) {
-    const int64_t count = std::min(rows_at_once, num_rows - begin);
-    const View x = act.head_input.Rows(0, count);
-    const View out = act.logits.Rows(0, count);
-    ops.GatherRows(x, act.hidden, inputs.logit_rows.Rows(begin, count));
-    ops.RmsNorm(x, x, weights_.final_norm, config_.rms_norm_eps);
-    ops.Linear(out, x, weights_.head, /*bias=*/{}, /*accumulate=*/false);
-    device_->CopyToHost(logits + begin * config_.vocab_size, out);
-  }
+  const View x = act.head_input.Rows(0, count);
+  ops.GatherRows(x, act.hidden, inputs.logit_rows.Rows(begin, count));
+  ops.RmsNorm(x, x, weights_.final_norm, config_.rms_norm_eps);
+  ops.Linear(act.logits.Rows(0, count), x, weights_.head, /*bias=*/{}, /*accumulate=*/false);
 }
 
 }  // namespace cadre

@@ -25,8 +25,9 @@ class Transformer {
   // the router's choices, or is null.
   void RunLayers(const StepInputs& inputs, const StepTallies& tallies, const KvCache& cache, const Activations& act,
                  int32_t* expert_ids);
-  // Logits of the rows inputs.logit_rows, to `logits` [R, V] on the host.
-  void ComputeLogits(const StepInputs& inputs, const Activations& act, float* logits);
+  // act.logits [0, count) become the logits of the rows inputs.logit_rows[begin, begin + count), which act.logits has
+  // room for. The activations of the layers, but for the residual stream, are lost.
+  void ComputeLogits(const StepInputs& inputs, const Activations& act, int64_t begin, int64_t count);
 
  private:
   Transformer(const ModelConfig& config, Weights weights, DeviceBuffer frequencies, Device* device);

@@ -1,5 +1,6 @@
 #include "engine/model/transformer_runner.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <span>
 #include <utility>
@@ -9,6 +10,7 @@
 #include "engine/model/batch_check.h"
 #include "engine/model/kv_cache.h"
 #include "engine/model/memory_plan.h"
+#include "engine/model/recorded_steps.h"
 #include "engine/model/step_arena.h"
 #include "engine/model/transformer.h"
 #include "engine/model/workspace.h"
@@ -39,14 +41,37 @@ class TransformerRunner final : public ModelRunner {
                                                           static_cast<size_t>(limits_.top_k)
                                                     : 0);
 
-    arena_.Upload(batch, *device_);
-    const Activations act = workspace_.For(batch.num_tokens());
-    transformer_.RunLayers(arena_.inputs(), arena_.tallies(), cache_, act,
-                           batch.keep_expert_ids ? result->expert_ids.data() : nullptr);
-    transformer_.ComputeLogits(arena_.inputs(), act, result->logits.data());
+    if (const RecordedStep* step = recorded_.Find(batch); step != nullptr) {
+      arena_.Upload(batch, step->shape, *device_);
+      device_->Replay(*step->work);
+      DownloadLogits(workspace_.For(step->shape.num_tokens), /*begin=*/0, batch.logit_rows.size(), result);
+    } else {
+      OrderStep(batch, result);
+    }
     arena_.DownloadTallies(*device_);
     CADRE_RETURN_IF_ERROR(device_->Synchronize());
     arena_.ReadRouting(&result->routing);
+    return absl::OkStatus();
+  }
+
+  // Records the steps that Find may find. Each is run before, of padding alone: what happens the first time only cannot
+  // be recorded.
+  absl::Status RecordSteps(int64_t max_blocks) {
+    for (const int64_t rows : RecordedSteps::Sizes(workspace_.head_rows())) {
+      const StepShape shape = {
+          .num_tokens = rows, .num_sequences = rows, .max_blocks = max_blocks, .num_logit_rows = rows};
+      const Activations act = workspace_.For(rows);
+      const auto order = [&] {
+        transformer_.RunLayers(arena_.inputs(), arena_.tallies(), cache_, act, /*expert_ids=*/nullptr);
+        transformer_.ComputeLogits(arena_.inputs(), act, /*begin=*/0, rows);
+      };
+      arena_.Upload(ForwardBatch(), shape, *device_);
+      order();
+      CADRE_RETURN_IF_ERROR(device_->Synchronize());
+      RecordedStep step = {.shape = shape, .work = nullptr};
+      CADRE_ASSIGN_OR_RETURN(step.work, device_->Record(order));
+      recorded_.Add(std::move(step));
+    }
     return absl::OkStatus();
   }
 
@@ -54,12 +79,35 @@ class TransformerRunner final : public ModelRunner {
   void ScrubBlocks(std::span<const int32_t> blocks) override { cache_.Scrub(blocks, *device_); }
 
  private:
+  // Op by op.
+  void OrderStep(const ForwardBatch& batch, ForwardResult* result) {
+    arena_.Upload(batch, ShapeOf(batch), *device_);
+    const Activations act = workspace_.For(batch.num_tokens());
+    transformer_.RunLayers(arena_.inputs(), arena_.tallies(), cache_, act,
+                           batch.keep_expert_ids ? result->expert_ids.data() : nullptr);
+    // A server wants one row per sequence, which fits at once; whoever wants every row of a prompt gets it in pieces.
+    const size_t num_rows = batch.logit_rows.size();
+    const auto rows_at_once = static_cast<size_t>(act.logits.dim(0));
+    for (size_t begin = 0; begin < num_rows; begin += rows_at_once) {
+      const size_t count = std::min(rows_at_once, num_rows - begin);
+      transformer_.ComputeLogits(arena_.inputs(), act, static_cast<int64_t>(begin), static_cast<int64_t>(count));
+      DownloadLogits(act, begin, count, result);
+    }
+  }
+
+  // act.logits [0, count) are those of rows [begin, begin + count) of the result.
+  void DownloadLogits(const Activations& act, size_t begin, size_t count, ForwardResult* result) {
+    const auto vocab_size = static_cast<size_t>(limits_.vocab_size);
+    device_->CopyToHost(result->logits.data() + begin * vocab_size, act.logits.Rows(0, static_cast<int64_t>(count)));
+  }
+
   const RunnerLimits limits_;
   const size_t max_logits_;
   Transformer transformer_;
   KvCache cache_;
   Workspace workspace_;
   StepArena arena_;
+  RecordedSteps recorded_;
   Device* const device_;
 };
 
@@ -88,8 +136,13 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> CreateTransformerRunner(const Model
   CADRE_ASSIGN_OR_RETURN(Workspace workspace,
                          Workspace::Create(config, step_limits.max_tokens, HeadRows(options), *device));
   CADRE_ASSIGN_OR_RETURN(StepArena arena, StepArena::Create(config, step_limits, *device));
-  return std::make_unique<TransformerRunner>(MakeRunnerLimits(config, plan), std::move(transformer), std::move(cache),
-                                             std::move(workspace), std::move(arena), HeadRows(options), device);
+  auto runner =
+      std::make_unique<TransformerRunner>(MakeRunnerLimits(config, plan), std::move(transformer), std::move(cache),
+                                          std::move(workspace), std::move(arena), HeadRows(options), device);
+  if (options.record_steps && device->can_record()) {
+    CADRE_RETURN_IF_ERROR(runner->RecordSteps(step_limits.max_blocks));
+  }
+  return runner;
 }
 
 }  // namespace cadre

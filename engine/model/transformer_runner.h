@@ -23,6 +23,8 @@ struct RunnerOptions {
   // KV cache size in bytes; absent: what is left of the device up to what max_num_seqs sequences of max_model_len
   // could use.
   std::optional<int64_t> kv_cache_bytes;
+  // Records the work of decode steps at the start and replays it, where the device can (CUDA graphs).
+  bool record_steps = true;
 };
 
 // Bytes by pool, decided before anything is loaded; printed by the server and answered by GetModel.
@@ -45,7 +47,8 @@ struct MemoryPlan {
 absl::StatusOr<MemoryPlan> PlanMemory(const ModelConfig& config, const CheckpointSummary& checkpoint,
                                       const RunnerOptions& options, const Device& device, const Ops& ops);
 
-// Allocates KV cache and workspace as planned and takes over the weights. `device` must outlive the runner.
+// Allocates KV cache and workspace as planned, takes over the weights, and records steps. `device` must outlive the
+// runner.
 absl::StatusOr<std::unique_ptr<ModelRunner>> CreateTransformerRunner(const ModelConfig& config, Weights weights,
                                                                      const MemoryPlan& plan,
                                                                      const RunnerOptions& options, Device* device);

@@ -47,6 +47,7 @@ class Workspace {
   static absl::StatusOr<Workspace> Create(const ModelConfig& config, int64_t max_tokens, int64_t head_rows,
                                           Device& device);
 
+  int64_t head_rows() const { return head_rows_; }
   // Views for a step of `num_tokens` rows.
   Activations For(int64_t num_tokens) const;
 

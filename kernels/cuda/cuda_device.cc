@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <mutex>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/cuda_graph.h"
 #include "kernels/cuda/cuda_ops.h"
 
 namespace cadre {
@@ -37,6 +39,7 @@ class CudaDevice final : public Device, private CudaOpsHost {
   }
 
   absl::StatusOr<DeviceBuffer> Allocate(size_t size_bytes) override;
+  absl::StatusOr<DeviceBuffer> AllocateStaging(size_t size_bytes) override;
   size_t AvailableBytes() const override {
     size_t free_bytes = 0;
     size_t total_bytes = 0;
@@ -45,13 +48,20 @@ class CudaDevice final : public Device, private CudaOpsHost {
   }
 
   void CopyToDevice(View to, const void* from) override {
-    if (to.size_bytes() == 0) return;
+    if (to.size_bytes() == 0 || RefusesToRecord("a copy to the GPU")) return;
     NoteError(cudaMemcpyAsync(to.raw(), from, to.size_bytes(), cudaMemcpyHostToDevice, stream_), "copying to the GPU");
   }
   void CopyToHost(void* to, ConstView from) override {
-    if (from.size_bytes() == 0) return;
+    if (from.size_bytes() == 0 || RefusesToRecord("a copy from the GPU")) return;
     NoteError(cudaMemcpyAsync(to, from.raw(), from.size_bytes(), cudaMemcpyDeviceToHost, stream_),
               "copying from the GPU");
+  }
+
+  // What host_readable devices do after each verb cannot be recorded.
+  bool can_record() const override { return !host_readable_; }
+  absl::StatusOr<std::unique_ptr<RecordedWork>> Record(absl::FunctionRef<void()> order) override;
+  void Replay(const RecordedWork& work) override {
+    NoteError(static_cast<const cuda::CudaGraph&>(work).Launch(stream_), "replaying a recorded step");
   }
 
   absl::Status Synchronize() override;
@@ -72,6 +82,11 @@ class CudaDevice final : public Device, private CudaOpsHost {
     return host_readable_ ? cudaMallocManaged(data, size_bytes) : cudaMalloc(data, size_bytes);
   }
   size_t LeftOfBudget() const { return budget_ - std::min(budget_, allocated_.load()); }
+  // Notes `what` as an error while something is recorded: a replay would do it with what the host's memory holds then.
+  bool RefusesToRecord(const char* what) {
+    if (is_recording_) Note(absl::InternalError(absl::StrCat(what, " cannot be recorded")));
+    return is_recording_;
+  }
   void NoteError(cudaError_t error, const char* what) {
     if (error != cudaSuccess) Note(cuda::ToStatus(error, what));
   }
@@ -81,6 +96,7 @@ class CudaDevice final : public Device, private CudaOpsHost {
   const size_t budget_;  // bytes
   std::atomic<size_t> allocated_ = 0;
   cudaStream_t stream_ = nullptr;
+  bool is_recording_ = false;
   std::mutex error_mutex_;
   absl::Status error_;                 // guarded by error_mutex_: the first since the last Synchronize
   std::atomic<bool> is_lost_ = false;  // a sticky error was seen
@@ -89,6 +105,7 @@ class CudaDevice final : public Device, private CudaOpsHost {
 
 absl::StatusOr<DeviceBuffer> CudaDevice::Allocate(size_t size_bytes) {
   if (size_bytes == 0) return DeviceBuffer();
+  if (is_recording_) return absl::InternalError("an allocation cannot be recorded");
   if (size_bytes > LeftOfBudget()) {
     return absl::ResourceExhaustedError(
         absl::StrCat("cannot allocate ", Mib(size_bytes), " on ", name(), ": ", Mib(LeftOfBudget()),
@@ -111,7 +128,33 @@ absl::StatusOr<DeviceBuffer> CudaDevice::Allocate(size_t size_bytes) {
   return buffer;
 }
 
+absl::StatusOr<DeviceBuffer> CudaDevice::AllocateStaging(size_t size_bytes) {
+  if (host_readable_) return Allocate(size_bytes);
+  if (size_bytes == 0) return DeviceBuffer();
+  void* data = nullptr;
+  if (const cudaError_t error = cudaMallocHost(&data, size_bytes); error != cudaSuccess) {
+    CADRE_CUDA_IGNORE_ERROR(cudaGetLastError());
+    return cuda::ToStatus(error, absl::StrCat("cannot pin ", Mib(size_bytes), " of the host's memory for copies"));
+  }
+  std::memset(data, 0, size_bytes);
+  return DeviceBuffer(static_cast<std::byte*>(data), size_bytes,
+                      [](std::byte* freed) { CADRE_CUDA_IGNORE_ERROR(cudaFreeHost(freed)); });
+}
+
+absl::StatusOr<std::unique_ptr<RecordedWork>> CudaDevice::Record(absl::FunctionRef<void()> order) {
+  if (!can_record()) return absl::FailedPreconditionError("this device waits after each verb, and records nothing");
+  // What was noted before is not told as an error of the recording.
+  if (absl::Status status = Synchronize(); !status.ok()) return status;
+  is_recording_ = true;
+  absl::StatusOr<std::unique_ptr<cuda::CudaGraph>> graph = cuda::CudaGraph::Capture(stream_, order);
+  is_recording_ = false;
+  // What went wrong first explains why the capture is not valid.
+  if (absl::Status status = Synchronize(); !status.ok()) return status;
+  return graph;
+}
+
 absl::Status CudaDevice::Synchronize() {
+  if (RefusesToRecord("waiting")) return absl::OkStatus();
   const cudaError_t error = cudaStreamSynchronize(stream_);
   const std::lock_guard lock(error_mutex_);
   if (error == cudaSuccess) return std::exchange(error_, absl::OkStatus());

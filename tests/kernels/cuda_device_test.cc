@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -76,6 +77,91 @@ TEST(CudaDeviceTest, RefusesWhatTheKernelsCannotDo) {
     EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
     EXPECT_THAT(MessageOf(status), HasSubstr("do not support this model"));
   }
+}
+
+TEST(CudaDeviceTest, StagingMemoryGoesThereAndBack) {
+  const auto device = CreateCudaDevice();
+  ASSERT_TRUE(device.ok());
+  const auto staging = (*device)->AllocateStaging(2 * sizeof(int64_t));
+  const auto buffer = (*device)->Allocate(sizeof(int64_t));
+  ASSERT_TRUE(staging.ok() && buffer.ok());
+  auto* const values = reinterpret_cast<int64_t*>(staging->data());
+  EXPECT_EQ(values[0], 0);
+  values[0] = 7;
+  const View view = buffer->view(DType::kI64, {1});
+  (*device)->CopyToDevice(view, values);
+  (*device)->CopyToHost(values + 1, view);
+  ASSERT_TRUE((*device)->Synchronize().ok());
+  EXPECT_EQ(values[1], 7);
+}
+
+// x += y, as a verb that is easy to see.
+class RecordingTest : public ::testing::Test {
+ protected:
+  void SetUp() override { Set(y_, 1.0f); }
+  void Set(const View& view, float value) {
+    device_->CopyToDevice(view, &value);
+    ASSERT_TRUE(device_->Synchronize().ok());
+  }
+  float x() {
+    float value = -1.0f;
+    device_->CopyToHost(&value, x_);
+    EXPECT_TRUE(device_->Synchronize().ok());
+    return value;
+  }
+  void AddOnce() { device_->ops().AddGated(x_, y_, {}); }
+
+  const std::unique_ptr<Device> device_ = *CreateCudaDevice();
+  DeviceBuffer x_buffer_ = *device_->Allocate(sizeof(float));
+  DeviceBuffer y_buffer_ = *device_->Allocate(sizeof(float));
+  View x_ = x_buffer_.view(DType::kF32, {1, 1});
+  View y_ = y_buffer_.view(DType::kF32, {1, 1});
+};
+
+TEST_F(RecordingTest, ReplaysWithWhatTheMemoryHoldsThen) {
+  ASSERT_TRUE(device_->can_record());
+  const auto work = device_->Record([&] {
+    AddOnce();
+    AddOnce();
+  });
+  ASSERT_TRUE(work.ok()) << work.status();
+  EXPECT_EQ(x(), 0.0f) << "recording runs nothing";
+  device_->Replay(**work);
+  EXPECT_EQ(x(), 2.0f);
+  Set(y_, 10.0f);
+  device_->Replay(**work);
+  AddOnce();
+  device_->Replay(**work);
+  EXPECT_EQ(x(), 52.0f);
+}
+
+TEST_F(RecordingTest, RefusesWhatCannotBeRepeated) {
+  float value = 0.0f;
+  const std::vector<std::pair<std::string, std::function<void()>>> mistakes = {
+      {"a copy to the GPU", [&] { device_->CopyToDevice(x_, &value); }},
+      {"a copy from the GPU", [&] { device_->CopyToHost(&value, x_); }},
+      {"waiting", [&] { static_cast<void>(device_->Synchronize()); }},
+  };
+  for (const auto& [what, mistake] : mistakes) {
+    const auto work = device_->Record([&] {
+      AddOnce();
+      mistake();
+    });
+    EXPECT_EQ(work.status().code(), absl::StatusCode::kInternal) << what;
+    EXPECT_THAT(MessageOf(work.status()), HasSubstr(what));
+  }
+  absl::Status allocated;
+  ASSERT_TRUE(device_->Record([&] { allocated = device_->Allocate(4).status(); }).ok());
+  EXPECT_EQ(allocated.code(), absl::StatusCode::kInternal);
+  AddOnce();
+  EXPECT_EQ(x(), 1.0f) << "the device works as before";
+}
+
+TEST(CudaDeviceTest, ADeviceThatWaitsForEachVerbRecordsNothing) {
+  const auto device = CreateCudaDevice({.host_readable = true});
+  ASSERT_TRUE(device.ok());
+  EXPECT_FALSE((*device)->can_record());
+  EXPECT_EQ((*device)->Record([] {}).status().code(), absl::StatusCode::kFailedPrecondition);
 }
 
 }  // namespace

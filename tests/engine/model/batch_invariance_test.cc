@@ -90,6 +90,7 @@ void ExpectRowsEqual(const Guest& guest, int32_t first, int32_t count, size_t fi
   EXPECT_EQ(std::memcmp(actual, expected, static_cast<size_t>(count) * vocab_size * sizeof(float)), 0)
       << "rows " << first << " to " << first + count << " of a sequence of " << guest.sequence.tokens.size();
 
+  if (result.expert_ids.empty()) return;
   const auto top_k = static_cast<size_t>(limits.top_k);
   const size_t step_tokens = static_cast<size_t>(result.routing.num_tokens);
   for (size_t layer = 0; layer < static_cast<size_t>(limits.num_moe_layers); ++layer) {
@@ -129,7 +130,10 @@ int64_t RunTogether(ModelRunner& runner, std::vector<Guest> guests, std::mt19937
       chunks.push_back({.sequence = &guest->sequence, .num_tokens = count});
       budget -= count;
     }
-    const absl::Status status = runner.Forward(NextBatch(chunks, kBlockSize), &result);
+    ForwardBatch batch = NextBatch(chunks, kBlockSize);
+    // As servers run steps: where work is recorded, steps without a prompt replay it.
+    batch.keep_expert_ids = rng() % 2 == 0;
+    const absl::Status status = runner.Forward(batch, &result);
     EXPECT_TRUE(status.ok()) << status;
 
     size_t first_row = 0;
@@ -137,6 +141,7 @@ int64_t RunTogether(ModelRunner& runner, std::vector<Guest> guests, std::mt19937
       const auto owner = std::find_if(active.begin(), active.end(),
                                       [&](const Guest* guest) { return &guest->sequence == chunks[i].sequence; });
       ExpectRowsEqual(**owner, firsts[i], chunks[i].num_tokens, first_row, result, limits);
+      EXPECT_EQ(result.routing.sequence_assignments.at(i), chunks[i].num_tokens * limits.num_moe_layers * limits.top_k);
       first_row += static_cast<size_t>(chunks[i].num_tokens);
     }
     rows += static_cast<int64_t>(first_row);
