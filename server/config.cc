@@ -116,6 +116,8 @@ void AddModelOptions(CLI::App& app, Typed* typed) {
   app.add_option("--gpu-memory-utilization", c.gpu_memory_utilization,
                  "Of the GPU memory that is free at the start, the share that may be used")
       ->check(CLI::Range(0.01, 1.0));
+  app.add_flag("--enforce-eager", c.enforce_eager,
+               "On a GPU, order every step kernel by kernel: no CUDA graphs for decode steps");
   app.add_option("--cpu-isa", c.cpu_isa, "Kernels: auto (the best that this machine runs) or a name told by the log");
 }
 

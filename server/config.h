@@ -39,6 +39,7 @@ struct ServerConfig {
   int threads = 0;              // 0: one per CPU of the process
   std::string device = "auto";  // auto, cuda, cpu
   double gpu_memory_utilization = 0.9;
+  bool enforce_eager = false;
   std::string cpu_isa = "auto";
   std::string chat_template = "auto";  // auto, the name of a built-in format, or a path
   int64_t stats_window_tokens = 65536;

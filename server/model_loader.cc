@@ -52,6 +52,7 @@ RunnerOptions MakeRunnerOptions(const ServerConfig& config) {
   if (config.kv_cache_gb > 0) {
     options.kv_cache_bytes = static_cast<int64_t>(config.kv_cache_gb * static_cast<double>(int64_t{1} << 30));
   }
+  options.record_steps = !config.enforce_eager;
   return options;
 }
 

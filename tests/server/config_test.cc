@@ -55,6 +55,8 @@ TEST(ConfigTest, DeviceFlags) {
   const ServerConfig config = *Parse({"--model=sim", "--device=cuda", "--gpu-memory-utilization=0.5"}).config;
   EXPECT_EQ(config.device, "cuda");
   EXPECT_EQ(config.gpu_memory_utilization, 0.5);
+  EXPECT_FALSE(config.enforce_eager);
+  EXPECT_TRUE(Parse({"--model=sim", "--enforce-eager"}).config->enforce_eager);
   EXPECT_THAT(Parse({"--model=sim", "--device=gpu"}).output, HasSubstr("gpu"));
   EXPECT_THAT(Parse({"--model=sim", "--gpu-memory-utilization=1.5"}).output, HasSubstr("1.5"));
 }

@@ -8,6 +8,8 @@
 #include <memory>
 #include <numeric>
 #include <random>
+#include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -155,12 +157,14 @@ TEST_P(ReplayTest, ComputesWhatTheOpsDo) {
   EXPECT_EQ(plain_device.num_replays(), 0);
 }
 
+std::string ParameterName(const testing::TestParamInfo<std::tuple<DType, TestTarget>>& parameters) {
+  const auto& [dtype, target] = parameters.param;
+  return std::string(DTypeName(dtype)) + "_" + target.name;
+}
+
 INSTANTIATE_TEST_SUITE_P(All, ReplayTest,
                          testing::Combine(testing::Values(DType::kF32, DType::kBF16), testing::ValuesIn(TestTargets())),
-                         [](const auto& info) {
-                           return std::string(DTypeName(std::get<DType>(info.param))) + "_" +
-                                  std::get<TestTarget>(info.param).name;
-                         });
+                         ParameterName);
 
 }  // namespace
 }  // namespace cadre
