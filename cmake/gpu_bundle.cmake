@@ -1,7 +1,8 @@
 # What `make gpu-bundle` gathers: a folder that proves the GPU engine on a machine that has nothing of the build's but a
 # GPU, its driver and glibc. cmake --install build/release --component gpu_bundle --prefix FOLDER --strip
 
-set(CADRE_GPU_BUNDLE_PROGRAMS cadre-server cadre engine_bench cuda_ops_test cuda_model_test)
+set(CADRE_GPU_BUNDLE_PROGRAMS
+  cadre-server cadre cuda_ops_test cuda_model_test gpu_calibrate gpu_kernel_bench engine_bench)
 
 foreach(program IN LISTS CADRE_GPU_BUNDLE_PROGRAMS)
   set_target_properties(${program} PROPERTIES INSTALL_RPATH "$ORIGIN/../lib")

@@ -1,32 +1,51 @@
-// Tokens per second of a real checkpoint through the model runner: prefill of one prompt, and decode at several batch
-// sizes with distinct random tokens (equal tokens would all choose the same experts and flatter every MoE engine).
+// Tokens per second of a model through its runner: prefill of one prompt, and decode at several batch sizes with
+// distinct random tokens (equal tokens would all choose the same experts and flatter every MoE engine). Times are of
+// whole steps: from the call with its arrays to the logits in the host's memory.
 //
-//   engine_bench --model DIR [--threads N] [--isa NAME] [--prefill 512] [--batches 1,8,32] [--repeats 5] [--json]
-//   engine_bench --model DIR --greedy 5,17,42 --steps 16     only prints the greedy continuation, to compare engines
+//   engine_bench --model DIR [--device cuda] [--prefill 512,2048] [--batches 1,8,32] [--repeats 5] [--json]
+//   engine_bench --model DIR --random-weights --layers 12 --calibration FILE    config.json is all that DIR needs to
+//   have engine_bench --model DIR --greedy 5,17,42 --steps 16     only prints the greedy continuation, to compare
+//   engines
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <memory>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "engine/model/model_config.h"
 #include "engine/model/transformer_runner.h"
 #include "engine/model/weights.h"
 #include "kernels/cpu/cpu_device.h"
+#include "kernels/cuda/cuda_device.h"
+#include "nlohmann/json.hpp"
+#include "tests/bench/ceilings.h"
+#include "tests/bench/random_weights.h"
+#include "tests/bench/step_work.h"
 
 namespace cadre {
 namespace {
 
 struct BenchOptions {
   std::string model_dir;
+  std::string device = "cpu";
+  bool random_weights = false;
+  int layers = 0;  // 0: as config.json says
+  std::string calibration;
+  std::string logits_file;
   int threads = 0;
   std::string isa;
   std::string dtype;
-  int prefill_tokens = 512;
+  std::vector<int> prefill_tokens = {512};
   int context_tokens = 64;  // known tokens of each sequence before decode is timed
   std::vector<int> batches = {1, 2, 4, 8, 16, 32};
   int decode_steps = 16;
@@ -35,9 +54,12 @@ struct BenchOptions {
   bool json = false;
 };
 
-[[noreturn]] void Fail(const absl::Status& status) {
+constexpr int kExitFailed = 1;
+constexpr int kExitNoDevice = 77;
+
+[[noreturn]] void Fail(const absl::Status& status, int exit_code = kExitFailed) {
   std::fprintf(stderr, "engine_bench: %s\n", status.ToString().c_str());
-  std::exit(1);
+  std::exit(exit_code);
 }
 
 template <typename T>
@@ -54,7 +76,10 @@ class BatchMaker {
         num_sequences_(num_sequences),
         blocks_per_sequence_((positions_per_sequence + limits.kv_block_size - 1) / limits.kv_block_size),
         random_(seed) {
-    CADRE_CHECK_LE(num_sequences * blocks_per_sequence_, limits.num_kv_blocks);
+    if (int64_t{num_sequences} * blocks_per_sequence_ <= limits.num_kv_blocks) return;
+    Fail(absl::ResourceExhaustedError(absl::StrCat(num_sequences, " sequences of ", positions_per_sequence,
+                                                   " positions need ", num_sequences * blocks_per_sequence_,
+                                                   " KV blocks, and ", limits.num_kv_blocks, " fit")));
   }
 
   // Rows [begin, begin + count) of every sequence, with random tokens.
@@ -92,49 +117,100 @@ double TimedForward(ModelRunner& runner, const ForwardBatch& batch, ForwardResul
 
 double Median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
+  const size_t middle = values.size() / 2;
+  return values.size() % 2 == 1 ? values[middle] : 0.5 * (values[middle - 1] + values[middle]);
 }
 
-void Report(const BenchOptions& options, const char* phase, int batch, std::vector<double> rates) {
-  const auto [low, high] = std::minmax_element(rates.begin(), rates.end());
-  if (options.json) {
-    std::printf("{\"phase\":\"%s\",\"batch\":%d,\"tokens_per_second\":%.2f,\"min\":%.2f,\"max\":%.2f}\n", phase, batch,
-                Median(rates), *low, *high);
+// What is measured: a model, a runner of it, and what its device gives at best.
+struct Bench {
+  const BenchOptions& options;
+  const ModelConfig& config;
+  const Ceilings ceilings;
+  ModelRunner& runner;
+};
+
+// Steps of one kind: `tokens` of each took a time, and could not have taken less than a bound.
+struct StepTimes {
+  int batch = 0;
+  int tokens = 0;
+  int context = 0;
+  std::vector<double> seconds = {};
+  std::vector<double> shares = {};  // bound / time of each
+};
+
+void AddStep(const Bench& bench, const ForwardResult& result, int sequences, int rows, int context, double seconds,
+             StepTimes* times) {
+  const StepWork work = WorkOfStep(bench.config, sequences, rows, context, result.routing);
+  // Whole steps are compared with the rate of a copy, as others publish theirs.
+  const double bound_us = BoundUs(work.bytes, bench.ceilings.copy_gb_s, work.flops, bench.ceilings.dense_tflop_s);
+  times->seconds.push_back(seconds);
+  times->shares.push_back(bound_us * 1e-6 / seconds);
+}
+
+std::string ModelName(const BenchOptions& options) {
+  const std::filesystem::path folder = std::filesystem::path(options.model_dir).lexically_normal();
+  return (folder.has_filename() ? folder : folder.parent_path()).filename().string();
+}
+
+void Report(const Bench& bench, const char* phase, const StepTimes& times) {
+  const auto [fastest, slowest] = std::minmax_element(times.seconds.begin(), times.seconds.end());
+  const double seconds = Median(times.seconds);
+  const double rate = times.tokens / seconds;
+  const double low = times.tokens / *slowest;
+  const double high = times.tokens / *fastest;
+  const double share = Median(times.shares);
+  if (bench.options.json) {
+    std::printf("{\"phase\":\"%s\",\"batch\":%d,\"tokens_per_second\":%.2f,\"min\":%.2f,\"max\":%.2f", phase,
+                times.batch, rate, low, high);
+    std::printf(",\"model\":%s,\"layers\":%d", nlohmann::json(ModelName(bench.options)).dump().c_str(),
+                static_cast<int>(bench.config.num_layers));
+    std::printf(",\"tokens\":%d,\"context\":%d,\"step_ms\":%.4f,\"steps\":%d", times.tokens, times.context,
+                seconds * 1e3, static_cast<int>(times.seconds.size()));
+    std::printf(std::isnan(share) ? ",\"share\":null}\n" : ",\"share\":%.4f}\n", share);
   } else {
-    std::printf("%-8s batch %4d  %10.1f tokens/s  [%.1f-%.1f]\n", phase, batch, Median(rates), *low, *high);
+    std::printf("%-8s batch %4d  %10.1f tokens/s  [%.1f-%.1f]  %.3f ms a step", phase, times.batch, rate, low, high,
+                seconds * 1e3);
+    std::printf(std::isnan(share) ? "\n" : "  %.1f %% of the bound\n", share * 100.0);
   }
   std::fflush(stdout);
 }
 
-void BenchPrefill(const BenchOptions& options, ModelRunner& runner) {
+void BenchPrefill(const Bench& bench, int num_tokens) {
   ForwardResult result;
-  std::vector<double> rates;
-  for (int i = 0; i <= options.repeats; ++i) {
-    BatchMaker maker(runner.limits(), 1, options.prefill_tokens, static_cast<uint64_t>(i));
-    const double seconds = TimedForward(runner, maker.Rows(0, options.prefill_tokens), &result);
-    if (i > 0) rates.push_back(options.prefill_tokens / seconds);  // the first run warms caches and pages
+  StepTimes times{.batch = 1, .tokens = num_tokens};
+  for (int i = 0; i <= bench.options.repeats; ++i) {
+    BatchMaker maker(bench.runner.limits(), 1, num_tokens, static_cast<uint64_t>(i));
+    const double seconds = TimedForward(bench.runner, maker.Rows(0, num_tokens), &result);
+    // The first run warms caches and pages.
+    if (i > 0) AddStep(bench, result, 1, num_tokens, 0, seconds, &times);
   }
-  Report(options, "prefill", 1, rates);
+  Report(bench, "prefill", times);
 }
 
-void BenchDecode(const BenchOptions& options, ModelRunner& runner, int num_sequences) {
+void BenchDecode(const Bench& bench, int num_sequences) {
+  const BenchOptions& options = bench.options;
   ForwardResult result;
-  std::vector<double> rates;
+  StepTimes times{.batch = num_sequences, .tokens = num_sequences, .context = options.context_tokens};
   for (int i = 0; i < options.repeats; ++i) {
-    BatchMaker maker(runner.limits(), num_sequences, options.context_tokens + options.decode_steps,
+    BatchMaker maker(bench.runner.limits(), num_sequences, options.context_tokens + options.decode_steps,
                      static_cast<uint64_t>(i) + 100);
-    for (int p = 0; p < options.context_tokens; p += 16) TimedForward(runner, maker.Rows(p, 16), &result);
-    double seconds = 0;
-    for (int step = 0; step < options.decode_steps; ++step) {
-      seconds += TimedForward(runner, maker.Rows(options.context_tokens + step, 1), &result);
+    // With random weights what the cache holds does not matter, and long contexts of many sequences take long to fill.
+    for (int p = 0; p < options.context_tokens && !options.random_weights; p += 16) {
+      TimedForward(bench.runner, maker.Rows(p, 16), &result);
     }
-    rates.push_back(num_sequences * options.decode_steps / seconds);
+    for (int step = 0; step < options.decode_steps; ++step) {
+      const int context = options.context_tokens + step;
+      const double seconds = TimedForward(bench.runner, maker.Rows(context, 1), &result);
+      if (i > 0 || step > 0) AddStep(bench, result, num_sequences, 1, context, seconds, &times);
+    }
   }
-  Report(options, "decode", num_sequences, rates);
+  Report(bench, "decode", times);
 }
 
 // Prints the most likely continuation of `options.greedy_prompt`, token ids on one line.
 void PrintGreedy(const BenchOptions& options, ModelRunner& runner) {
+  std::ofstream logits;
+  if (!options.logits_file.empty()) logits.open(options.logits_file, std::ios::binary);
   std::vector<int32_t> tokens = options.greedy_prompt;
   const int length = static_cast<int>(tokens.size()) + options.decode_steps;
   BatchMaker maker(runner.limits(), 1, length, 0);
@@ -145,11 +221,17 @@ void PrintGreedy(const BenchOptions& options, ModelRunner& runner) {
     batch.token_ids.assign(tokens.begin() + begin, tokens.end());
     TimedForward(runner, batch, &result);
     const auto best = std::max_element(result.logits.begin(), result.logits.end());
+    logits.write(reinterpret_cast<const char*>(result.logits.data()),
+                 static_cast<std::streamsize>(result.logits.size() * sizeof(float)));
     begin += count;
     tokens.push_back(static_cast<int32_t>(best - result.logits.begin()));
     std::printf("%d ", tokens.back());
   }
   std::printf("\n");
+  logits.flush();
+  if (!options.logits_file.empty() && !logits) {
+    Fail(absl::UnavailableError(options.logits_file + ": cannot be written"));
+  }
 }
 
 CpuDeviceOptions DeviceOptions(const BenchOptions& options) {
@@ -161,27 +243,67 @@ CpuDeviceOptions DeviceOptions(const BenchOptions& options) {
   return device;
 }
 
+std::unique_ptr<Device> MakeDevice(const BenchOptions& options) {
+  if (options.device == "cpu") return OrFail(CreateCpuDevice(DeviceOptions(options)));
+  constexpr double kShareOfMemory = 0.95;  // nobody else is there
+  auto device = CreateCudaDevice({.memory_utilization = kShareOfMemory});
+  if (!device.ok()) {
+    Fail(device.status(),
+         device.status().code() == absl::StatusCode::kFailedPrecondition ? kExitNoDevice : kExitFailed);
+  }
+  return *std::move(device);
+}
+
+ModelConfig MakeConfig(const BenchOptions& options) {
+  ModelConfig config = OrFail(LoadModelConfig(options.model_dir));
+  if (options.layers == 0) return config;
+  if (!options.random_weights || options.layers > config.num_layers) {
+    Fail(absl::InvalidArgumentError("--layers needs --random-weights, and at most as many as config.json has"));
+  }
+  config.num_layers = options.layers;
+  config.is_moe_layer.resize(static_cast<size_t>(options.layers));
+  return config;
+}
+
+// All lengths that will be run, and as many rows.
+RunnerOptions MakeRunnerOptions(const BenchOptions& options) {
+  const auto largest = [](const std::vector<int>& values) {
+    return values.empty() ? 0 : *std::max_element(values.begin(), values.end());
+  };
+  const int longest_prefill = largest(options.prefill_tokens);
+  const int max_batch = largest(options.batches);
+  const int chunk = options.random_weights ? 1 : 16;
+  RunnerOptions runner;
+  runner.max_model_len = std::max({longest_prefill, options.context_tokens + options.decode_steps,
+                                   static_cast<int>(options.greedy_prompt.size()) + options.decode_steps, 64});
+  runner.max_num_seqs = std::max(max_batch, 1);
+  runner.max_num_batched_tokens =
+      std::max({longest_prefill, max_batch * chunk, static_cast<int>(options.greedy_prompt.size())});
+  return runner;
+}
+
 void Run(const BenchOptions& options) {
-  std::unique_ptr<Device> device = OrFail(CreateCpuDevice(DeviceOptions(options)));
-  const ModelConfig config = OrFail(LoadModelConfig(options.model_dir));
+  std::unique_ptr<Device> device = MakeDevice(options);
+  const ModelConfig config = MakeConfig(options);
   WeightsOptions weights_options;
   if (options.dtype == "float32") weights_options.dtype = DType::kF32;
-  const auto checkpoint = OrFail(Checkpoint::Open(options.model_dir, config, weights_options));
+  const auto checkpoint =
+      options.random_weights ? nullptr : OrFail(Checkpoint::Open(options.model_dir, config, weights_options));
+  const CheckpointSummary summary = checkpoint == nullptr ? RandomWeightsSummary(config) : checkpoint->summary();
 
-  const int max_batch = *std::max_element(options.batches.begin(), options.batches.end());
-  RunnerOptions runner_options;
-  runner_options.max_model_len = std::max({options.prefill_tokens, options.context_tokens + options.decode_steps,
-                                           static_cast<int>(options.greedy_prompt.size()) + options.decode_steps, 64});
-  runner_options.max_num_seqs = std::max(max_batch, 1);
-  runner_options.max_num_batched_tokens = std::max(options.prefill_tokens, max_batch * 16);
-  const MemoryPlan plan = OrFail(PlanMemory(config, checkpoint->summary(), runner_options, *device, device->ops()));
-  Weights weights = OrFail(checkpoint->Load(*device));
+  const RunnerOptions runner_options = MakeRunnerOptions(options);
+  const MemoryPlan plan = OrFail(PlanMemory(config, summary, runner_options, *device, device->ops()));
+  Weights weights = OrFail(checkpoint == nullptr ? RandomWeights(config, *device) : checkpoint->Load(*device));
   auto runner = OrFail(CreateTransformerRunner(config, std::move(weights), plan, runner_options, device.get()));
 
   std::fprintf(stderr, "engine_bench: %s on %s\n", options.model_dir.c_str(), device->kernels().c_str());
   if (!options.greedy_prompt.empty()) return PrintGreedy(options, *runner);
-  if (options.prefill_tokens > 0) BenchPrefill(options, *runner);
-  for (int batch : options.batches) BenchDecode(options, *runner, batch);
+  const Ceilings ceilings = options.calibration.empty() ? Ceilings() : OrFail(ReadCeilings(options.calibration));
+  const Bench bench = {.options = options, .config = config, .ceilings = ceilings, .runner = *runner};
+  for (const int tokens : options.prefill_tokens) {
+    if (tokens > 0) BenchPrefill(bench, tokens);
+  }
+  for (const int batch : options.batches) BenchDecode(bench, batch);
 }
 
 }  // namespace
@@ -191,16 +313,23 @@ int main(int argc, char** argv) {
   cadre::BenchOptions options;
   CLI::App app("Tokens per second of a checkpoint through the model runner");
   app.add_option("--model", options.model_dir, "Checkpoint folder")->required();
+  app.add_option("--device", options.device, "cpu or cuda")->check(CLI::IsMember({"cpu", "cuda"}));
+  app.add_flag("--random-weights", options.random_weights,
+               "Make bfloat16 weights instead of reading them; decode then finds an empty KV cache of its length");
+  app.add_option("--layers", options.layers, "With --random-weights: that many layers of the model, from the first")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--calibration", options.calibration, "What gpu_calibrate printed: for the share of the bound");
   app.add_option("--threads", options.threads, "Compute threads; 0: all CPUs");
   app.add_option("--isa", options.isa, "Instruction set: portable, avx512-bf16, amx-bf16; empty: the best");
   app.add_option("--dtype", options.dtype, "Weights: empty as stored, or float32");
-  app.add_option("--prefill", options.prefill_tokens, "Tokens of the prefill prompt; 0: no prefill run");
+  app.add_option("--prefill", options.prefill_tokens, "Tokens of the prefill prompts; 0: none")->delimiter(',');
   app.add_option("--context", options.context_tokens, "Known tokens of a sequence before decode (multiple of 16)");
   app.add_option("--batches", options.batches, "Decode batch sizes")->delimiter(',');
   app.add_option("--steps", options.decode_steps, "Decode steps per repeat");
   app.add_option("--repeats", options.repeats, "Repeats; the median is reported");
   app.add_option("--greedy", options.greedy_prompt, "Prompt token ids: print the greedy continuation and stop")
       ->delimiter(',');
+  app.add_option("--logits", options.logits_file, "With --greedy: file for the logits of each step, float32");
   app.add_flag("--json", options.json, "One JSON object per line");
   CLI11_PARSE(app, argc, argv);
   cadre::Run(options);

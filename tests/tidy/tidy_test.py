@@ -123,7 +123,7 @@ class TidyTest(unittest.TestCase):
         unchecked = re.compile(r"^\s*cuda[A-Z]\w*\(", re.M)
         findings = []
         for path in CODE_FILES:
-            if not str(path).startswith("kernels/cuda/"):
+            if not str(path).startswith(("kernels/cuda/", "tests/gpu/")):
                 continue
             for call in unchecked.finditer(text_of(path)):
                 # A call that goes on an expression of the line before is part of it.

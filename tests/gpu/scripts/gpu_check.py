@@ -9,6 +9,7 @@ import datetime
 import os
 import pathlib
 import platform
+import shlex
 import subprocess
 import sys
 
@@ -97,8 +98,8 @@ def main(arguments=None):
         for name in options.selected:
             print(f"{name}:")
             for each in sections.steps_of(name, options):
-                environment = "".join(f"{key}={value} " for key, value in each.environment.items())
-                print(f"  [{each.seconds} s] {environment}{' '.join(map(str, each.command))}")
+                environment = "".join(f"{key}={shlex.quote(value)} " for key, value in each.environment.items())
+                print(f"  [{each.seconds} s] {environment}{shlex.join(map(str, each.command))}")
         return 0
     options.out.mkdir(parents=True, exist_ok=True)
     gpu = probe(root, options.out)

@@ -1,13 +1,23 @@
 """What a check consists of: sections, each of a few programs with their time limits."""
 
+import glob
+import os
+import sys
+
 from step import Step, find_program
 
 SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
+ENGINE_SHAPES = {  # layers: as many as leave room for the KV cache of 128 sequences on a GPU of 80 GB
+    "olmoe-1b-7b": 16,
+    "qwen3-30b-a3b": 32,
+    "mixtral-8x7b": 12,
+}
 GROUPS = {
     "tests": ["ops", "golden", "invariance"],
     "sanitizer": list(SANITIZERS),
+    "bench": ["kernels", "engine"],
 }
-NAMES = ["ops", "golden", "invariance", *SANITIZERS]
+NAMES = ["calibrate", "ops", "golden", "invariance", "kernels", "engine", *SANITIZERS]
 
 
 def select(only, skip):
@@ -38,15 +48,53 @@ def _sanitizer(tool):
     return Step(tool, command, 580, needs="compute-sanitizer")
 
 
+def _cublas_environment():
+    """LD_LIBRARY_PATH with the folder of a cuBLAS: of the toolkit, or of a Python package."""
+    patterns = ["/usr/local/cuda*/lib64", "/usr/local/cuda*/targets/*/lib"]
+    for folder in _site_folders():
+        patterns += [f"{folder}/nvidia/*/lib", f"{folder}/nvidia/*/lib64"]
+    for pattern in patterns:
+        for folder in sorted(glob.glob(pattern), reverse=True):
+            if glob.glob(f"{folder}/libcublas.so.1[23]"):
+                return {"LD_LIBRARY_PATH": ":".join(filter(None, [os.environ.get("LD_LIBRARY_PATH"), folder]))}
+    return {}
+
+
+def _site_folders():
+    return [folder for folder in sys.path if folder.endswith("-packages")]
+
+
+def _calibration(options):
+    """What the section calibrate printed, now or in an earlier run into the same folder."""
+    log = options.out / "logs" / "calibrate.calibrate.log"
+    # A dry run shows the command of a run of everything.
+    return ["--calibration", log] if log.exists() or options.dry_run else []
+
+
+def _engine(shape, layers, options):
+    decode = ["--batches", "1,8" if options.quick else "1,8,32,128", "--context", "1024", "--steps", "16"]
+    prefill = ["--prefill", "512" if options.quick else "512,2048,8192", "--repeats", "2" if options.quick else "3"]
+    return Step(shape, ["bin/engine_bench", "--device", "cuda", "--model", f"shapes/{shape}", "--random-weights",
+                        "--layers", "2" if options.quick else layers, *decode, *prefill, *_calibration(options),
+                        "--json"], 400)
+
+
 def steps_of(name, options):
-    """The programs of section `name`. `options`: out, scratch (folders) and quick."""
-    del options
+    """The programs of section `name`. `options`: out (a folder), quick, dry_run."""
+    if name == "calibrate":
+        return [Step("calibrate", ["bin/gpu_calibrate"], 120, _cublas_environment())]
     if name == "ops":
         return [Step("ops", ["bin/cuda_ops_test"], 300)]
     if name == "golden":
         return [Step("golden", ["bin/cuda_model_test", "--gtest_filter=*Golden*"], 400)]
     if name == "invariance":
         return [Step("invariance", ["bin/cuda_model_test", "--gtest_filter=-*Golden*"], 500)]
+    if name == "kernels":
+        few = ["--tokens", "1,32", "--prompts", "512", "--seconds", "0.2"] if options.quick else []
+        return [Step(shape, ["bin/gpu_kernel_bench", "--shapes", shape, *few, *_calibration(options)], 300)
+                for shape in ENGINE_SHAPES]
+    if name == "engine":
+        return [_engine(shape, layers, options) for shape, layers in ENGINE_SHAPES.items()]
     if name in SANITIZERS:
         return [_sanitizer(name)]
     raise ValueError(name)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import signal
 import subprocess
@@ -82,7 +83,7 @@ def _last_reason(lines, otherwise):
 
 def run(step, folder: pathlib.Path, log: pathlib.Path) -> StepResult:
     """Runs `step` in `folder`; all that it says goes to `log`."""
-    result = StepResult(step.name, PASSED, command=" ".join(map(str, step.command)))
+    result = StepResult(step.name, PASSED, command=shlex.join(map(str, step.command)))
     if step.needs and find_program(step.needs) is None:
         return dataclasses.replace(result, status=SKIPPED, reason=f"{step.needs} is not on this machine")
     log.parent.mkdir(parents=True, exist_ok=True)
