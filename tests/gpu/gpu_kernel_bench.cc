@@ -126,7 +126,7 @@ class KernelBench {
       const auto layer = static_cast<size_t>(i % num_layers);
       const View& x = inputs[static_cast<size_t>(i)];
       rig.ops().Linear(logits, x, routers[layer], ConstView(), false);
-      rig.ops().RouteTopK(ids, weights, probabilities, log_sum_exp, logits, ConstView(), router);
+      rig.ops().RouteTopK(ids, weights, probabilities, log_sum_exp, logits, ConstView(), ConstView(), router);
       rig.ops().GroupByExpert(order, offsets, ids);
       rig.ops().ExpertFfn(y, x, order, offsets, layers[layer]);
       rig.ops().Combine(out, y, weights);
