@@ -1,8 +1,7 @@
 #include "engine/text/bpe_model.h"
 
-#include <algorithm>
 #include <cstddef>
-#include <queue>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -14,7 +13,6 @@
 namespace cadre {
 namespace {
 
-constexpr int kNoSymbol = -1;
 constexpr std::int32_t kNoSlot = -1;
 constexpr std::int32_t kNoId = -1;
 constexpr int kNumBytes = 256;
@@ -39,25 +37,6 @@ absl::Status CheckDropout(const JsonFields& fields) {
 }
 
 }  // namespace
-
-// One token of the piece being merged; together they form a list that shrinks in place.
-struct BpeModel::Symbol {
-  std::int32_t id;
-  int previous;
-  int next;
-  bool is_merged_away = false;
-};
-
-// A pair that could be merged. The symbols may have changed since it was found.
-struct BpeModel::Candidate {
-  std::uint32_t rank;
-  int position;  // of the left symbol
-  std::int32_t merged_id;
-
-  bool operator>(const Candidate& other) const {
-    return rank != other.rank ? rank > other.rank : position > other.position;
-  }
-};
 
 absl::StatusOr<BpeModel> BpeModel::Parse(const nlohmann::json& json, const std::string& where) {
   CADRE_ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Open(json, where));
@@ -114,7 +93,7 @@ absl::Status BpeModel::ParseVocab(const nlohmann::json& vocab, const std::string
 
 absl::Status BpeModel::ParseMerges(const nlohmann::json& merges, const std::string& where) {
   if (!merges.is_array()) return absl::InvalidArgumentError(absl::StrCat(where, ".merges is not an array"));
-  merges_.reserve(merges.size());
+  merges_.Reserve(merges.size());
   const bool are_pairs = !merges.empty() && merges[0].is_array();
   std::uint32_t rank = 0;
   for (const nlohmann::json& merge : merges) {
@@ -155,8 +134,7 @@ absl::Status BpeModel::AddMerge(std::string_view left, std::string_view right, s
   if (!merged_id.has_value()) {
     return absl::InvalidArgumentError(absl::StrCat(where, ": the merged token is not in the vocabulary"));
   }
-  // Of a pair that is listed twice the last one counts, as in the reference.
-  merges_.insert_or_assign(Pair(*left_id, *right_id), Merge{rank, *merged_id});
+  merges_.Add(*left_id, *right_id, {rank, *merged_id});
   return absl::OkStatus();
 }
 
@@ -178,7 +156,7 @@ std::optional<std::int32_t> BpeModel::CharacterToId(char32_t code_point, std::st
   return id == kNoId ? std::nullopt : std::optional<std::int32_t>(id);
 }
 
-bool BpeModel::AppendFallbackBytes(std::string_view character, std::vector<Symbol>* symbols) const {
+bool BpeModel::AppendFallbackBytes(std::string_view character, std::vector<std::int32_t>* symbols) const {
   const std::size_t size_before = symbols->size();
   for (const char byte : character) {
     const std::optional<std::int32_t> id = fallback_ids_[static_cast<std::uint8_t>(byte)];
@@ -186,13 +164,12 @@ bool BpeModel::AppendFallbackBytes(std::string_view character, std::vector<Symbo
       symbols->resize(size_before);
       return false;
     }
-    symbols->push_back({*id, kNoSymbol, kNoSymbol});
+    symbols->push_back(*id);
   }
   return true;
 }
 
-absl::Status BpeModel::AppendSymbols(std::string_view piece, std::vector<Symbol>* symbols) const {
-  const auto push = [symbols](std::int32_t id) { symbols->push_back({id, kNoSymbol, kNoSymbol}); };
+absl::Status BpeModel::AppendSymbols(std::string_view piece, std::vector<std::int32_t>* symbols) const {
   // An unknown token waits, to be fused with those that follow. Fallback bytes overtake it: so does the reference.
   std::optional<std::int32_t> waiting_unk;
   std::string decorated;
@@ -210,72 +187,35 @@ absl::Status BpeModel::AppendSymbols(std::string_view piece, std::vector<Symbol>
     }
     const std::optional<std::int32_t> id = is_decorated ? TokenToId(character) : CharacterToId(code_point, character);
     if (id.has_value()) {
-      if (waiting_unk.has_value()) push(*std::exchange(waiting_unk, std::nullopt));
-      push(*id);
+      if (waiting_unk.has_value()) symbols->push_back(*std::exchange(waiting_unk, std::nullopt));
+      symbols->push_back(*id);
       continue;
     }
     if (byte_fallback_ && AppendFallbackBytes(character, symbols)) continue;
     if (!unk_token_.has_value()) continue;  // the character is lost, as in the reference
-    if (waiting_unk.has_value() && !fuse_unk_) push(*waiting_unk);
+    if (waiting_unk.has_value() && !fuse_unk_) symbols->push_back(*waiting_unk);
     waiting_unk = TokenToId(*unk_token_);
     if (!waiting_unk.has_value()) {
       return absl::InvalidArgumentError(
           "the text has a character that is not in the vocabulary, and neither is the tokenizer's unk_token");
     }
   }
-  if (waiting_unk.has_value()) push(*waiting_unk);
+  if (waiting_unk.has_value()) symbols->push_back(*waiting_unk);
   return absl::OkStatus();
 }
 
-void BpeModel::MergeSymbols(std::vector<Symbol>* symbols) const {
-  std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> candidates;
-  const auto at = [symbols](int position) -> Symbol& { return (*symbols)[static_cast<std::size_t>(position)]; };
-  const auto consider = [&](int left) {
-    if (left == kNoSymbol || at(left).next == kNoSymbol) return;
-    const auto merge = merges_.find(Pair(at(left).id, at(at(left).next).id));
-    if (merge != merges_.end()) candidates.push({merge->second.rank, left, merge->second.merged_id});
-  };
-
-  const int num_symbols = static_cast<int>(symbols->size());
-  for (int i = 0; i < num_symbols; ++i) {
-    at(i).previous = i - 1;
-    at(i).next = i + 1 < num_symbols ? i + 1 : kNoSymbol;
-  }
-  for (int i = 0; i < num_symbols; ++i) consider(i);
-
-  while (!candidates.empty()) {
-    const Candidate best = candidates.top();
-    candidates.pop();
-    Symbol& left = at(best.position);
-    if (left.is_merged_away || left.next == kNoSymbol) continue;
-    Symbol& right = at(left.next);
-    // Out of date unless the two that stand here now still make the same token.
-    const auto merge = merges_.find(Pair(left.id, right.id));
-    if (merge == merges_.end() || merge->second.merged_id != best.merged_id) continue;
-
-    left.id = best.merged_id;
-    left.next = right.next;
-    right.is_merged_away = true;
-    if (left.next != kNoSymbol) at(left.next).previous = best.position;
-    consider(left.previous);
-    consider(best.position);
-  }
-}
-
-absl::Status BpeModel::Encode(std::string_view piece, std::vector<std::int32_t>* ids) const {
+absl::Status BpeModel::Encode(std::string_view piece, Workspace* workspace, std::vector<std::int32_t>* ids) const {
   if (ignore_merges_) {
     if (const std::optional<std::int32_t> id = TokenToId(piece); id.has_value()) {
       ids->push_back(*id);
       return absl::OkStatus();
     }
   }
-  std::vector<Symbol> symbols;
+  std::vector<std::int32_t>& symbols = workspace->symbols;
+  symbols.clear();
   symbols.reserve(piece.size());
   CADRE_RETURN_IF_ERROR(AppendSymbols(piece, &symbols));
-  MergeSymbols(&symbols);
-  for (const Symbol& symbol : symbols) {
-    if (!symbol.is_merged_away) ids->push_back(symbol.id);
-  }
+  workspace->merger.Merge(symbols, ids);
   return absl::OkStatus();
 }
 

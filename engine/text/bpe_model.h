@@ -5,12 +5,13 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/text/merge_table.h"
+#include "engine/text/merger.h"
 #include "nlohmann/json.hpp"
 
 namespace cadre {
@@ -27,10 +28,17 @@ class BpeModel {
   // an option that is not listed above, by name. `where` names the component in error messages.
   static absl::StatusOr<BpeModel> Parse(const nlohmann::json& json, const std::string& where);
 
+  // The memory of Encode, worth keeping from piece to piece. One thread; must not outlive the model.
+  struct Workspace {
+    Merger merger;
+    std::vector<std::int32_t> symbols;
+  };
+  Workspace NewWorkspace() const { return {Merger(&merges_), {}}; }
+
   // Appends the tokens of one pre-tokenized piece: its characters, merged by lowest rank first, leftmost first among
-  // equals. O(n log n) in the piece's length. InvalidArgument when a character needs an unk_token that is not in the
-  // vocabulary. REQUIRES: piece is valid UTF-8.
-  absl::Status Encode(std::string_view piece, std::vector<std::int32_t>* ids) const;
+  // equals. The time is linear in the piece's length (see Merger). InvalidArgument when a character needs an unk_token
+  // that is not in the vocabulary. REQUIRES: piece is valid UTF-8; the workspace is of this model.
+  absl::Status Encode(std::string_view piece, Workspace* workspace, std::vector<std::int32_t>* ids) const;
 
   std::optional<std::int32_t> TokenToId(std::string_view token) const;
   // Valid as long as the model.
@@ -40,21 +48,12 @@ class BpeModel {
   std::int32_t num_tokens() const { return static_cast<std::int32_t>(tokens_.size()); }
 
  private:
-  struct Merge {
-    std::uint32_t rank;
-    std::int32_t merged_id;
-  };
-  struct Symbol;
-  struct Candidate;
-  using Pair = std::pair<std::int32_t, std::int32_t>;
-
   absl::Status ParseVocab(const nlohmann::json& vocab, const std::string& where);
   absl::Status ParseMerges(const nlohmann::json& merges, const std::string& where);
   absl::Status AddMerge(std::string_view left, std::string_view right, std::uint32_t rank, const std::string& where);
-  absl::Status AppendSymbols(std::string_view piece, std::vector<Symbol>* symbols) const;
+  absl::Status AppendSymbols(std::string_view piece, std::vector<std::int32_t>* symbols) const;
   std::optional<std::int32_t> CharacterToId(char32_t code_point, std::string_view character) const;
-  bool AppendFallbackBytes(std::string_view character, std::vector<Symbol>* symbols) const;
-  void MergeSymbols(std::vector<Symbol>* symbols) const;
+  bool AppendFallbackBytes(std::string_view character, std::vector<std::int32_t>* symbols) const;
 
   absl::flat_hash_map<std::string, std::int32_t> vocab_;
   std::vector<std::string> tokens_;       // by slot, the order in which the file lists them
@@ -62,7 +61,7 @@ class BpeModel {
   // Ids of the tokens that are one character, for the first code points: the byte alphabet and most alphabets of
   // letters.
   std::vector<std::int32_t> id_of_code_point_;
-  absl::flat_hash_map<Pair, Merge> merges_;
+  MergeTable merges_;
   std::optional<std::string> unk_token_;
   std::string continuing_subword_prefix_;
   std::string end_of_word_suffix_;

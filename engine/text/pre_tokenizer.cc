@@ -24,13 +24,14 @@ using Step = std::unique_ptr<const PreTokenizerStep>;
 constexpr std::string_view kGpt2Pattern =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
-absl::Status AppendPieces(const NormalizedText& piece, const Regex& delimiter, SplitBehavior behavior, bool invert,
-                          std::vector<NormalizedText>* pieces) {
-  CADRE_ASSIGN_OR_RETURN(const std::vector<TextSpan> matches, delimiter.FindAll(piece.text));
-  for (const TextSpan& span : SplitAt(matches, piece.text.size(), behavior, invert)) {
-    pieces->push_back({piece.text.substr(span.begin, span.end - span.begin), piece.is_at_origin && span.begin == 0});
-  }
-  return absl::OkStatus();
+absl::Status SplitPiece(TextPiece piece, const Regex& delimiter, SplitBehavior behavior, bool invert, PieceSink sink) {
+  const auto emit = [piece, sink](TextSpan span) {
+    return sink({piece.text.substr(span.begin, span.end - span.begin), piece.is_at_origin && span.begin == 0});
+  };
+  Splitter splitter(behavior, invert, emit);
+  CADRE_RETURN_IF_ERROR(
+      delimiter.ForEachMatch(piece.text, [&splitter](TextSpan match) { return splitter.OnMatch(match); }));
+  return splitter.Finish(piece.text.size());
 }
 
 // Split, and the components that are a Split with a pattern of their own: Digits, Punctuation, Whitespace, ...
@@ -39,8 +40,8 @@ class SplitStep : public PreTokenizerStep {
   SplitStep(Regex delimiter, SplitBehavior behavior, bool invert)
       : delimiter_(std::move(delimiter)), behavior_(behavior), invert_(invert) {}
 
-  absl::Status Apply(NormalizedText piece, std::vector<NormalizedText>* pieces) const override {
-    return AppendPieces(piece, delimiter_, behavior_, invert_, pieces);
+  absl::Status Apply(TextPiece piece, PieceSink sink) const override {
+    return SplitPiece(piece, delimiter_, behavior_, invert_, sink);
   }
 
  private:
@@ -54,20 +55,20 @@ class ByteLevelStep : public PreTokenizerStep {
   ByteLevelStep(bool add_prefix_space, std::optional<Regex> pattern)
       : add_prefix_space_(add_prefix_space), pattern_(std::move(pattern)) {}
 
-  absl::Status Apply(NormalizedText piece, std::vector<NormalizedText>* pieces) const override {
-    if (add_prefix_space_ && piece.text.front() != ' ') piece.text.insert(piece.text.begin(), ' ');
-    const std::size_t first = pieces->size();
-    if (pattern_.has_value()) {
-      CADRE_RETURN_IF_ERROR(AppendPieces(piece, *pattern_, SplitBehavior::kIsolated, /*invert=*/false, pieces));
-    } else {
-      pieces->push_back(std::move(piece));
+  absl::Status Apply(TextPiece piece, PieceSink sink) const override {
+    std::string with_space;
+    if (add_prefix_space_ && piece.text.front() != ' ') {
+      with_space = absl::StrCat(" ", ToAbsl(piece.text));
+      piece.text = with_space;
     }
-    for (std::size_t i = first; i < pieces->size(); ++i) {
-      std::string mapped;
-      AppendByteAlphabet((*pieces)[i].text, &mapped);
-      (*pieces)[i].text = std::move(mapped);
-    }
-    return absl::OkStatus();
+    std::string mapped;
+    const auto emit = [&mapped, sink](TextPiece part) {
+      mapped.clear();
+      AppendByteAlphabet(part.text, &mapped);
+      return sink({mapped, part.is_at_origin});
+    };
+    return pattern_.has_value() ? SplitPiece(piece, *pattern_, SplitBehavior::kIsolated, /*invert=*/false, emit)
+                                : emit(piece);
   }
 
  private:
@@ -80,7 +81,7 @@ class MetaspaceStep : public PreTokenizerStep {
   MetaspaceStep(MetaspaceOptions options, Regex replacement)
       : options_(std::move(options)), replacement_(std::move(replacement)) {}
 
-  absl::Status Apply(NormalizedText piece, std::vector<NormalizedText>* pieces) const override {
+  absl::Status Apply(TextPiece piece, PieceSink sink) const override {
     std::string marked;
     for (const char c : piece.text) {
       if (c == ' ') {
@@ -92,12 +93,9 @@ class MetaspaceStep : public PreTokenizerStep {
     const bool wants_prefix = options_.prepend_scheme == PrependScheme::kAlways ||
                               (options_.prepend_scheme == PrependScheme::kFirst && piece.is_at_origin);
     if (wants_prefix && !marked.starts_with(options_.replacement)) marked.insert(0, options_.replacement);
-    piece.text = std::move(marked);
-    if (!options_.split) {
-      pieces->push_back(std::move(piece));
-      return absl::OkStatus();
-    }
-    return AppendPieces(piece, replacement_, SplitBehavior::kMergedWithNext, /*invert=*/false, pieces);
+    piece.text = marked;
+    if (!options_.split) return sink(piece);
+    return SplitPiece(piece, replacement_, SplitBehavior::kMergedWithNext, /*invert=*/false, sink);
   }
 
  private:
@@ -206,16 +204,14 @@ absl::Status PreTokenizer::Add(const nlohmann::json& json, std::string where) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<NormalizedText>> PreTokenizer::Split(NormalizedText text) const {
-  std::vector<NormalizedText> pieces;
-  if (!text.text.empty()) pieces.push_back(std::move(text));
-  for (const Step& step : steps_) {
-    std::vector<NormalizedText> next;
-    next.reserve(pieces.size());
-    for (NormalizedText& piece : pieces) CADRE_RETURN_IF_ERROR(step->Apply(std::move(piece), &next));
-    pieces = std::move(next);
-  }
-  return pieces;
+absl::Status PreTokenizer::Split(TextPiece text, PieceSink sink) const {
+  return text.text.empty() ? absl::OkStatus() : SplitFrom(0, text, sink);
+}
+
+// Each step hands its pieces to the next: as deep as there are steps, kMaxComponents.
+absl::Status PreTokenizer::SplitFrom(std::size_t step, TextPiece piece, PieceSink sink) const {
+  if (step == steps_.size()) return sink(piece);
+  return steps_[step]->Apply(piece, [this, step, sink](TextPiece part) { return SplitFrom(step + 1, part, sink); });
 }
 
 }  // namespace cadre

@@ -109,8 +109,16 @@ absl::StatusOr<Regex> Regex::CompileWith(std::string_view pattern, unsigned int 
 }
 
 absl::StatusOr<std::vector<TextSpan>> Regex::FindAll(std::string_view text) const {
-  MatchMemory& memory = ThreadMatchMemory();
   std::vector<TextSpan> matches;
+  CADRE_RETURN_IF_ERROR(ForEachMatch(text, [&matches](TextSpan match) {
+    matches.push_back(match);
+    return absl::OkStatus();
+  }));
+  return matches;
+}
+
+absl::Status Regex::ForEachMatch(std::string_view text, absl::FunctionRef<absl::Status(TextSpan)> visit) const {
+  MatchMemory& memory = ThreadMatchMemory();
   std::optional<std::size_t> last_end;
   std::size_t start = 0;
   while (start <= text.size()) {
@@ -129,11 +137,12 @@ absl::StatusOr<std::vector<TextSpan>> Regex::FindAll(std::string_view text) cons
       NextCodePoint(text, &start);
       continue;
     }
-    matches.push_back(match);
     start = match.end;
     last_end = match.end;
+    // Last: it may search with another pattern, in the same memory.
+    CADRE_RETURN_IF_ERROR(visit(match));
   }
-  return matches;
+  return absl::OkStatus();
 }
 
 }  // namespace cadre

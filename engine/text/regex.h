@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/text/text_span.h"
@@ -35,6 +36,8 @@ class Regex {
   // there is passed over. InvalidArgument when the pattern needs more work on this text than the limits allow.
   // REQUIRES: text is valid UTF-8.
   absl::StatusOr<std::vector<TextSpan>> FindAll(std::string_view text) const;
+  // The same, a match at a time, so that nothing has to be kept. An error of `visit` ends the search and is returned.
+  absl::Status ForEachMatch(std::string_view text, absl::FunctionRef<absl::Status(TextSpan)> visit) const;
 
  private:
   struct CodeDeleter {

@@ -1,70 +1,8 @@
 #include "engine/text/split.h"
 
-#include <algorithm>
+#include "engine/base/status_macros.h"
 
 namespace cadre {
-namespace {
-
-struct Part {
-  TextSpan span;
-  bool is_delimiter;
-};
-
-// The text as an alternation of delimiters and what lies between them, the latter never empty.
-std::vector<Part> PartsOf(const std::vector<TextSpan>& delimiters, std::size_t size, bool invert) {
-  std::vector<Part> parts;
-  parts.reserve(2 * delimiters.size() + 1);
-  std::size_t end = 0;
-  for (const TextSpan& delimiter : delimiters) {
-    if (end != delimiter.begin) parts.push_back({{end, delimiter.begin}, invert});
-    parts.push_back({delimiter, !invert});
-    end = delimiter.end;
-  }
-  if (end != size) parts.push_back({{end, size}, invert});
-  return parts;
-}
-
-// Joins a part to the part before it when `joins(part, previous)` says so.
-template <typename Joins>
-std::vector<TextSpan> JoinParts(const std::vector<Part>& parts, Joins joins) {
-  std::vector<TextSpan> pieces;
-  bool previous_is_delimiter = false;  // as if something plain stood before the text
-  for (const Part& part : parts) {
-    if (!pieces.empty() && joins(part.is_delimiter, previous_is_delimiter)) {
-      pieces.back() = {std::min(pieces.back().begin, part.span.begin), std::max(pieces.back().end, part.span.end)};
-    } else {
-      pieces.push_back(part.span);
-    }
-    previous_is_delimiter = part.is_delimiter;
-  }
-  return pieces;
-}
-
-std::vector<TextSpan> Pieces(std::vector<Part> parts, SplitBehavior behavior) {
-  const auto delimiter_after_text = [](bool is_delimiter, bool previous) { return is_delimiter && !previous; };
-  switch (behavior) {
-    case SplitBehavior::kRemoved:
-      parts.erase(std::remove_if(parts.begin(), parts.end(), [](const Part& part) { return part.is_delimiter; }),
-                  parts.end());
-      return JoinParts(parts, [](bool, bool) { return false; });
-    case SplitBehavior::kIsolated:
-      return JoinParts(parts, [](bool, bool) { return false; });
-    case SplitBehavior::kContiguous:
-      return JoinParts(parts, [](bool is_delimiter, bool previous) { return is_delimiter == previous; });
-    case SplitBehavior::kMergedWithPrevious:
-      return JoinParts(parts, delimiter_after_text);
-    case SplitBehavior::kMergedWithNext: {
-      // The same, read from right to left.
-      std::reverse(parts.begin(), parts.end());
-      std::vector<TextSpan> pieces = JoinParts(parts, delimiter_after_text);
-      std::reverse(pieces.begin(), pieces.end());
-      return pieces;
-    }
-  }
-  return {};
-}
-
-}  // namespace
 
 std::optional<SplitBehavior> SplitBehaviorNamed(std::string_view name) {
   if (name == "Removed") return SplitBehavior::kRemoved;
@@ -75,12 +13,50 @@ std::optional<SplitBehavior> SplitBehaviorNamed(std::string_view name) {
   return std::nullopt;
 }
 
-std::vector<TextSpan> SplitAt(const std::vector<TextSpan>& delimiters, std::size_t size, SplitBehavior behavior,
-                              bool invert) {
-  std::vector<TextSpan> pieces = Pieces(PartsOf(delimiters, size, invert), behavior);
-  pieces.erase(std::remove_if(pieces.begin(), pieces.end(), [](const TextSpan& p) { return p.begin == p.end; }),
-               pieces.end());
-  return pieces;
+absl::Status Splitter::OnMatch(TextSpan match) {
+  if (end_ != match.begin) CADRE_RETURN_IF_ERROR(OnPart({end_, match.begin}, invert_));
+  end_ = match.end;
+  return OnPart(match, !invert_);
+}
+
+absl::Status Splitter::Finish(std::size_t size) {
+  if (end_ != size) CADRE_RETURN_IF_ERROR(OnPart({end_, size}, invert_));
+  return EmitPiece();
+}
+
+absl::Status Splitter::OnPart(TextSpan part, bool is_delimiter) {
+  if (behavior_ == SplitBehavior::kRemoved && is_delimiter) return absl::OkStatus();
+  const bool joins = has_piece_ && JoinsPrevious(is_delimiter);
+  previous_is_delimiter_ = is_delimiter;
+  if (joins) {
+    piece_.end = part.end;
+    return absl::OkStatus();
+  }
+  CADRE_RETURN_IF_ERROR(EmitPiece());
+  piece_ = part;
+  has_piece_ = true;
+  return absl::OkStatus();
+}
+
+// Whether a part of that kind belongs to the piece that the part before it ended.
+bool Splitter::JoinsPrevious(bool is_delimiter) const {
+  switch (behavior_) {
+    case SplitBehavior::kRemoved:
+    case SplitBehavior::kIsolated:
+      return false;
+    case SplitBehavior::kContiguous:
+      return is_delimiter == previous_is_delimiter_;
+    case SplitBehavior::kMergedWithPrevious:
+      return is_delimiter && !previous_is_delimiter_;
+    case SplitBehavior::kMergedWithNext:
+      return !is_delimiter && previous_is_delimiter_;
+  }
+  return false;
+}
+
+absl::Status Splitter::EmitPiece() {
+  const bool is_empty = piece_.begin == piece_.end;
+  return !has_piece_ || is_empty ? absl::OkStatus() : sink_(piece_);
 }
 
 }  // namespace cadre

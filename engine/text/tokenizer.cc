@@ -56,41 +56,37 @@ absl::StatusOr<std::vector<std::int32_t>> Tokenizer::EncodeText(std::string_view
   if (!IsValidUtf8(text)) return absl::InvalidArgumentError("text is not valid UTF-8");
 
   std::vector<std::int32_t> ids;
+  BpeModel::Workspace workspace = model_.NewWorkspace();
   for (const AddedTokenPart& part : added_tokens_.Split(text, AddedTokens::Pass::kRawText, client_spans)) {
     if (part.id.has_value()) {
       ids.push_back(*part.id);
     } else {
       const std::string_view piece = text.substr(part.span.begin, part.span.end - part.span.begin);
-      CADRE_RETURN_IF_ERROR(
-          EncodePart({std::string(piece), part.span.begin == 0}, SpansWithin(client_spans, part.span), &ids));
+      CADRE_RETURN_IF_ERROR(EncodePart({std::string(piece), part.span.begin == 0}, SpansWithin(client_spans, part.span),
+                                       &workspace, &ids));
     }
   }
   return ids;
 }
 
 absl::Status Tokenizer::EncodePart(NormalizedText part, const std::vector<TextSpan>& client_spans,
-                                   std::vector<std::int32_t>* ids) const {
+                                   BpeModel::Workspace* workspace, std::vector<std::int32_t>* ids) const {
   std::vector<TextSpan> normalized_spans;
   if (added_tokens_.has_normalized_special()) {
     CADRE_ASSIGN_OR_RETURN(normalized_spans, NormalizeSpans(normalizer_, part, client_spans));
   }
   CADRE_RETURN_IF_ERROR(normalizer_.Apply(&part));
   const std::string_view whole = part.text;
+  const auto encode = [&](TextPiece piece) { return model_.Encode(piece.text, workspace, ids); };
   for (const AddedTokenPart& inner : added_tokens_.Split(whole, AddedTokens::Pass::kNormalizedText, normalized_spans)) {
     if (inner.id.has_value()) {
       ids->push_back(*inner.id);
       continue;
     }
     const TextSpan span = inner.span;
-    CADRE_RETURN_IF_ERROR(EncodeNormalized(
-        {std::string(whole.substr(span.begin, span.end - span.begin)), part.is_at_origin && span.begin == 0}, ids));
+    CADRE_RETURN_IF_ERROR(pre_tokenizer_.Split(
+        {whole.substr(span.begin, span.end - span.begin), part.is_at_origin && span.begin == 0}, encode));
   }
-  return absl::OkStatus();
-}
-
-absl::Status Tokenizer::EncodeNormalized(NormalizedText text, std::vector<std::int32_t>* ids) const {
-  CADRE_ASSIGN_OR_RETURN(const std::vector<NormalizedText> pieces, pre_tokenizer_.Split(std::move(text)));
-  for (const NormalizedText& piece : pieces) CADRE_RETURN_IF_ERROR(model_.Encode(piece.text, ids));
   return absl::OkStatus();
 }
 

@@ -88,8 +88,7 @@ class Tokenizer {
                                                        std::span<const TextSpan> client_spans) const;
   // Ids of a part without tokens of the first pass; `client_spans` are of the part.
   absl::Status EncodePart(NormalizedText part, const std::vector<TextSpan>& client_spans,
-                          std::vector<std::int32_t>* ids) const;
-  absl::Status EncodeNormalized(NormalizedText text, std::vector<std::int32_t>* ids) const;
+                          BpeModel::Workspace* workspace, std::vector<std::int32_t>* ids) const;
 
   const Normalizer normalizer_;
   const PreTokenizer pre_tokenizer_;

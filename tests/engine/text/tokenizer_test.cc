@@ -206,7 +206,7 @@ TEST(WorstCaseTest, DoublingTheTextDoublesTheTime) {
     for (int i = 0; i < 3; ++i) best = std::min(best, EncodeSeconds(*tokenizer, Repeat("the weavers ", size)));
     return best;
   };
-  // n log n with room for a busy machine; n squared would be 8.
+  // Linear, with room for a busy machine; n squared would be 8.
   EXPECT_LT(best_of_three(1 << 20), 6 * best_of_three(1 << 18) + 0.05);
 }
 
