@@ -3,6 +3,7 @@
     gpu_bundle_test.py BUILD_FOLDER        after a build with tests
 """
 
+import json
 import os
 import pathlib
 import re
@@ -99,6 +100,30 @@ class GpuBundleTest(unittest.TestCase):
             server.terminate()
             said, _ = server.communicate(timeout=60)
         self.assertEqual(server.returncode, 0, said)
+
+    def serve_check(self, *flags):
+        return self.run_in_bundle(sys.executable, "scripts/serve_check.py", "shapes/tiny", "--layers", "2", "--scratch",
+                                  self.folder.name, "--requests", "16", *flags, timeout=120)
+
+    def test_a_server_of_random_weights_is_checked_over_grpc(self):
+        result = self.serve_check("--device=cpu")
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        lines = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
+        self.assertEqual(lines[0]["layers"], 2)
+        self.assertEqual(lines[-1]["answers_equal_alone_and_beside_others"], 4)
+        self.assertEqual([line["concurrency"] for line in lines if "concurrency" in line], [1, 32])
+        self.assertFalse((pathlib.Path(self.folder.name) / "tiny").exists(), "the checkpoint is left behind")
+
+    def test_a_server_that_does_not_start_fails_the_check_with_its_words(self):
+        result = self.serve_check("--device=none")
+        self.assertEqual(result.returncode, 1, result.stdout + result.stderr)
+        self.assertIn("--device", result.stdout)
+
+    def test_transformers_are_skipped_where_there_is_no_pytorch(self):
+        # Isolated from what is installed beside Python's own library.
+        result = self.run_in_bundle(sys.executable, "-S", "scripts/transformers_check.py", "shapes/tiny")
+        self.assertEqual(result.returncode, 77, result.stdout + result.stderr)
+        self.assertIn("No module named", result.stdout)
 
     def test_the_tests_in_it_find_their_data(self):
         listed = self.run_in_bundle("bin/cuda_model_test", "--gtest_list_tests").stdout

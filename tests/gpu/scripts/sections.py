@@ -12,12 +12,15 @@ ENGINE_SHAPES = {  # layers: as many as leave room for the KV cache of 128 seque
     "qwen3-30b-a3b": 32,
     "mixtral-8x7b": 12,
 }
+# layers: what is written to the disk and read twice, once in float32
+CHECKPOINT_SHAPES = {"olmoe-1b-7b": 16, "qwen3-30b-a3b": 12}
 GROUPS = {
     "tests": ["ops", "golden", "invariance"],
     "sanitizer": list(SANITIZERS),
     "bench": ["kernels", "engine"],
 }
-NAMES = ["calibrate", "ops", "golden", "invariance", "kernels", "engine", *SANITIZERS]
+NAMES = ["calibrate", "ops", "golden", "invariance", "kernels", "engine", "server", "transformers",
+         *SANITIZERS]
 
 
 def select(only, skip):
@@ -79,8 +82,15 @@ def _engine(shape, layers, options):
                         "--json"], 400)
 
 
+def _script(name, shape, layers, options):
+    if not options.dry_run:
+        options.scratch.mkdir(parents=True, exist_ok=True)
+    return [sys.executable, f"scripts/{name}.py", f"shapes/{shape}", "--layers", "2" if options.quick else layers,
+            "--scratch", options.scratch]
+
+
 def steps_of(name, options):
-    """The programs of section `name`. `options`: out (a folder), quick, dry_run."""
+    """The programs of section `name`. `options`: out and scratch (folders), quick, dry_run."""
     if name == "calibrate":
         return [Step("calibrate", ["bin/gpu_calibrate"], 120, _cublas_environment())]
     if name == "ops":
@@ -95,6 +105,13 @@ def steps_of(name, options):
                 for shape in ENGINE_SHAPES]
     if name == "engine":
         return [_engine(shape, layers, options) for shape, layers in ENGINE_SHAPES.items()]
+    if name == "server":
+        return [Step(shape, [*_script("serve_check", shape, layers, options),
+                             "--requests", "64" if options.quick else "256"], 550)
+                for shape, layers in CHECKPOINT_SHAPES.items()]
+    if name == "transformers":
+        return [Step(shape, _script("transformers_check", shape, layers, options), 550, may_skip=True)
+                for shape, layers in CHECKPOINT_SHAPES.items()]
     if name in SANITIZERS:
         return [_sanitizer(name)]
     raise ValueError(name)
