@@ -1,5 +1,5 @@
-"""Writes a checkpoint with random bfloat16 weights of a model's shape: config.json, model.safetensors, and the tokenizer
-of another model, whose vocabulary has to be no larger. Python's standard library alone.
+"""Writes a checkpoint with random bfloat16 weights of a model's shape: config.json, model.safetensors, and the
+tokenizer of another model, whose vocabulary has to be no larger. Python's standard library alone.
 
     random_checkpoint.py SHAPE_FOLDER TARGET_FOLDER [--layers N] [--tokenizer FOLDER]
 """

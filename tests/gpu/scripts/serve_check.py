@@ -1,5 +1,5 @@
-"""A server with random weights of a model's shape, end to end over gRPC on the loopback interface: it loads, answers the
-same alone and beside others, bears load, counts every assignment of a token to an expert, and ends in order.
+"""A server with random weights of a model's shape, end to end over gRPC on the loopback interface: it loads, answers
+the same alone and beside others, bears load, counts every assignment of a token to an expert, and ends in order.
 
     serve_check.py SHAPE_FOLDER [--layers N] [--device cuda] [--scratch FOLDER]
 

@@ -1,11 +1,11 @@
-"""cadre beside Hugging Face transformers, on the same checkpoint with random weights of a model's shape: logits of a greedy
-continuation, and tokens per second of one sequence.
+"""cadre beside Hugging Face transformers, on the same checkpoint with random weights of a model's shape: logits of a
+greedy continuation, and tokens per second of one sequence.
 
     transformers_check.py SHAPE_FOLDER [--layers N] [--device cuda] [--scratch FOLDER]
 
-The logits of both in bfloat16 are compared with those of transformers in float32 at the same tokens. The median error of
-ours may be twice that of its own: in a deep model of random weights that is the noise of bfloat16. Where the most likely
-token leads by more than this noise, ours has to be the same.
+The logits of both in bfloat16 are compared with those of transformers in float32 at the same tokens. The median error
+of ours may be twice that of its own: in a deep model of random weights that is the noise of bfloat16. Where the most
+likely token leads by more than this noise, ours has to be the same.
 Prints lines of JSON. Exit codes: 0 all is so, 1 it is not, 77 there is no PyTorch, no transformers or no GPU for them.
 """
 
