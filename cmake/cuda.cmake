@@ -35,6 +35,9 @@ message(STATUS "CUDA device: ${CADRE_HAS_CUDA} (nvcc: '${CADRE_NVCC_VERSION}')")
 
 # A product and a sum stay two roundings unless the code says fma, as on the CPU.
 set(CADRE_CUDA_FLAGS -fmad=false --expt-relaxed-constexpr -Xptxas=-v,-warn-spills)
+if(CADRE_NVCC_VERSION VERSION_GREATER_EQUAL 13.0)  # every driver for it can expand what this makes
+  list(APPEND CADRE_CUDA_FLAGS --compress-mode=size)
+endif()
 if(CADRE_TESTS)  # who builds to use it, with another compiler, is not stopped by a spilled register
   list(APPEND CADRE_CUDA_FLAGS -Xptxas=-Werror -Werror=all-warnings)
   # What ptxas mentions without a warning.
