@@ -1,6 +1,6 @@
 # make demo      install what is missing, build, serve the demo model, send a prompt, show the experts, stop
 # make build     the release build: build/release/bin/cadre-server and build/release/bin/cadre
-# make test      install, build, run every test that needs no GPU
+# make test      install, build, run every test; those that need a GPU are skipped where there is none
 # make sanitize  the tests of kernels and engine under ASan+UBSan and under TSan
 # make mutants   seeds bugs into a copy of the tree, one at a time, and sees the tests find each
 # make lint      clang-format and clang-tidy

@@ -40,6 +40,7 @@ struct BenchOptions {
   std::string device = "cpu";
   bool random_weights = false;
   int layers = 0;  // 0: as config.json says
+  bool record_steps = true;
   std::string calibration;
   std::string logits_file;
   int threads = 0;
@@ -277,6 +278,7 @@ RunnerOptions MakeRunnerOptions(const BenchOptions& options) {
   runner.max_model_len = std::max({longest_prefill, options.context_tokens + options.decode_steps,
                                    static_cast<int>(options.greedy_prompt.size()) + options.decode_steps, 64});
   runner.max_num_seqs = std::max(max_batch, 1);
+  runner.record_steps = options.record_steps;
   runner.max_num_batched_tokens =
       std::max({longest_prefill, max_batch * chunk, static_cast<int>(options.greedy_prompt.size())});
   return runner;
@@ -318,6 +320,7 @@ int main(int argc, char** argv) {
                "Make bfloat16 weights instead of reading them; decode then finds an empty KV cache of its length");
   app.add_option("--layers", options.layers, "With --random-weights: that many layers of the model, from the first")
       ->check(CLI::NonNegativeNumber);
+  app.add_flag("!--no-recording", options.record_steps, "Order decode steps kernel by kernel on a GPU");
   app.add_option("--calibration", options.calibration, "What gpu_calibrate printed: for the share of the bound");
   app.add_option("--threads", options.threads, "Compute threads; 0: all CPUs");
   app.add_option("--isa", options.isa, "Instruction set: portable, avx512-bf16, amx-bf16; empty: the best");
