@@ -155,6 +155,12 @@ absl::Status Engine::Submit(Request request) {
 
 void Engine::Wake() { state_->queue.Wake(); }
 
+void Engine::SetMemoryPressure(MemoryPressure pressure) {
+  state_->queue.SetMemoryPressure(pressure);
+  state_->loop.SetMemoryPressure(pressure);
+  if (pressure >= MemoryPressure::kEvict) state_->queue.Wake();
+}
+
 void Engine::StartDrain() { state_->queue.Close(); }
 
 bool Engine::draining() const { return state_->queue.closed(); }

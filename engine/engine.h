@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "engine/base/clock.h"
+#include "engine/base/memory_ladder.h"
 #include "engine/cache_domain.h"
 #include "engine/experts/expert_stats.h"
 #include "engine/model/model_runner.h"
@@ -84,6 +85,7 @@ struct EngineSnapshot {
   int64_t decode_tokens = 0;
   int64_t recomputed_tokens = 0;
   int64_t preemptions = 0;
+  int64_t memory_preemptions = 0;  // of these, for the host's memory and not for KV blocks
   int64_t steps = 0;
   int64_t routed_tokens = 0;       // rows x MoE layers
   int64_t routed_assignments = 0;  // rows x MoE layers x K
@@ -119,6 +121,10 @@ class Engine {
   absl::Status Submit(Request request);
   // Wakes the loop, so that a cancel flag just set is seen at once even when the engine is idle. Any thread.
   void Wake();
+
+  // What to give up for memory from now on. To be called whenever the memory was read: at kPreempt, each call puts one
+  // sequence back to waiting, so that one reading tells what the last one brought. Any thread.
+  void SetMemoryPressure(MemoryPressure pressure);
 
   // No new requests from now on; those accepted go on. Any thread, idempotent.
   void StartDrain();

@@ -150,12 +150,14 @@ bool EngineLoop::IsHopeless(const RequestGroup& group, absl::Time now) const {
 
 StepPlan EngineLoop::Plan(absl::Time now) {
   CADRE_FAILPOINT("engine.plan");
-  StepPlan plan = scheduler_.Plan();
+  const RunningLimit limit = YieldMemory();
+  StepPlan plan = scheduler_.Plan(limit);
   scheduler_.Commit(plan);
-  ObserveSeats(plan);
+  if (limit == RunningLimit::kNone) ObserveSeats(plan);
   report_.num_sequences = static_cast<int32_t>(plan.chunks.size());
   report_.preemptions = static_cast<int32_t>(plan.preempted.size());
   notice_.snapshot.preemptions += report_.preemptions;
+  if (limit == RunningLimit::kFewer) notice_.snapshot.memory_preemptions += report_.preemptions;
   for (SequenceId id : plan.started) {
     Active& active = Find(id);
     if (!active.response.group().has_started()) {
@@ -171,6 +173,25 @@ StepPlan EngineLoop::Plan(absl::Time now) {
     active.response.Start(now, active.sequence.num_found_tokens());
   }
   return plan;
+}
+
+RunningLimit EngineLoop::YieldMemory() {
+  const MemoryPressure pressure = pressure_.load();
+  if (pressure < MemoryPressure::kEvict) {
+    gave_memory_back_ = false;
+    return RunningLimit::kNone;
+  }
+  const std::vector<int32_t> evicted = scheduler_.EvictIdle();
+  const std::span<const int32_t> released = gave_memory_back_ ? evicted : pool_.FreeBlocks();
+  if (!released.empty()) parts_.runner->ReleaseMemory(released);
+  gave_memory_back_ = true;
+  if (pressure < MemoryPressure::kPreempt) return RunningLimit::kNone;
+  return must_preempt_.exchange(false) ? RunningLimit::kFewer : RunningLimit::kNoNew;
+}
+
+void EngineLoop::SetMemoryPressure(MemoryPressure pressure) {
+  pressure_.store(pressure);
+  must_preempt_.store(pressure == MemoryPressure::kPreempt);
 }
 
 void EngineLoop::ObserveSeats(const StepPlan& plan) {

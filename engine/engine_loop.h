@@ -2,6 +2,7 @@
 #ifndef CADRE_ENGINE_ENGINE_LOOP_H_
 #define CADRE_ENGINE_ENGINE_LOOP_H_
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -37,7 +38,7 @@ struct LoopParts {
   StatusBoard* board = nullptr;
 };
 
-// One thread calls everything here but CheckFits.
+// One thread calls everything here but CheckFits and SetMemoryPressure.
 class EngineLoop {
  public:
   EngineLoop(const EngineOptions& options, const LoopParts& parts);
@@ -49,6 +50,9 @@ class EngineLoop {
   bool Step();
   // Ends every request, queued ones included, with `status`.
   void EndAll(const absl::Status& status);
+
+  // As Engine::SetMemoryPressure. Any thread.
+  void SetMemoryPressure(MemoryPressure pressure);
 
   // As Engine::Audit.
   absl::Status Audit() const;
@@ -79,6 +83,8 @@ class EngineLoop {
   std::vector<ChunkResult> Sample(const StepPlan& plan);  // one for each chunk
   void Publish(const StepPlan& plan, std::vector<ChunkResult> results);
 
+  // Gives up what the pressure demands; how many sequences the next step may leave running.
+  RunningLimit YieldMemory();
   void AddRequest(Request request);
   void EndInterrupted(absl::Time now);
   ChunkResult SampleChunk(const ScheduledChunk& chunk, std::span<float> logits);
@@ -101,6 +107,9 @@ class EngineLoop {
   absl::Status AuditCounters() const;
   Active& Find(SequenceId id);
 
+  std::atomic<MemoryPressure> pressure_{MemoryPressure::kNone};
+  std::atomic<bool> must_preempt_{false};  // once
+  // The engine thread's:
   const EngineOptions options_;
   const LoopParts parts_;
   const RunnerLimits limits_;
@@ -111,7 +120,8 @@ class EngineLoop {
   SequenceId next_id_ = 0;
   ForwardBatch batch_;
   ForwardResult result_;
-  StepReport report_;  // of the step in progress
+  bool gave_memory_back_ = false;  // of all blocks that were free when the pressure came to kEvict
+  StepReport report_;              // of the step in progress
   ServiceMeter meter_;
   std::vector<Farewell> farewells_;
   StatusBoard::Notice notice_;  // the counters

@@ -67,6 +67,13 @@ class Device {
   // Bytes that Allocate can still be expected to give (for the memory plan).
   virtual size_t AvailableBytes() const = 0;
 
+  // Backs all that was allocated with memory, so that none is missing when it is first used. RESOURCE_EXHAUSTED when
+  // there is not enough. Nothing where Allocate does so at once.
+  virtual absl::Status CommitMemory() { return absl::OkStatus(); }
+  // Gives the host's memory behind the whole pages of `view` back to the system; the next use takes it again, and finds
+  // anything there. Nothing where memory is not the host's.
+  virtual void ReleasePages(View /*view*/) {}
+
   // Copies `view.size_bytes()` bytes; ordered with the ops.
   virtual void CopyToDevice(View to, const void* from) = 0;
   virtual void CopyToHost(void* to, ConstView from) = 0;

@@ -105,6 +105,11 @@ void AdmitRequest(const ServiceContext& context, const std::shared_ptr<TokenStre
     RefuseUnread(context, *stream, metadata_id, DeadlinePassed());
     return;
   }
+  const auto charge = ChargeReading(context, bytes.Length());
+  if (!charge.ok()) {
+    RefuseUnread(context, *stream, metadata_id, charge.status());
+    return;
+  }
   if (bytes.Length() <= kMaxInlineBytes) {
     v1::GenerateRequest wire;
     absl::Status status = ParseMessage(bytes, &wire);
@@ -113,7 +118,7 @@ void AdmitRequest(const ServiceContext& context, const std::shared_ptr<TokenStre
       return;
     }
   }
-  const bool is_posted = context.work_queue->Post([context, stream, bytes, kind, metadata_id] {
+  const bool is_posted = context.work_queue->Post([context, stream, bytes, kind, metadata_id, charge = *charge] {
     if (const absl::Status status = CheckStillWanted(context, *stream); !status.ok()) {
       RefuseUnread(context, *stream, metadata_id, status);
     } else {
@@ -133,6 +138,7 @@ void AdmitRequest(const ServiceContext& context, const std::shared_ptr<TokenStre
 RejectReason ClassifyRejection(const absl::Status& status) {
   if (ErrorReason(status) == reason::kDeadlineUnreachable) return RejectReason::kDeadlineUnreachable;
   if (ErrorReason(status) == reason::kTenantQueueFull) return RejectReason::kTenantQueueFull;
+  if (ErrorReason(status) == reason::kMemoryPressure) return RejectReason::kMemoryPressure;
   switch (status.code()) {
     case absl::StatusCode::kUnimplemented:
       return RejectReason::kUnsupported;

@@ -26,6 +26,7 @@ void WriteRequests(const EngineSnapshot& snapshot, MetricPage& page) {
     page.Sample({{"priority", kPriorityClassNames[index]}}, snapshot.queued_requests[index]);
   }
   page.Single(metric::kPreemptions, snapshot.preemptions);
+  page.Single(metric::kMemoryPreemptions, snapshot.memory_preemptions);
   page.Single(metric::kQueueTokens, snapshot.waiting_tokens);
   page.Single(metric::kQueueOldestWait, absl::ToDoubleSeconds(snapshot.oldest_wait));
 }

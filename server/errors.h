@@ -34,6 +34,7 @@ inline constexpr std::string_view kModelLoading = "MODEL_LOADING";
 inline constexpr std::string_view kDraining = "DRAINING";
 inline constexpr std::string_view kQueueFull = "QUEUE_FULL";
 inline constexpr std::string_view kTenantQueueFull = "TENANT_QUEUE_FULL";
+inline constexpr std::string_view kMemoryPressure = "MEMORY_PRESSURE";
 inline constexpr std::string_view kDeadlineUnreachable = "DEADLINE_UNREACHABLE";
 inline constexpr std::string_view kDeadlineExceeded = "DEADLINE_EXCEEDED";
 inline constexpr std::string_view kCancelled = "CANCELLED";

@@ -219,6 +219,11 @@ grpc::ServerUnaryReactor* AnswerLater(const ServiceContext& services, grpc::Call
                                       absl::Status (*method)(const ServiceContext&, const grpc::ByteBuffer&,
                                                              Response*)) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  const auto charge = ChargeReading(services, request->Length());
+  if (!charge.ok()) {
+    reactor->Finish(ToGrpcStatus(charge.status()));
+    return reactor;
+  }
   const bool is_posted = services.work_queue->Post([=, &services] {
     Response message;
     absl::Status status = CheckStillWanted(*services.host, *context);

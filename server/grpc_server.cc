@@ -33,7 +33,6 @@ constexpr absl::Duration kConnectionAgeGrace = absl::Minutes(10);
 
 void SetLimits(const GrpcServerOptions& options, grpc::ServerBuilder* builder) {
   builder->SetMaxReceiveMessageSize(kMaxRequestBytes);
-  builder->SetResourceQuota(grpc::ResourceQuota("cadre").Resize(static_cast<size_t>(options.memory_quota_bytes)));
   builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options.max_concurrent_streams);
   // Two servers on one port would each get some of the calls, and neither would notice.
   builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
@@ -93,6 +92,7 @@ struct GrpcServer::State {
   std::vector<std::unique_ptr<grpc::Service>> services;
   std::unique_ptr<grpc::Server> server;
   std::unique_ptr<Health> health;
+  grpc::ResourceQuota quota{"cadre"};
   int port = 0;
 };
 
@@ -110,6 +110,8 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOp
   auto state = std::make_unique<State>();
   grpc::ServerBuilder builder;
   SetLimits(options, &builder);
+  state->quota.Resize(static_cast<size_t>(options.memory_quota_bytes));
+  builder.SetResourceQuota(state->quota);
   builder.AddListeningPort(HostPort(options.host, options.port), grpc::InsecureServerCredentials(), &state->port);
   state->services.push_back(CreateGenerationService(context));
   state->services.push_back(CreateExpertService(context));
@@ -124,6 +126,8 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOp
 uint16_t GrpcServer::port() const { return static_cast<uint16_t>(state_->port); }
 
 Health& GrpcServer::health() { return *state_->health; }
+
+void GrpcServer::SetMemoryQuota(int64_t bytes) { state_->quota.Resize(static_cast<size_t>(bytes)); }
 
 void GrpcServer::Shutdown(absl::Duration patience) {
   state_->server->Shutdown(absl::ToChronoTime(absl::Now() + patience));

@@ -38,6 +38,8 @@ class GrpcServer {
 
   uint16_t port() const;
   Health& health();
+  // As GrpcServerOptions::memory_quota_bytes, from now on. Any thread.
+  void SetMemoryQuota(int64_t bytes);
   // Refuses new calls, sends GOAWAY, and waits for the calls that are open; those still open after `patience` (a health
   // watcher never ends by itself) end with UNAVAILABLE. Returns when no call is left.
   void Shutdown(absl::Duration patience);

@@ -18,6 +18,9 @@ constexpr absl::Duration kProgressInterval = absl::Seconds(1);
 // with the time to notice it below two seconds.
 constexpr absl::Duration kIdleTimeout = absl::Milliseconds(1500);
 
+// Of the memory that is left for requests, compiled constraints may keep an eighth.
+constexpr int kConstraintShare = 8;
+
 [[noreturn]] void EndAtOnce(int exit_code, const char* why) {
   WriteToStderr(why, absl::ZeroDuration());
   _exit(exit_code);
@@ -64,8 +67,9 @@ ExitTimer::~ExitTimer() {
   thread_.join();
 }
 
-Lifecycle::Lifecycle(const LifecycleOptions& options, ModelHost* host, Health* health, Metrics* metrics)
-    : options_(options), host_(host), health_(health), metrics_(metrics) {}
+Lifecycle::Lifecycle(const LifecycleOptions& options, ModelHost* host, Health* health, Metrics* metrics,
+                     MemoryGuard* memory)
+    : options_(options), host_(host), health_(health), metrics_(metrics), memory_(memory) {}
 
 int Lifecycle::RunUntilSignal(const std::atomic<bool>& stop) {
   while (!stop.load() && !is_device_lost()) {
@@ -100,6 +104,7 @@ void Lifecycle::Watch() {
   if (host_->Snapshot().is_lost && !is_device_lost_.exchange(true)) {
     spdlog::error("the device is lost to this process: ending, for whoever supervises it to start another");
   }
+  WatchMemory();
   const bool is_stalled = SeesStall(now);
   if (is_stalled != is_stalled_.exchange(is_stalled)) {
     if (metrics_ != nullptr) metrics_->SetStalled(is_stalled);
@@ -111,6 +116,20 @@ void Lifecycle::Watch() {
     }
   }
   SetReady(host_->state() == ModelHost::State::kReady && !is_stalled && !is_device_lost());
+}
+
+void Lifecycle::WatchMemory() {
+  if (memory_ == nullptr || host_->state() != ModelHost::State::kReady) return;
+  if (!is_memory_watched_) memory_->Arm();
+  is_memory_watched_ = true;
+  const MemoryFigures figures = memory_->Observe();
+  if (metrics_ != nullptr) metrics_->SetMemory(figures);
+  if (options_.on_memory) options_.on_memory(figures.reading);
+  host_->SetConstraintMemory(figures.reading.headroom / kConstraintShare);
+  if (figures.level != memory_pressure_ || figures.level == MemoryPressure::kPreempt) {
+    host_->SetMemoryPressure(figures.level);
+  }
+  memory_pressure_ = figures.level;
 }
 
 bool Lifecycle::SeesStall(absl::Time now) {

@@ -10,10 +10,12 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <thread>
 
 #include "absl/time/time.h"
 #include "server/health.h"
+#include "server/memory_guard.h"
 #include "server/metrics.h"
 #include "server/model_host.h"
 
@@ -27,6 +29,8 @@ struct LifecycleOptions {
   absl::Duration drain_delay = absl::ZeroDuration();
   absl::Duration drain_timeout = absl::Seconds(30);
   absl::Duration stall_timeout = absl::Seconds(60);
+  // Told of each reading of the host's memory, ten times a second.
+  std::function<void(const MemoryReading&)> on_memory = nullptr;
 };
 
 // Ends the process with an error when this is not destroyed in time: an engine that is stuck in a step cannot be
@@ -46,8 +50,9 @@ class ExitTimer {
 // Belongs to the main thread; is_ready() and is_stalled() may be asked from any.
 class Lifecycle {
  public:
-  // `metrics` may be null. All outlive this.
-  Lifecycle(const LifecycleOptions& options, ModelHost* host, Health* health, Metrics* metrics);
+  // `metrics` and `memory` may be null. All outlive this.
+  Lifecycle(const LifecycleOptions& options, ModelHost* host, Health* health, Metrics* metrics,
+            MemoryGuard* memory = nullptr);
 
   // Waits for a signal, and watches the engine meanwhile; readiness follows what it sees. Also returns, with 0, once
   // `stop` is set, or when the engine's device is lost.
@@ -61,6 +66,7 @@ class Lifecycle {
 
  private:
   void Watch();
+  void WatchMemory();
   // Whether requests are in flight and no step has ended for the stall timeout, or none is in progress for the idle
   // timeout, as far as calls of this can tell.
   bool SeesStall(absl::Time now);
@@ -72,9 +78,12 @@ class Lifecycle {
   ModelHost* const host_;
   Health* const health_;
   Metrics* const metrics_;
+  MemoryGuard* const memory_;
   std::atomic<bool> is_ready_{false};
   std::atomic<bool> is_stalled_{false};
   std::atomic<bool> is_device_lost_{false};
+  bool is_memory_watched_ = false;
+  MemoryPressure memory_pressure_ = MemoryPressure::kNone;  // as the host was last told
   absl::Time last_progress_observed_ = absl::InfinitePast();
   int64_t last_steps_ = -1;
   absl::Time last_step_observed_ = absl::InfinitePast();

@@ -3,12 +3,15 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <limits>
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/cpu_device.h"
@@ -30,6 +33,8 @@ namespace {
 
 // Long prompts that may wait for the tokenizer.
 constexpr size_t kMaxWaitingTexts = 256;
+// As little as --grpc-memory-mb may be.
+constexpr int64_t kMinGrpcMemory = int64_t{16} << 20;
 // For calls that have been answered to reach their clients; a health watcher keeps the server waiting so long.
 constexpr absl::Duration kShutdownPatience = absl::Milliseconds(500);
 // For the step that runs when the drain time is over.
@@ -75,6 +80,11 @@ absl::StatusOr<std::unique_ptr<Device>> PickDevice(const ServerConfig& config) {
   return PickCpu(config);
 }
 
+HostMemoryUse ReadHostMemory() {
+  const size_t room = std::min<size_t>(AvailableMemoryBytes(), std::numeric_limits<int64_t>::max());
+  return {.room = static_cast<int64_t>(room), .resident = static_cast<int64_t>(ResidentAnonymousBytes())};
+}
+
 ExpertMatrixPlacement MatrixPlacement(const std::string& name) {
   if (name == "full") return ExpertMatrixPlacement::kFull;
   if (name == "ranked") return ExpertMatrixPlacement::kRanked;
@@ -98,8 +108,9 @@ class Server {
     }
     Lifecycle lifecycle({.drain_delay = config_.drain_delay,
                          .drain_timeout = config_.drain_timeout,
-                         .stall_timeout = config_.stall_timeout},
-                        &host_, &grpc_->health(), &metrics_);
+                         .stall_timeout = config_.stall_timeout,
+                         .on_memory = [this](const MemoryReading& reading) { LimitGrpcMemory(reading); }},
+                        &host_, &grpc_->health(), &metrics_, &memory_);
     lifecycle_.store(&lifecycle);
     std::thread loader([this] { Load(); });
     const int signal_number = lifecycle.RunUntilSignal(load_failed_);
@@ -142,8 +153,11 @@ class Server {
   }
 
   absl::Status Listen() {
-    const ServiceContext context = {
-        .host = &host_, .metrics = &metrics_, .work_queue = &work_queue_, .stream = StreamOptions()};
+    const ServiceContext context = {.host = &host_,
+                                    .metrics = &metrics_,
+                                    .work_queue = &work_queue_,
+                                    .stream = StreamOptions(),
+                                    .memory = &memory_};
     GrpcServerOptions options;
     options.host = config_.host;
     options.port = config_.port;
@@ -162,6 +176,13 @@ class Server {
     if (!http.ok()) return http.status();
     http_ = *std::move(http);
     return absl::OkStatus();
+  }
+
+  void LimitGrpcMemory(const MemoryReading& reading) {
+    constexpr int kShare = 4;  // of the memory left for requests
+    const int64_t quota = std::clamp(reading.headroom / kShare, kMinGrpcMemory, config_.grpc_memory_mb << 20);
+    if (quota == std::exchange(grpc_memory_quota_, quota)) return;
+    grpc_->SetMemoryQuota(quota);
   }
 
   // On a thread of its own; its last act is to make the model ready, or to set load_failed_.
@@ -202,6 +223,8 @@ class Server {
   ModelHost host_;
   WorkQueue work_queue_{kMaxWaitingTexts};
   StreamPump stream_pump_;
+  MemoryGuard memory_{&ReadHostMemory, clock_.get()};
+  int64_t grpc_memory_quota_ = 0;  // as last set, by the main thread
   std::atomic<const Lifecycle*> lifecycle_{nullptr};
   std::unique_ptr<GrpcServer> grpc_;
   std::unique_ptr<HttpEndpoint> http_;

@@ -35,6 +35,11 @@ CADRE_GAUGE_(kEngineStalled, "cadre_engine_stalled",
 CADRE_GAUGE_(kLoadProgress, "cadre_model_load_progress_ratio", "Share of the checkpoint bytes loaded.");
 CADRE_GAUGE_(kLoadDuration, "cadre_model_load_duration_seconds", "Time from process start to ready.");
 CADRE_GAUGE_(kMemoryBytes, "cadre_memory_bytes", "Memory reserved by each pool.");
+CADRE_GAUGE_(kMemoryRoom, "cadre_memory_room_bytes",
+             "Host memory that can still be taken before the kernel ends a process, by machine and container.");
+CADRE_GAUGE_(kMemoryPressure, "cadre_memory_pressure", "1 while the action is taken for want of host memory.");
+CADRE_COUNTER_(kMemoryPressureEntries, "cadre_memory_pressure_entries_total",
+               "Times the action began for want of host memory.");
 
 // Requests. received = rejected + admitted once none is being checked; admitted = finished + waiting + running.
 CADRE_COUNTER_(kRequestsReceived, "cadre_requests_received_total", "Generation requests that reached the service.");
@@ -48,7 +53,9 @@ CADRE_GAUGE_(kRequestsRunning, "cadre_requests_running", "Admitted requests in t
 CADRE_COUNTER_(kCompletions, "cadre_completions_total",
                "Sequences that ended normally, by the reason told to the client.");
 CADRE_GAUGE_(kQueueRequests, "cadre_queue_requests", "Requests that wait for their first step, by class of priority.");
-CADRE_COUNTER_(kPreemptions, "cadre_preemptions_total", "Sequences put back to waiting to free KV blocks.");
+CADRE_COUNTER_(kPreemptions, "cadre_preemptions_total", "Sequences put back to waiting, to free KV blocks or memory.");
+CADRE_COUNTER_(kMemoryPreemptions, "cadre_memory_preemptions_total",
+               "Of these, sequences put back for want of host memory.");
 CADRE_GAUGE_(kOutboxBytes, "cadre_stream_outbox_bytes", "Bytes waiting in all response streams for slow readers.");
 
 // Tokens.

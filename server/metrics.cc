@@ -45,8 +45,9 @@ constexpr double kRequestTokensEdges[] = {1,   2,    5,    10,   20,    50,    1
                                           500, 1000, 2000, 5000, 10000, 20000, 50000, 100000};
 
 constexpr std::array<const char*, kNumRejectReasons> kRejectReasonNames = {
-    "invalid",     "too_large", "unsupported", "not_found", "queue_full", "tenant_queue_full", "deadline_unreachable",
-    "not_serving", "deadline",  "cancelled"};
+    "invalid",    "too_large",         "unsupported",          "not_found",
+    "queue_full", "tenant_queue_full", "deadline_unreachable", "not_serving",
+    "deadline",   "cancelled",         "memory_pressure"};
 constexpr std::array<const char*, 6> kFinishReasonNames = {"eos",    "stop_token", "stop_string",
                                                            "length", "time_limit", "constraint_end"};
 enum StepKind { kPrefillStep, kDecodeStep, kMixedStep };
@@ -81,6 +82,7 @@ struct Metrics::State {
   explicit State(MetricsOptions metrics_options) : options(std::move(metrics_options)) {}
 
   void WriteServer(MetricPage& page) const;
+  void WriteMemory(MetricPage& page) const;
   EngineSnapshot TakeEngineSnapshot() const { return sources.engine ? sources.engine() : last_engine; }
   ExpertSnapshot TakeExpertSnapshot() const { return sources.experts ? sources.experts() : last_experts; }
   bool MatrixOnDefaultPage(const ServedModel& served) const;
@@ -121,6 +123,9 @@ struct Metrics::State {
   std::atomic<int64_t> outbox_bytes{0};
   std::atomic<double> render_seconds{0.0};
 
+  mutable std::mutex memory_mutex;
+  MemoryFigures memory;  // guarded by memory_mutex
+
   // Guards what follows. Held while a snapshot is taken, so that ClearSources returns only when nobody looks at the
   // engine any more.
   mutable std::mutex mutex;
@@ -137,6 +142,10 @@ void Metrics::SetLoadProgress(double ratio) { state_->load_progress = ratio; }
 void Metrics::SetReady(bool ready) { state_->ready = ready; }
 void Metrics::SetDraining(bool draining) { state_->draining = draining; }
 void Metrics::SetStalled(bool stalled) { state_->stalled = stalled; }
+void Metrics::SetMemory(const MemoryFigures& memory) {
+  const std::lock_guard lock(state_->memory_mutex);
+  state_->memory = memory;
+}
 void Metrics::SetLoadDuration(absl::Duration since_process_start) {
   state_->load_seconds = absl::ToDoubleSeconds(since_process_start);
 }
@@ -212,6 +221,24 @@ bool Metrics::State::MatrixOnDefaultPage(const ServedModel& served) const {
   return false;
 }
 
+void Metrics::State::WriteMemory(MetricPage& page) const {
+  const MemoryFigures figures = [this] {
+    const std::lock_guard lock(memory_mutex);
+    return memory;
+  }();
+  page.Single(metric::kMemoryRoom, figures.reading.room);
+  const auto for_each_action = [&page](const auto& value_of) {
+    for (int i = 1; i < kNumMemoryPressures; ++i) {
+      const auto level = static_cast<MemoryPressure>(i);
+      page.Sample({{"action", MemoryPressureName(level)}}, value_of(level));
+    }
+  };
+  page.Begin(metric::kMemoryPressure);
+  for_each_action([&figures](MemoryPressure level) { return figures.level >= level ? 1 : 0; });
+  page.Begin(metric::kMemoryPressureEntries);
+  for_each_action([&figures](MemoryPressure level) { return figures.num_entries[static_cast<size_t>(level)]; });
+}
+
 void Metrics::State::WriteServer(MetricPage& page) const {
   page.Begin(metric::kBuildInfo);
   page.Sample({{"version", options.version}, {"revision", options.revision}}, 1);
@@ -222,6 +249,7 @@ void Metrics::State::WriteServer(MetricPage& page) const {
   page.Single(metric::kLoadDuration, load_seconds.load());
   page.Single(metric::kOutboxBytes, outbox_bytes.load());
   page.Single(metric::kRenderDuration, render_seconds.load());
+  WriteMemory(page);
   const ProcessStats process = ReadProcessStats();
   page.Single(metric::kProcessCpu, process.cpu_seconds);
   page.Single(metric::kProcessResidentMemory, process.resident_bytes);

@@ -13,6 +13,7 @@
 #include "absl/time/time.h"
 #include "engine/engine.h"
 #include "engine/experts/expert_stats.h"
+#include "server/memory_guard.h"
 
 namespace cadre {
 
@@ -28,8 +29,9 @@ enum class RejectReason {
   kNotServing,           // loading or draining
   kDeadline,             // its deadline had passed on arrival
   kCancelled,            // cancelled while it waited to be read
+  kMemoryPressure,       // the host is short of memory
 };
-inline constexpr int kNumRejectReasons = 10;
+inline constexpr int kNumRejectReasons = 11;
 
 // Where the matrix of layer x expert stands. It always stands on the page of the experts.
 enum class ExpertMatrixPlacement {
@@ -91,6 +93,7 @@ class Metrics final : public EngineObserver {
   void SetReady(bool ready);                                 // new requests are accepted
   void SetDraining(bool draining);
   void SetStalled(bool stalled);  // requests are in flight, and no step has ended for the watchdog's time
+  void SetMemory(const MemoryFigures& memory);
   void SetLoadDuration(absl::Duration since_process_start);
 
   // Life of a request, told by the service. Each received request is rejected or admitted (Engine::Submit said OK; the

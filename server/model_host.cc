@@ -32,6 +32,8 @@ std::string_view ReasonOf(Refusal refusal) {
       return reason::kTenantQueueFull;
     case Refusal::kDeadlineUnreachable:
       return reason::kDeadlineUnreachable;
+    case Refusal::kMemoryPressure:
+      return reason::kMemoryPressure;
     case Refusal::kNone:
     case Refusal::kQueueFull:
       return reason::kQueueFull;
@@ -161,6 +163,17 @@ ExpertSnapshot ModelHost::ResetExperts() {
 ExpertSnapshot ModelHost::LifetimeExperts() const {
   const std::shared_lock lock(mutex_);
   return engine_ != nullptr ? engine_->expert_stats().LifetimeSnapshot() : last_lifetime_experts_;
+}
+
+void ModelHost::SetMemoryPressure(MemoryPressure pressure) {
+  const std::shared_lock lock(mutex_);
+  if (engine_ != nullptr) engine_->SetMemoryPressure(pressure);
+  if (text_ != nullptr && pressure >= MemoryPressure::kEvict) text_->constraints->Clear();
+}
+
+void ModelHost::SetConstraintMemory(int64_t bytes) {
+  const std::shared_lock lock(mutex_);
+  if (text_ != nullptr) text_->constraints->SetMaxBytes(bytes);
 }
 
 absl::Duration ModelHost::RetryDelay() const {

@@ -85,6 +85,11 @@ class ModelHost {
   // The same statistics without any reset, for metrics.
   ExpertSnapshot LifetimeExperts() const;
 
+  // What to give up for memory from now on; see Engine::SetMemoryPressure.
+  void SetMemoryPressure(MemoryPressure pressure);
+  // Bytes that compiled constraints may take beside the sequences that use them.
+  void SetConstraintMemory(int64_t bytes);
+
   // How long a refused client should wait: the time in which half the queue drains at the rate measured by
   // ObserveProgress, with jitter so that refused clients do not come back together.
   absl::Duration RetryDelay() const;

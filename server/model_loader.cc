@@ -134,6 +134,7 @@ absl::StatusOr<LoadedModel> LoadCheckpoint(const ServerConfig& config, std::uniq
   loaded.card = MakeCard(config, model_config, plan, *device);
   CADRE_ASSIGN_OR_RETURN(loaded.runner,
                          CreateTransformerRunner(model_config, std::move(weights), plan, runner_options, device.get()));
+  CADRE_RETURN_IF_ERROR(device->CommitMemory());
   loaded.card.limits = loaded.runner->limits();
   loaded.card.engine = MakeEngineOptions(config);
   loaded.card.engine.eos_token_ids = defaults.eos_token_ids;

@@ -4,6 +4,7 @@
 
 #include <memory>
 
+#include "server/memory_guard.h"
 #include "server/metrics.h"
 #include "server/model_host.h"
 #include "server/token_stream.h"
@@ -21,7 +22,15 @@ struct ServiceContext {
   Metrics* metrics = nullptr;  // may be null
   WorkQueue* work_queue = nullptr;
   TokenStreamOptions stream;
+  MemoryGuard* memory = nullptr;  // may be null
 };
+
+// MemoryGuard::TryCharge, where there is a guard; else null.
+inline absl::StatusOr<std::shared_ptr<MemoryGuard::Charge>> ChargeReading(const ServiceContext& context,
+                                                                          size_t message_bytes) {
+  if (context.memory == nullptr) return nullptr;
+  return context.memory->TryCharge(message_bytes);
+}
 
 std::unique_ptr<grpc::Service> CreateGenerationService(const ServiceContext& context);
 std::unique_ptr<grpc::Service> CreateExpertService(const ServiceContext& context);

@@ -1,5 +1,6 @@
 #include "engine/model/kv_cache.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <utility>
 #include <vector>
@@ -32,22 +33,32 @@ absl::StatusOr<KvCache> KvCache::Create(const KvCacheShape& shape, Device& devic
 }
 
 void KvCache::Scrub(std::span<const int32_t> blocks, Device& device) {
-  const Shape block_shape = {shape_.num_kv_heads, shape_.block_size, shape_.head_dim};
-  const size_t block_bytes = static_cast<size_t>(block_shape.num_elements()) * DTypeBytes(shape_.dtype);
-  const size_t plane_bytes = static_cast<size_t>(shape_.num_blocks) * block_bytes;
-  zeros_.resize(block_bytes);
+  zeros_.resize(Part(/*plane=*/0, /*first=*/0, /*count=*/1).size_bytes());
   for (int64_t plane = 0; plane < 2 * shape_.num_layers; ++plane) {
-    for (int32_t block : blocks) {
-      const size_t offset = static_cast<size_t>(plane) * plane_bytes + static_cast<size_t>(block) * block_bytes;
-      device.CopyToDevice(buffer_.view(shape_.dtype, block_shape, offset), zeros_.data());
-    }
+    for (int32_t block : blocks) device.CopyToDevice(Part(plane, block, /*count=*/1), zeros_.data());
   }
 }
 
-View KvCache::Plane(int64_t index) const {
-  const Shape plane = {shape_.num_blocks, shape_.num_kv_heads, shape_.block_size, shape_.head_dim};
-  const size_t plane_bytes = static_cast<size_t>(plane.num_elements()) * DTypeBytes(shape_.dtype);
-  return buffer_.view(shape_.dtype, plane, static_cast<size_t>(index) * plane_bytes);
+void KvCache::ReleasePages(std::span<const int32_t> blocks, Device& device) {
+  std::vector<int32_t> sorted(blocks.begin(), blocks.end());
+  std::ranges::sort(sorted);
+  for (size_t begin = 0; begin < sorted.size();) {
+    size_t end = begin + 1;
+    while (end < sorted.size() && sorted[end] == sorted[end - 1] + 1) ++end;
+    for (int64_t plane = 0; plane < 2 * shape_.num_layers; ++plane) {
+      device.ReleasePages(Part(plane, sorted[begin], static_cast<int64_t>(end - begin)));
+    }
+    begin = end;
+  }
 }
+
+View KvCache::Part(int64_t plane, int64_t first, int64_t count) const {
+  const Shape shape = {count, shape_.num_kv_heads, shape_.block_size, shape_.head_dim};
+  const size_t block_bytes = static_cast<size_t>(shape_.BytesPerBlock() / (2 * shape_.num_layers));
+  const size_t offset = static_cast<size_t>(plane * shape_.num_blocks + first) * block_bytes;
+  return buffer_.view(shape_.dtype, shape, offset);
+}
+
+View KvCache::Plane(int64_t index) const { return Part(index, /*first=*/0, shape_.num_blocks); }
 
 }  // namespace cadre

@@ -33,14 +33,18 @@ class KvCache {
   static absl::StatusOr<KvCache> Create(const KvCacheShape& shape, Device& device);
 
   const KvCacheShape& shape() const { return shape_; }
-  View keys(int64_t layer) const { return Plane(2 * layer); }  // [num_blocks, G, B, d]
+  View keys(int64_t layer) const { return Plane(2 * layer); }        // [num_blocks, G, B, d]
+  View values(int64_t layer) const { return Plane(2 * layer + 1); }  // [num_blocks, G, B, d]
   // Fills the blocks with zeros, in every layer; ordered with the ops.
   void Scrub(std::span<const int32_t> blocks, Device& device);
-  View values(int64_t layer) const { return Plane(2 * layer + 1); }  // [num_blocks, G, B, d]
+  // Device::ReleasePages of the blocks in every layer; neighbors go together, because a block may be less than a page.
+  void ReleasePages(std::span<const int32_t> blocks, Device& device);
 
  private:
   KvCache(const KvCacheShape& shape, DeviceBuffer buffer) : shape_(shape), buffer_(std::move(buffer)) {}
   View Plane(int64_t index) const;
+  // Blocks [first, first + count) of a plane.
+  View Part(int64_t plane, int64_t first, int64_t count) const;
 
   KvCacheShape shape_;
   DeviceBuffer buffer_;           // [num_layers, 2, num_blocks, G, B, d]

@@ -34,6 +34,9 @@ class ModelRunner {
   // Clears KV blocks whose contents are not to be trusted and which no sequence holds. A device's error is Forward's
   // next status. Engine thread only.
   virtual void ScrubBlocks(std::span<const int32_t> blocks) = 0;
+  // Gives the host's memory behind KV blocks back to the system, where the runner can. Nobody holds
+  // the blocks; what they contained is lost; they may be used again, and take memory again then. Engine thread only.
+  virtual void ReleaseMemory(std::span<const int32_t> /*blocks*/) {}
 };
 
 }  // namespace cadre

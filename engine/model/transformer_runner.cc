@@ -77,6 +77,7 @@ class TransformerRunner final : public ModelRunner {
 
   bool is_lost() const override { return device_->is_lost(); }
   void ScrubBlocks(std::span<const int32_t> blocks) override { cache_.Scrub(blocks, *device_); }
+  void ReleaseMemory(std::span<const int32_t> blocks) override { cache_.ReleasePages(blocks, *device_); }
 
  private:
   // Op by op.

@@ -6,7 +6,8 @@ namespace cadre {
 namespace {
 
 constexpr char kPayload[] = "cadre/refusal";
-constexpr Refusal kRefusals[] = {Refusal::kQueueFull, Refusal::kTenantShare, Refusal::kDeadlineUnreachable};
+constexpr Refusal kRefusals[] = {Refusal::kQueueFull, Refusal::kTenantShare, Refusal::kDeadlineUnreachable,
+                                 Refusal::kMemoryPressure};
 
 std::string Encode(Refusal refusal) { return std::to_string(static_cast<int>(refusal)); }
 

@@ -13,6 +13,7 @@ enum class Refusal {
   kQueueFull,            // of requests or tokens
   kTenantShare,          // the tenant has its share of the queue
   kDeadlineUnreachable,  // could not be answered in time
+  kMemoryPressure,       // the host is short of memory
 };
 
 absl::Status MakeRefusal(Refusal refusal, absl::StatusCode code, const std::string& message);

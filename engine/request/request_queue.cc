@@ -13,6 +13,8 @@ namespace cadre {
 
 namespace {
 
+constexpr absl::StatusCode kNoRoom = absl::StatusCode::kResourceExhausted;
+
 // Whether `more` on top of `held` stays within `limit`. Compared by subtraction: numbers from outside may overflow.
 bool Fits(int64_t held, int64_t more, int64_t limit) { return more <= limit && held <= limit - more; }
 
@@ -68,39 +70,58 @@ QueuePlace PlaceOf(const Request& request) {
                    .expected_tokens = request.expected_tokens}};
 }
 
+RequestQueueLimits RequestQueue::CurrentLimits() const {
+  if (pressure_ == MemoryPressure::kNone) return limits_;
+  constexpr int kShortened = 4;
+  RequestQueueLimits limits = limits_;
+  limits.max_requests = std::max(limits.max_requests / kShortened, 1);
+  limits.max_prompt_tokens /= kShortened;
+  limits.max_total_tokens /= kShortened;
+  return limits;
+}
+
 absl::Status RequestQueue::CheckRoom(const QueuePlace& place) const {
+  if (pressure_ >= MemoryPressure::kRefuse) {
+    return MakeRefusal(Refusal::kMemoryPressure, kNoRoom, "the server is short of memory and takes no new requests");
+  }
+  const RequestQueueLimits limits = CurrentLimits();
   const QueueCost& cost = place.cost;
-  constexpr absl::StatusCode kCode = absl::StatusCode::kResourceExhausted;
   const QueueCost& held = totals_.places;
-  if (!Fits(held.requests, 1, limits_.max_requests)) {
-    return MakeRefusal(Refusal::kQueueFull, kCode,
-                       absl::StrCat(held.requests, " requests are waiting, the limit is ", limits_.max_requests));
+  if (!Fits(held.requests, 1, limits.max_requests)) {
+    return MakeRefusal(Refusal::kQueueFull, kNoRoom,
+                       absl::StrCat(held.requests, " requests are waiting, the limit is ", limits.max_requests));
   }
-  if (!Fits(held.prompt_tokens, cost.prompt_tokens, limits_.max_prompt_tokens)) {
-    return MakeRefusal(Refusal::kQueueFull, kCode,
+  // A shortened queue is no reason to refuse what fits into the whole one for ever: alone, it may wait.
+  const bool is_alone = held.requests == 0;
+  if (!is_alone && !Fits(held.prompt_tokens, cost.prompt_tokens, limits.max_prompt_tokens)) {
+    return MakeRefusal(Refusal::kQueueFull, kNoRoom,
                        absl::StrCat("requests with ", held.prompt_tokens, " prompt tokens are waiting, and ",
-                                    cost.prompt_tokens, " more exceed the limit of ", limits_.max_prompt_tokens));
+                                    cost.prompt_tokens, " more exceed the limit of ", limits.max_prompt_tokens));
   }
-  if (!Fits(held.total_tokens(), cost.total_tokens(), limits_.max_total_tokens)) {
-    return MakeRefusal(Refusal::kQueueFull, kCode,
+  if (!is_alone && !Fits(held.total_tokens(), cost.total_tokens(), limits.max_total_tokens)) {
+    return MakeRefusal(Refusal::kQueueFull, kNoRoom,
                        absl::StrCat("waiting requests may take ", held.total_tokens(), " tokens, and ",
-                                    cost.total_tokens(), " more exceed the limit of ", limits_.max_total_tokens));
+                                    cost.total_tokens(), " more exceed the limit of ", limits.max_total_tokens));
   }
+  return CheckTenantShare(place, limits);
+}
+
+absl::Status RequestQueue::CheckTenantShare(const QueuePlace& place, const RequestQueueLimits& limits) const {
   if (place.tenant.empty()) return absl::OkStatus();
   const auto it = places_.find(place.tenant);
   if (it == places_.end()) return absl::OkStatus();  // one request is nobody's whole queue
   QueueCost own;
   for (const auto& [priority, held_there] : it->second) own += held_there;
-  const auto share_of = [this](int64_t limit) { return ShareOf(limit, limits_.max_tenant_share); };
-  if (Fits(own.requests, 1, share_of(limits_.max_requests)) &&
-      Fits(own.prompt_tokens, cost.prompt_tokens, share_of(limits_.max_prompt_tokens)) &&
-      Fits(own.total_tokens(), cost.total_tokens(), share_of(limits_.max_total_tokens))) {
+  const auto share_of = [&limits](int64_t limit) { return ShareOf(limit, limits.max_tenant_share); };
+  if (Fits(own.requests, 1, share_of(limits.max_requests)) &&
+      Fits(own.prompt_tokens, place.cost.prompt_tokens, share_of(limits.max_prompt_tokens)) &&
+      Fits(own.total_tokens(), place.cost.total_tokens(), share_of(limits.max_total_tokens))) {
     return absl::OkStatus();
   }
-  return MakeRefusal(Refusal::kTenantShare, kCode,
-                     absl::StrCat("the tenant has ", own.requests, " requests with ", own.prompt_tokens,
-                                  " prompt tokens and at most ", own.output_tokens,
-                                  " to generate waiting: its share is ", limits_.max_tenant_share, " of the queue"));
+  return MakeRefusal(
+      Refusal::kTenantShare, kNoRoom,
+      absl::StrCat("the tenant has ", own.requests, " requests with ", own.prompt_tokens, " prompt tokens and at most ",
+                   own.output_tokens, " to generate waiting: its share is ", limits.max_tenant_share, " of the queue"));
 }
 
 absl::Status RequestQueue::Push(Request&& request) {
@@ -170,6 +191,11 @@ QueueCost RequestQueue::CostAhead(const QueuePlace& place) const {
     }
   }
   return ahead;
+}
+
+void RequestQueue::SetMemoryPressure(MemoryPressure pressure) {
+  std::lock_guard lock(mutex_);
+  pressure_ = pressure;
 }
 
 void RequestQueue::Close() {

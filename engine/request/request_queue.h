@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "engine/base/memory_ladder.h"
 #include "engine/request/request.h"
 
 namespace cadre {
@@ -82,6 +83,10 @@ class RequestQueue {
   // Gives back the place of a request that was taken.
   void ReleasePlace(const QueuePlace& place);
 
+  // What may be pushed from now on: from kShortenQueue on, up to a quarter of each limit; from kRefuse on, nothing.
+  // What waits keeps its place.
+  void SetMemoryPressure(MemoryPressure pressure);
+
   // Refuses every request from now on. Idempotent.
   void Close();
   bool closed() const;
@@ -101,6 +106,9 @@ class RequestQueue {
   using TenantPlaces = std::map<int32_t, QueueCost>;
 
   absl::Status CheckRoom(const QueuePlace& place) const;
+  absl::Status CheckTenantShare(const QueuePlace& place, const RequestQueueLimits& limits) const;
+  // The limits under the present pressure.
+  RequestQueueLimits CurrentLimits() const;
 
   const RequestQueueLimits limits_;
   mutable std::mutex mutex_;
@@ -109,6 +117,7 @@ class RequestQueue {
   std::vector<Request> pushed_;
   Totals totals_;                               // without oldest_arrival
   std::map<std::string, TenantPlaces> places_;  // of each tenant that has any
+  MemoryPressure pressure_ = MemoryPressure::kNone;
   bool closed_ = false;
   bool woken_ = false;
 };

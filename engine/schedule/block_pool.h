@@ -46,6 +46,7 @@ class BlockPool {
   // The block that has been idle for the longest time. REQUIRES: num_idle() > 0.
   int32_t OldestIdle() const;
   std::vector<int32_t> IdleBlocks() const;  // oldest first
+  std::span<const int32_t> FreeBlocks() const { return free_; }
 
   // INTERNAL unless every block is in exactly one place.
   absl::Status Audit() const;

@@ -19,6 +19,13 @@
 
 namespace cadre {
 
+// What a plan may leave running, beside SchedulerOptions.
+enum class RunningLimit {
+  kNone,
+  kNoNew,  // whoever runs goes on; nobody enters while somebody runs
+  kFewer,  // and the least senior of several who run waits again, unless it must not be preempted any more
+};
+
 struct SchedulerOptions {
   int32_t max_num_seqs = 64;              // sequences that hold blocks; at most one per row of a step is used
   int32_t max_num_batched_tokens = 2048;  // rows in a step
@@ -67,9 +74,12 @@ class Scheduler {
   // The same for a sequence whose keys and values are not to be trusted: nothing of it stays in the prefix cache.
   // Returns the blocks that are free now and should be cleared.
   std::vector<int32_t> Discard(Sequence* sequence);
+  // Gives up all that is cached and that nobody uses. Returns the blocks: they are free now.
+  std::vector<int32_t> EvictIdle() { return cache_.EvictIdle(); }
 
   // The next step. Empty only when nothing waits or runs.
-  StepPlan Plan() const;
+  StepPlan Plan() const { return Plan(RunningLimit::kNone); }
+  StepPlan Plan(RunningLimit limit) const;
   // Carries out a plan made from the present state: preempts, admits, allocates, schedules.
   void Commit(const StepPlan& plan);
   // To be called after a token was appended: what the sequence computed has proved sound, and may be shared.

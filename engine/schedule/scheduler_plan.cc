@@ -11,8 +11,9 @@ namespace cadre {
 // A plan in the making: what is left of each budget after the decisions so far.
 class Scheduler::Draft {
  public:
-  explicit Draft(const Scheduler& scheduler)
+  Draft(const Scheduler& scheduler, RunningLimit limit)
       : scheduler_(scheduler),
+        max_running_(limit == RunningLimit::kNone ? scheduler.options_.max_num_seqs : 1),
         num_kept_(scheduler.running_.size()),
         free_blocks_(scheduler.pool_->num_available()),
         spare_logits_(scheduler.options_.max_logit_rows - scheduler.num_running()) {
@@ -20,6 +21,10 @@ class Scheduler::Draft {
         scheduler.running_, [](const Entry* entry) { return entry->sequence->state() == SequenceState::kDecode; }));
     prefill_rows_ = scheduler.options_.max_num_batched_tokens - num_decodes;
     if (num_decodes > 0) prefill_rows_ = std::min(prefill_rows_, scheduler.options_.max_prefill_chunk);
+    if (limit == RunningLimit::kFewer && num_kept_ > 1 &&
+        scheduler.running_.back()->sequence->num_preemptions() < kMaxPreemptions) {
+      PreemptLeastSenior();
+    }
   }
 
   void ScheduleRunning() {
@@ -88,7 +93,7 @@ class Scheduler::Draft {
   // Whether `entry`, which waits, enters in this step.
   bool Admit(const Entry& entry) {
     const Sequence& sequence = *entry.sequence;
-    if (prefill_rows_ == 0 || spare_logits_ == 0 || num_running_ == scheduler_.options_.max_num_seqs) return false;
+    if (prefill_rows_ == 0 || spare_logits_ == 0 || num_running_ >= max_running_) return false;
     const int32_t spare = num_running_ == 0 ? 0 : num_running_ + 1;
     if (free_blocks_ < 1 + spare) return false;  // the last token's block is always a new one
     const std::vector<int32_t> found = scheduler_.FindPrefix(entry);
@@ -135,7 +140,8 @@ class Scheduler::Draft {
   }
 
   const Scheduler& scheduler_;
-  size_t num_kept_;  // running_[0, num_kept_) keep their blocks
+  const int32_t max_running_;  // whoever enters is not above this
+  size_t num_kept_;            // running_[0, num_kept_) keep their blocks
   int32_t num_running_ = 0;
   int32_t free_blocks_;
   int32_t entered_growth_ = 0;                      // blocks that who enters in this step may still want
@@ -146,8 +152,8 @@ class Scheduler::Draft {
   StepPlan plan_;
 };
 
-StepPlan Scheduler::Plan() const {
-  Draft draft(*this);
+StepPlan Scheduler::Plan(RunningLimit limit) const {
+  Draft draft(*this, limit);
   draft.ScheduleRunning();
   draft.AdmitWaiting();
   return draft.Take();

@@ -1,5 +1,6 @@
 #include "engine/structured/constraint_cache.h"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -49,7 +50,7 @@ CompiledConstraint ConstraintCache::Get(Kind kind, const std::vector<std::string
   if (is_mine) {
     promise.set_value(Compile(kind, texts));
     const std::lock_guard lock(mutex_);
-    MakeRoom();
+    MakeRoom({.max_bytes = max_bytes_, .max_entries = limits_.max_entries});
   }
   return constraint.get();
 }
@@ -71,7 +72,7 @@ absl::StatusOr<std::shared_ptr<const TokenVocabulary>> ConstraintCache::Vocabula
   return vocabulary_;
 }
 
-void ConstraintCache::MakeRoom() {
+void ConstraintCache::MakeRoom(const Limits& limits) {
   int64_t num_bytes = 0;
   for (Entry& entry : entries_) {
     entry.num_bytes = kEntryOverheadBytes + 2 * std::ssize(entry.key);
@@ -83,7 +84,7 @@ void ConstraintCache::MakeRoom() {
   // One that is still being compiled stays: those who wait for it would compile it again.
   for (auto entry = entries_.end(); entry != entries_.begin();) {
     --entry;
-    const bool is_full = num_bytes > limits_.max_bytes || entries_.size() > limits_.max_entries;
+    const bool is_full = num_bytes > limits.max_bytes || entries_.size() > limits.max_entries;
     if (!is_full) break;
     if (!IsReady(entry->constraint)) continue;
     num_bytes -= entry->num_bytes;
@@ -92,6 +93,16 @@ void ConstraintCache::MakeRoom() {
   }
   stats_.num_bytes = num_bytes;
   stats_.num_entries = std::ssize(entries_);
+}
+
+void ConstraintCache::SetMaxBytes(int64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  max_bytes_ = std::min(bytes, limits_.max_bytes);
+}
+
+void ConstraintCache::Clear() {
+  const std::lock_guard lock(mutex_);
+  MakeRoom({.max_bytes = 0, .max_entries = 0});
 }
 
 ConstraintCache::Stats ConstraintCache::stats() const {

@@ -43,6 +43,11 @@ class ConstraintCache {
   // and so belongs on no thread that others wait for. The errors of constraint_compiler.h and of the vocabulary.
   CompiledConstraint Get(Kind kind, const std::vector<std::string>& texts);
 
+  // Keeps no more than this from now on, and never more than Limits::max_bytes.
+  void SetMaxBytes(int64_t bytes);
+  // Drops all that is compiled. What sequences use lives on in them.
+  void Clear();
+
   Stats stats() const;
 
  private:
@@ -55,8 +60,8 @@ class ConstraintCache {
 
   CompiledConstraint Compile(Kind kind, const std::vector<std::string>& texts);
   absl::StatusOr<std::shared_ptr<const TokenVocabulary>> Vocabulary();
-  // Counts again what the constraints take, and drops the least recently used until the limits hold.
-  void MakeRoom();
+  // Counts again what the constraints take, and drops the least recently used until `limits` hold.
+  void MakeRoom(const Limits& limits);
 
   const VocabularyMaker make_vocabulary_;
   const Limits limits_;
@@ -64,6 +69,7 @@ class ConstraintCache {
   absl::StatusOr<std::shared_ptr<const TokenVocabulary>> vocabulary_;
 
   mutable std::mutex mutex_;
+  int64_t max_bytes_ = limits_.max_bytes;
   EntryList entries_;  // most recently used first
   absl::flat_hash_map<std::string, EntryList::iterator> by_key_;
   Stats stats_;

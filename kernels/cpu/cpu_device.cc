@@ -33,6 +33,11 @@ class CpuDevice final : public Device {
   absl::StatusOr<DeviceBuffer> Allocate(size_t size_bytes) override { return memory_.Allocate(size_bytes); }
   size_t AvailableBytes() const override { return memory_.AvailableBytes(); }
 
+  absl::Status CommitMemory() override { return memory_.Commit(); }
+  void ReleasePages(View view) override {
+    HostMemory::ReleasePages(static_cast<std::byte*>(view.raw()), view.size_bytes());
+  }
+
   void CopyToDevice(View to, const void* from) override {
     if (to.size_bytes() > 0) std::memcpy(to.raw(), from, to.size_bytes());
   }

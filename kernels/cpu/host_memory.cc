@@ -1,8 +1,10 @@
 #include "kernels/cpu/host_memory.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -38,6 +40,23 @@ std::byte* MapHuge(size_t size) {
   return begin + head;
 }
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23  // Linux 5.14
+#endif
+
+// Takes the pages of a mapping without changing what is in them. False when there is no memory for them.
+bool Populate(std::byte* data, size_t size) {
+  if (madvise(data, size, MADV_POPULATE_WRITE) == 0) return true;
+  if (errno != EINVAL) return false;
+  // An older kernel. A write of the byte that is there is a write.
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  for (size_t offset = 0; offset < size; offset += page) {
+    volatile std::byte* const byte = data + offset;
+    *byte = *byte;
+  }
+  return true;
+}
+
 }  // namespace
 
 absl::StatusOr<DeviceBuffer> HostMemory::Allocate(size_t size_bytes) {
@@ -52,10 +71,16 @@ absl::StatusOr<DeviceBuffer> HostMemory::Allocate(size_t size_bytes) {
                                                      " MiB) of host memory: ", available, " bytes (", available >> 20,
                                                      " MiB) are available"));
   }
-  *allocated_bytes_ += size;
-  return DeviceBuffer(data, size_bytes, [size, is_huge, allocated = allocated_bytes_](std::byte* memory) {
-    *allocated -= size;
+  books_->allocated_bytes += size;
+  if (is_huge) {
+    const std::lock_guard lock(books_->mutex);
+    books_->mappings.emplace(data, size);
+  }
+  return DeviceBuffer(data, size_bytes, [size, is_huge, books = books_](std::byte* memory) {
+    books->allocated_bytes -= size;
     if (is_huge) {
+      const std::lock_guard lock(books->mutex);
+      books->mappings.erase(memory);
       munmap(memory, size);
     } else {
       std::free(memory);
@@ -63,8 +88,27 @@ absl::StatusOr<DeviceBuffer> HostMemory::Allocate(size_t size_bytes) {
   });
 }
 
+absl::Status HostMemory::Commit() {
+  const std::lock_guard lock(books_->mutex);
+  for (const auto& [data, size] : books_->mappings) {
+    if (Populate(data, size)) continue;
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the system has no memory for ", size >> 20, " MiB that it had promised"));
+  }
+  return absl::OkStatus();
+}
+
+void HostMemory::ReleasePages(std::byte* data, size_t size) {
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  const auto address = reinterpret_cast<uintptr_t>(data);
+  const size_t head = RoundUp(address, page) - address;
+  if (size < head + page) return;
+  // What cannot be given back is kept.
+  (void)madvise(data + head, (size - head) / page * page, MADV_DONTNEED);
+}
+
 size_t HostMemory::AvailableBytes() const {
-  const size_t allocated = *allocated_bytes_;
+  const size_t allocated = books_->allocated_bytes;
   const size_t untouched = allocated - std::min(allocated, ResidentAnonymousBytes());
   const size_t available = AvailableMemoryBytes();
   return available - std::min(available, untouched);

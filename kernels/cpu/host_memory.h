@@ -4,8 +4,11 @@
 
 #include <atomic>
 #include <cstddef>
+#include <map>
 #include <memory>
+#include <mutex>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/device.h"
 
@@ -19,11 +22,22 @@ class HostMemory {
   // sizes when more is asked for than is available.
   absl::StatusOr<DeviceBuffer> Allocate(size_t size_bytes);
 
+  // Takes the pages of all buffers that are still there now. Nobody may allocate or free meanwhile.
+  absl::Status Commit();
+  // Gives the whole pages of [data, data + size) back; they are zero when they are used again.
+  static void ReleasePages(std::byte* data, size_t size);
+
   // What the machine and the cgroup have left, less what was allocated here and not touched yet.
   size_t AvailableBytes() const;
 
  private:
-  std::shared_ptr<std::atomic<size_t>> allocated_bytes_ = std::make_shared<std::atomic<size_t>>(0);
+  struct Books {
+    std::mutex mutex;
+    std::map<std::byte*, size_t> mappings;  // of huge pages; guarded by mutex
+    std::atomic<size_t> allocated_bytes{0};
+  };
+
+  const std::shared_ptr<Books> books_ = std::make_shared<Books>();
 };
 
 }  // namespace cadre

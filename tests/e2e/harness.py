@@ -85,14 +85,14 @@ def error_details(error):
 class Server:
     """A cadre-server process on free ports of the loopback interface, ready when the `with` block begins."""
 
-    def __init__(self, *flags, model=DEMO_MODEL, wait=True, env=None):
+    def __init__(self, *flags, model=DEMO_MODEL, wait=True, env=None, before_exec=None):
         self.port, self.metrics_port = free_port(), free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.log = tempfile.NamedTemporaryFile(prefix="cadre-server-", suffix=".log")
         self.process = subprocess.Popen(
             [str(BIN / "cadre-server"), "--model", str(model), "--port", str(self.port), "--metrics-port",
              str(self.metrics_port), *map(str, flags)], stdout=self.log, stderr=subprocess.STDOUT,
-            env={**clean_environment(), **(env or {})})
+            env={**clean_environment(), **(env or {})}, preexec_fn=before_exec)
         self.channel = grpc.insecure_channel(self.address)
         self.generation = generation_grpc.GenerationServiceStub(self.channel)
         self.experts = experts_grpc.ExpertServiceStub(self.channel)

@@ -77,6 +77,22 @@ TEST(CpuDeviceTest, UntouchedMemoryCounts) {
   EXPECT_LT(device->AvailableBytes(), before - size + before / 4);
 }
 
+TEST(CpuDeviceTest, CommittedMemoryIsThereAndReleasedPagesAreGone) {
+  const std::unique_ptr<Device> device = MakeCpuTestDevice(CpuIsa::kPortable, 1);
+  constexpr size_t kSize = size_t{64} << 20;
+  const auto buffer = device->Allocate(kSize);
+  ASSERT_TRUE(buffer.ok());
+  buffer->data()[5] = std::byte{7};
+  const size_t before = ResidentAnonymousBytes();
+  ASSERT_TRUE(device->CommitMemory().ok());
+  EXPECT_GT(ResidentAnonymousBytes(), before + kSize / 2);
+  EXPECT_EQ(buffer->data()[5], std::byte{7}) << "nothing is changed";
+  device->ReleasePages(buffer->view(DType::kF32, {kSize / 4}));
+  EXPECT_LT(ResidentAnonymousBytes(), before + kSize / 2);
+  EXPECT_EQ(buffer->data()[5], std::byte{0});
+  buffer->data()[kSize - 1] = std::byte{1};  // and can be used again
+}
+
 TEST(CpuDeviceTest, CopiesBothWays) {
   const std::unique_ptr<Device> device = MakeCpuTestDevice(CpuIsa::kPortable, 1);
   const auto buffer = device->Allocate(16);

@@ -54,6 +54,19 @@ MUTANTS = [
         "  if (entry.sequence->wants_all_logits()) return {};\n",
         "",
         "scheduler_test", "SchedulerPolicyTest.APromptWhoseLogitsAreWantedIsComputedInFull"),
+    # ---- memory of the host ----
+    Mutant(
+        "at the last level of memory pressure everybody runs on",
+        "engine/schedule/scheduler_plan.cc",
+        "    if (limit == RunningLimit::kFewer && num_kept_ > 1 &&",
+        "    if (limit == RunningLimit::kNone && num_kept_ > scheduler.entries_.size() &&",
+        "engine_memory_test", "EngineMemoryTest.*"),
+    Mutant(
+        "memory behind blocks in use is given back",
+        "engine/engine_loop.cc",
+        "  const std::vector<int32_t> evicted = scheduler_.EvictIdle();\n",
+        "  const std::vector<int32_t> evicted = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13};\n",
+        "engine_memory_test", "EngineMemoryTest.*"),
     # ---- scheduling ----
     Mutant(
         "tenants are not charged for what they are served",
@@ -82,8 +95,8 @@ MUTANTS = [
     Mutant(
         "the queue takes one request more than its limit",
         "engine/request/request_queue.cc",
-        "!Fits(held.requests, 1, limits_.max_requests)",
-        "!Fits(held.requests, 0, limits_.max_requests)",
+        "!Fits(held.requests, 1, limits.max_requests)",
+        "!Fits(held.requests, 0, limits.max_requests)",
         "request_test", "RequestQueueTest.*"),
     Mutant(
         "recomputed tokens are not counted",

@@ -40,7 +40,13 @@ class InterceptedRunner final : public ModelRunner {
     simulator_.ScrubBlocks(blocks);
   }
 
+  void ReleaseMemory(std::span<const int32_t> blocks) override {
+    released.insert(released.end(), blocks.begin(), blocks.end());
+    simulator_.ScrubBlocks(blocks);
+  }
+
   std::vector<int32_t> scrubbed;
+  std::vector<int32_t> released;
   std::function<absl::Status(const ForwardBatch&)> before;
   std::function<void(const ForwardBatch&, ForwardResult*)> after;
 
