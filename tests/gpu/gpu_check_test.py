@@ -130,6 +130,21 @@ class GpuCheckTest(unittest.TestCase):
         result = step.run(step.Step("s", ["bin/bench"], 10), self.root, self.out / "log")
         self.assertEqual((result.status, result.measurements), ("passed", [{"name": "read", "gb_s": 3012.25}]))
 
+    def test_goals_stand_beside_what_was_measured(self):
+        self.program("gpu_kernel_bench", """case "$2" in qwen3*)
+            echo '{"kernel": "moe", "shape": "qwen3-30b-a3b", "tokens": 8, "share": 0.7512}'
+            echo '{"kernel": "moe", "shape": "qwen3-30b-a3b", "tokens": 32, "share": 0.5}'
+            echo '{"kernel": "moe", "shape": "qwen3-30b-a3b", "tokens": 64, "share": null}';;
+        esac""")
+        self.check("--only", "kernels")
+        rows = {row["what"]: (row["measured"], row["met"]) for row in self.report()["goals"]}
+        layer = "MoE layer, qwen3-30b-a3b, %d tokens: share of its bound"
+        self.assertEqual([rows[layer % n] for n in (8, 32, 64)], [(0.7512, True), (0.5, False), (None, None)])
+        text = (self.out / "report.txt").read_text(encoding="utf-8")
+        self.assertIn(f"met    0.751 of 0.75  {layer % 8}", text)
+        self.assertIn(f"missed 0.5 of 0.82  {layer % 32}", text)
+        self.assertNotIn(layer % 64, text)
+
     def test_a_program_that_hangs_is_ended_with_its_children(self):
         self.program("bench", "sleep 600 & echo $!; wait")
         result = step.run(step.Step("s", ["bin/bench"], 1), self.root, self.out / "log")

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 
+import goals
 from step import FAILED, PASSED, SKIPPED, StepResult
 
 NOT_RUN = "not run"
@@ -59,6 +60,13 @@ def _section_lines(section):
             yield from (f"    | {line}" for line in step.output_end)
 
 
+def _goal_lines(rows):
+    for row in rows:
+        if row["measured"] is not None:
+            mark = "met   " if row["met"] else "missed"
+            yield f"  {mark} {row['measured']:.3g} of {row['least']:.3g}  {row['what']}"
+
+
 def verdict(sections, all_names):
     """One line that tells everything: what failed, what was skipped, what was not run."""
     by_status = {status: [s.name for s in sections if s.status == status] for status in (PASSED, FAILED, SKIPPED)}
@@ -73,13 +81,16 @@ def verdict(sections, all_names):
 def write(folder: pathlib.Path, machine: dict, sections: list, all_names: list) -> str:
     """Writes both files into `folder`, and returns the verdict."""
     summary = verdict(sections, all_names)
-    document = {"machine": machine, "verdict": summary,
+    goal_rows = goals.table(sections)
+    document = {"machine": machine, "verdict": summary, "goals": goal_rows,
                 "sections": [{"name": s.name, "status": s.status, "date": s.date,
                               "steps": [dataclasses.asdict(step) for step in s.steps]} for s in sections]}
     (folder / "report.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     lines = [f"{key}: {value}" for key, value in machine.items()]
     for section in sections:
         lines += ["", *_section_lines(section)]
+    if any(row["measured"] is not None for row in goal_rows):
+        lines += ["", "goals (a goal that is missed fails no check)", *_goal_lines(goal_rows)]
     lines += ["", f"verdict: {summary}"]
     (folder / "report.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return summary
