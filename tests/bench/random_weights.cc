@@ -41,6 +41,7 @@ std::vector<int64_t> MeasurePools(const ModelConfig& config) {
   });
   CADRE_CHECK(status.ok());
   std::vector<int64_t> bytes;
+  bytes.reserve(pools.size());
   for (const ArenaLayout& pool : pools) bytes.push_back(pool.size_bytes());
   return bytes;
 }

@@ -93,6 +93,7 @@ Spread SpreadOf(std::vector<double> samples) {
 
 Spread TimeUs(const Stream& stream, int count, const std::function<void()>& order) {
   std::vector<double> samples;
+  samples.reserve(static_cast<size_t>(count));
   OneSampleUs(stream, order);
   for (int i = 0; i < count; ++i) samples.push_back(OneSampleUs(stream, order));
   return SpreadOf(std::move(samples));

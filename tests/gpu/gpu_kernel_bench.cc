@@ -115,6 +115,7 @@ class KernelBench {
       for (int64_t i = 0; i < e; ++i) layer.push_back({gates.Rows(i * f, f), ups.Rows(i * f, f), downs.Rows(i * d, d)});
     }
     std::vector<View> inputs;
+    inputs.reserve(static_cast<size_t>(copies));
     for (int i = 0; i < copies; ++i) inputs.push_back(rig.Random(kF32, {t, d}));
     const View logits = rig.Zeros(kF32, {t, e}), weights = rig.Zeros(kF32, {t, k});
     const View probabilities = rig.Zeros(kF32, {t, e}), log_sum_exp = rig.Zeros(kF32, {t});
@@ -149,6 +150,7 @@ class KernelBench {
     VerbRig rig(Limits(shape, t, kBlockSize));
     const int copies = Copies(outputs * inputs * 2, options_.cold_mib);
     std::vector<View> weights;
+    weights.reserve(static_cast<size_t>(copies));
     for (int i = 0; i < copies; ++i) weights.push_back(rig.Random(kBF16, {outputs, inputs}, Scale(inputs)));
     const View x = rig.Random(kF32, {t, inputs});
     const View out = rig.Zeros(kF32, {t, outputs});
