@@ -5,7 +5,6 @@
 #include <string>
 #include <utility>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
 #include "engine/base/failpoint.h"
@@ -13,9 +12,7 @@
 #include "engine/batch_builder.h"
 #include "engine/deadline_admission.h"
 #include "engine/model/memory_plan.h"
-#include "engine/request/nan_error.h"
 #include "engine/request/refusal.h"
-#include "engine/sample/arg_max.h"
 
 namespace cadre {
 namespace {
@@ -213,65 +210,11 @@ absl::Status EngineLoop::Forward(const StepPlan& plan) {
   sequences.reserve(plan.chunks.size());
   for (const ScheduledChunk& chunk : plan.chunks) sequences.push_back(&Find(chunk.sequence).sequence);
   BuildForwardBatch(plan, sequences, limits_.kv_block_size, &batch_);
+  PlanChoices(plan);
   parts_.board->SetInForward(true);
   absl::Status status = parts_.runner->Forward(batch_, &result_);
   parts_.board->SetInForward(false);
   return status;
-}
-
-std::vector<EngineLoop::ChunkResult> EngineLoop::Sample(const StepPlan& plan) {
-  CADRE_FAILPOINT("engine.sample");
-  const auto vocab_size = static_cast<size_t>(limits_.vocab_size);
-  CADRE_CHECK_EQ(result_.logits.size(), batch_.logit_rows.size() * vocab_size);
-  std::span<float> rest(result_.logits);
-  std::vector<ChunkResult> results;
-  results.reserve(plan.chunks.size());
-  // One sequence that fails ends its request: what its siblings would say is not worth the time, which all pay. But
-  // whatever else failed, what was computed with NaN must not be kept.
-  absl::flat_hash_map<const RequestGroup*, absl::Status> failures;
-  for (const ScheduledChunk& chunk : plan.chunks) {
-    const size_t size = static_cast<size_t>(chunk.num_logit_rows()) * vocab_size;
-    const std::span<float> logits = rest.first(size);
-    rest = rest.subspan(size);
-    const RequestGroup* group = &Find(chunk.sequence).response.group();
-    const auto failure = failures.find(group);
-    results.push_back(failure == failures.end() ? SampleChunk(chunk, logits) : ChunkResult{});
-    absl::Status status = results.back().status;
-    if (failure != failures.end() || !status.ok()) {
-      if (absl::Status nan = chunk.samples ? ArgMax(logits.last(vocab_size)).status() : status; IsNanError(nan)) {
-        status = nan;
-      }
-    }
-    if (!status.ok()) failures.insert_or_assign(group, status);
-  }
-  CADRE_CHECK(rest.empty());
-  for (size_t i = 0; i < results.size(); ++i) {
-    const auto failure = failures.find(&Find(plan.chunks[i].sequence).response.group());
-    if (failure != failures.end()) results[i] = {.status = failure->second, .token = std::nullopt};
-  }
-  return results;
-}
-
-EngineLoop::ChunkResult EngineLoop::SampleChunk(const ScheduledChunk& chunk, std::span<float> logits) {
-  const auto vocab_size = static_cast<size_t>(limits_.vocab_size);
-  ChunkResult result;
-  if (logits.empty()) return result;
-  Active& active = Find(chunk.sequence);
-  if (chunk.all_logits) {
-    // Before the last row is given away to be changed.
-    for (int32_t i = 0; i < chunk.count; ++i) {
-      result.status = active.response.group().AddPromptLogits(
-          active.sequence.tokens(), chunk.begin + i, logits.subspan(static_cast<size_t>(i) * vocab_size, vocab_size));
-      if (!result.status.ok()) return result;
-    }
-  }
-  if (!chunk.samples) return result;
-  absl::StatusOr<ChosenToken> token = active.chooser.Choose(logits.last(vocab_size), &sampler_);
-  result.status = token.status();
-  if (!token.ok()) return result;
-  active.chooser.Accept(token->token_id);
-  result.token = *std::move(token);
-  return result;
 }
 
 void EngineLoop::Publish(const StepPlan& plan, std::vector<ChunkResult> results) {

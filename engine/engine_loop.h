@@ -87,7 +87,11 @@ class EngineLoop {
   RunningLimit YieldMemory();
   void AddRequest(Request request);
   void EndInterrupted(absl::Time now);
+  // Which rows the device samples, where it can.
+  void PlanChoices(const StepPlan& plan);
   ChunkResult SampleChunk(const ScheduledChunk& chunk, std::span<float> logits);
+  // What the device chose for the batch's row of logits number `row`.
+  ChunkResult AdoptChoice(const ScheduledChunk& chunk, size_t row);
   void PublishToken(SequenceId id, ChosenToken token, absl::Time now);
   // Whether a request that has not started can no longer be answered before its deadline.
   bool IsHopeless(const RequestGroup& group, absl::Time now) const;

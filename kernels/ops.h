@@ -25,6 +25,7 @@
 #include <span>
 
 #include "absl/status/status.h"
+#include "kernels/check.h"
 #include "kernels/view.h"
 
 namespace cadre {
@@ -81,6 +82,44 @@ struct RoutingTally {
   View probability;           // [E] f64: sum over rows of the gate probability
   View squared_log_sum_exp;   // [1] f64: sum over rows of logsumexp(z)^2
   View sequence_assignments;  // [S] i64: assignments per sequence of the step
+};
+
+// How one row chooses its token: engine/sample/README.md has the chain. Lists and masks are in a buffer beside the
+// rows, of 32-bit words, by the index of their first word.
+struct SampleRow {
+  uint64_t draw = 0;         // the uniform number of the draw is draw * 2^-53
+  int32_t is_wanted = 0;     // 0: nothing is chosen, and nothing is written of the row
+  float temperature = 1.0f;  // 0: greedy
+  float top_p = 1.0f;        // (0, 1]
+  float min_p = 0.0f;        // [0, 1]
+  int32_t top_k = 0;         // 0: off
+  float repetition_penalty = 1.0f;
+  float frequency_penalty = 0.0f;
+  float presence_penalty = 0.0f;
+  int32_t mask = -1;              // [ceil(V / 32)] words, bits of the tokens that may be chosen, lowest first; -1: all
+  int32_t edits = 0;              // SampleEdits: num_forbidden, then num_biased, then num_seen
+  int32_t num_forbidden = 0;      // tokens that become -inf
+  int32_t num_biased = 0;         // value is added
+  int32_t num_seen = 0;           // penalized; value is how often it was generated
+  int32_t num_alternatives = -1;  // most likely tokens to describe beside the chosen one; -1: nothing is described
+};
+inline constexpr int64_t kSampleRowWords = sizeof(SampleRow) / sizeof(int32_t);
+// One logit that is changed; a list names a token once.
+struct SampleEdit {
+  int32_t token = 0;
+  float value = 0.0f;
+  float before = 0.0f;  // the verb's own
+};
+inline constexpr int64_t kMaxAlternatives = 20;
+// What stands where a token was not chosen.
+inline constexpr int32_t kSampledNan = -1;      // the row has a logit that is not a number
+inline constexpr int32_t kSampledNothing = -2;  // all logits are -inf
+
+struct SampleOutputs {
+  View tokens;        // [R] i32
+  View ranks;         // [R] i32: 1 + the tokens that are more likely; of described rows, as all below
+  View logprobs;      // [R, 1 + kMaxAlternatives]: of the token, then of the alternatives
+  View alternatives;  // [R, kMaxAlternatives] i32, the most likely first; behind min(V, num_alternatives): nothing
 };
 
 // Upper bounds of every shape an engine will use, for scratch memory that is allocated once.
@@ -160,6 +199,19 @@ class Ops {
   virtual void GatedMlp(View out /*[T, D]*/, ConstView x /*[T, D]*/, const MlpWeights& weights) = 0;
   // x += y, or x += sigmoid(gate_logits[t]) * y[t] when gate logits are given.
   virtual void AddGated(View x /*[T, D]*/, ConstView y /*[T, D]*/, ConstView gate_logits /*[T, 1], or empty*/) = 0;
+
+  // Whether Sample is there for rows of `vocab_size` logits: where the host has the logits at hand, engine/sample does
+  // it better.
+  virtual bool can_sample(int64_t /*vocab_size*/) const { return false; }
+  // Chooses a token for every row that wants one, as engine/sample does: masks, bias and penalties give the same logits
+  // to the bit, greedy and the cut of top_k the same tokens; weights are good to 2^-22 of themselves or 2^-44 of the
+  // largest, so that near the edge of a draw, of top_p or of min_p another token may be chosen than by the host. Log
+  // probabilities, in float, are of the logits as they came. `logits` are changed and changed back.
+  // REQUIRES: can_sample(V).
+  virtual void Sample(const SampleOutputs& /*out*/, View /*logits [R, V]*/, ConstView /*rows [R, SampleRow] i32*/,
+                      View /*extras [N] i32*/) {
+    CADRE_CHECK(false);
+  }
 };
 
 }  // namespace cadre

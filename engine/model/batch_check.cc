@@ -43,6 +43,26 @@ void CheckRow(const ForwardBatch& batch, const RunnerLimits& limits, size_t row)
   if (sequence == sequence_before) CADRE_CHECK_EQ(position, batch.positions[row - 1] + 1);
 }
 
+void CheckSampleRow(const SampleRow& row, const RunnerLimits& limits, int64_t num_extras) {
+  if (row.is_wanted == 0) return;
+  constexpr int64_t kEditWords = sizeof(SampleEdit) / sizeof(int32_t);
+  for (const int32_t count : {row.num_forbidden, row.num_biased, row.num_seen}) CADRE_CHECK_GE(count, 0);
+  const int64_t num_edits = int64_t{row.num_forbidden} + row.num_biased + row.num_seen;
+  CADRE_CHECK_GE(row.edits, 0);
+  CADRE_CHECK_LE(row.edits + num_edits * kEditWords, num_extras);
+  CADRE_CHECK_LE(row.mask < 0 ? 0 : row.mask + (limits.vocab_size + int64_t{31}) / 32, num_extras);
+  CADRE_CHECK_LE(int64_t{row.num_alternatives}, kMaxAlternatives);
+}
+
+void CheckSampling(const ForwardBatch& batch, const RunnerLimits& limits) {
+  if (batch.sample_rows.empty()) return;
+  CADRE_CHECK_EQ(batch.sample_rows.size(), batch.logit_rows.size());
+  CADRE_CHECK_LE(static_cast<int64_t>(batch.sample_rows.size()), int64_t{limits.max_sample_rows});
+  const auto num_extras = static_cast<int64_t>(batch.sample_extras.size());
+  CADRE_CHECK_LE(num_extras, limits.max_sample_extras);
+  for (const SampleRow& row : batch.sample_rows) CheckSampleRow(row, limits, num_extras);
+}
+
 }  // namespace
 
 void CheckBatch(const ForwardBatch& batch, const RunnerLimits& limits) {
@@ -58,6 +78,7 @@ void CheckBatch(const ForwardBatch& batch, const RunnerLimits& limits) {
     CADRE_CHECK_LT(row, batch.num_tokens());
     row_before = row;
   }
+  CheckSampling(batch, limits);
 }
 
 }  // namespace cadre

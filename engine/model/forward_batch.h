@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/experts/step_routing.h"
+#include "kernels/ops.h"
 
 namespace cadre {
 
@@ -19,14 +20,28 @@ struct ForwardBatch {
   std::vector<int32_t> logit_rows;    // [R] rows whose logits are wanted, rising
   int32_t num_sequences = 0;          // S
   int32_t max_blocks = 0;             // columns of block_tables
-  bool keep_expert_ids = false;       // also return the routing choices (tests and diagnostics)
+  // How rows of logits become tokens on the device: one for each of logit_rows, or none at all. The logits of rows that
+  // do not want it come to the host.
+  std::vector<SampleRow> sample_rows;
+  std::vector<int32_t> sample_extras;  // what they refer to
+  bool keep_expert_ids = false;        // also return the routing choices (tests and diagnostics)
 
   int32_t num_tokens() const { return static_cast<int32_t>(token_ids.size()); }
 };
 
+// Of all rows of logits, also of those that did not want a token, whose entries mean nothing. Shapes and values are
+// those of SampleOutputs in kernels/ops.h.
+struct SampledRows {
+  std::vector<int32_t> tokens;
+  std::vector<int32_t> ranks;
+  std::vector<float> logprobs;
+  std::vector<int32_t> alternatives;
+};
+
 // What one step computed.
 struct ForwardResult {
-  std::vector<float> logits;  // [R, V] row-major
+  std::vector<float> logits;  // [rows that the device did not sample, V] row-major
+  SampledRows sampled;        // empty without sample_rows
   StepRouting routing;
   std::vector<int32_t> expert_ids;  // [num_layers, T, K] when asked for
 };

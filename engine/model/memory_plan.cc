@@ -135,6 +135,14 @@ absl::StatusOr<int64_t> CheckNumBlocks(const MemoryPlan& plan, const RunnerOptio
   return num_blocks;
 }
 
+// Words of a row: a mask, and edits enough for all but long texts with penalties. All rows share them, so that many
+// rows need no more than some.
+constexpr int64_t kMostRowsWithExtras = 256;
+int64_t SampleExtrasOfRow(int64_t vocab_size) {
+  constexpr int64_t kEdits = 1024;
+  return (vocab_size + 31) / 32 + kEdits * static_cast<int64_t>(sizeof(SampleEdit) / sizeof(int32_t));
+}
+
 }  // namespace
 
 OpsLimits MakeOpsLimits(const ModelConfig& config, const RunnerOptions& options, int32_t max_model_len) {
@@ -150,10 +158,15 @@ OpsLimits MakeOpsLimits(const ModelConfig& config, const RunnerOptions& options,
           .max_ffn_size = std::max({config.expert_ffn_size, config.shared_expert_ffn_size, config.dense_ffn_size})};
 }
 
-StepLimits MakeStepLimits(const RunnerOptions& options, int32_t max_model_len) {
+StepLimits MakeStepLimits(const ModelConfig& config, const RunnerOptions& options, int32_t max_model_len,
+                          const Ops& ops) {
+  const bool samples = options.sample_on_device && ops.can_sample(config.vocab_size);
+  const int64_t sample_rows = samples ? HeadRows(options) : 0;
   return {.max_tokens = options.max_num_batched_tokens,
           .max_sequences = options.max_num_seqs,
-          .max_blocks = (int64_t{max_model_len} + options.kv_block_size - 1) / options.kv_block_size};
+          .max_blocks = (int64_t{max_model_len} + options.kv_block_size - 1) / options.kv_block_size,
+          .max_sample_rows = sample_rows,
+          .max_sample_extras = std::min(sample_rows, kMostRowsWithExtras) * SampleExtrasOfRow(config.vocab_size)};
 }
 
 int64_t HeadRows(const RunnerOptions& options) {
@@ -171,7 +184,7 @@ absl::StatusOr<MemoryPlan> PlanMemory(const ModelConfig& config, const Checkpoin
   plan.kv_block_size = options.kv_block_size;
   plan.dense_weight_bytes = checkpoint.dense_bytes;
   plan.expert_weight_bytes = checkpoint.expert_bytes;
-  const StepLimits step_limits = MakeStepLimits(options, plan.max_model_len);
+  const StepLimits step_limits = MakeStepLimits(config, options, plan.max_model_len, ops);
   plan.workspace_bytes = Workspace::SizeBytes(config, step_limits.max_tokens, HeadRows(options));
   plan.workspace_bytes = SaturatingAdd(plan.workspace_bytes, StepArena::SizeBytes(config, step_limits));
   plan.workspace_bytes = SaturatingAdd(plan.workspace_bytes, HostBytes(config, options, step_limits));

@@ -12,7 +12,8 @@
 namespace cadre {
 
 OpsLimits MakeOpsLimits(const ModelConfig& config, const RunnerOptions& options, int32_t max_model_len);
-StepLimits MakeStepLimits(const RunnerOptions& options, int32_t max_model_len);
+StepLimits MakeStepLimits(const ModelConfig& config, const RunnerOptions& options, int32_t max_model_len,
+                          const Ops& ops);
 // Rows whose logits are computed at once: a step wants at most one row of each sequence.
 int64_t HeadRows(const RunnerOptions& options);
 // What the engine's sampler keeps for each token of the vocabulary. engine_loop.cc checks that the sampler agrees, as

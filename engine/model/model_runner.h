@@ -20,6 +20,9 @@ struct RunnerLimits {
   int32_t num_moe_layers = 0;
   int32_t num_experts = 0;  // per MoE layer
   int32_t top_k = 0;
+  // Sampling on the device: rows of logits in a step that has sample_rows, and words of sample_extras. 0: none.
+  int32_t max_sample_rows = 0;
+  int64_t max_sample_extras = 0;
 };
 
 class ModelRunner {

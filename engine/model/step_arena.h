@@ -18,9 +18,11 @@ namespace cadre {
 
 // Upper bounds of every step.
 struct StepLimits {
-  int64_t max_tokens = 0;     // T
-  int64_t max_sequences = 0;  // S
-  int64_t max_blocks = 0;     // KV blocks of one sequence
+  int64_t max_tokens = 0;         // T
+  int64_t max_sequences = 0;      // S
+  int64_t max_blocks = 0;         // KV blocks of one sequence
+  int64_t max_sample_rows = 0;    // 0: the device does not sample
+  int64_t max_sample_extras = 0;  // words
 };
 
 // How long the arrays of a step are on the device: as a batch has them, or longer, to fit what was recorded.
@@ -29,6 +31,7 @@ struct StepShape {
   int64_t num_sequences = 0;   // S
   int64_t max_blocks = 0;      // columns of the block tables
   int64_t num_logit_rows = 0;  // R
+  bool samples = false;        // has rows for sampling
 
   friend bool operator==(const StepShape&, const StepShape&) = default;
 };
@@ -36,12 +39,14 @@ StepShape ShapeOf(const ForwardBatch& batch);
 
 // A ForwardBatch as tensors. Behind its rows, padding (kernels/ops.h).
 struct StepInputs {
-  View token_ids;     // [T] i32
-  View positions;     // [T] i32
-  View row_sequence;  // [T] i32
-  View kv_slots;      // [T] i32
-  View block_tables;  // [S, max_blocks] i32
-  View logit_rows;    // [R] i32
+  View token_ids;      // [T] i32
+  View positions;      // [T] i32
+  View row_sequence;   // [T] i32
+  View kv_slots;       // [T] i32
+  View block_tables;   // [S, max_blocks] i32
+  View logit_rows;     // [R] i32
+  View sample_rows;    // [R, SampleRow] i32, or empty
+  View sample_extras;  // [max_sample_extras] i32
 };
 
 // The tallies of all L MoE layers of one step.
@@ -55,9 +60,9 @@ struct StepTallies {
   RoutingTally Layer(int64_t moe_layer) const;
 };
 
-// Owns the device memory of the step's inputs and tallies, and its mirror in staging memory of the host. The tallies
-// travel with the inputs as zeros: each step starts counting from nothing, and no verb is needed for it. Steps of one
-// shape have their tensors at the same places.
+// Owns the device memory of the step's inputs, tallies and sampled tokens, and its mirror in staging memory of the
+// host. The tallies travel with the inputs as zeros: each step starts counting from nothing, and no verb is needed for
+// it. Steps of one shape have their tensors at the same places.
 class StepArena {
  public:
   static int64_t SizeBytes(const ModelConfig& config, const StepLimits& limits);
@@ -68,30 +73,46 @@ class StepArena {
   void Upload(const ForwardBatch& batch, const StepShape& shape, Device& device);
   const StepInputs& inputs() const { return on_device_.inputs; }
   const StepTallies& tallies() const { return on_device_.tallies; }
+  const SampleOutputs& sampled() const { return on_device_.sampled; }
 
-  // Orders the tallies back to the host; ReadRouting sees them after Device::Synchronize.
-  void DownloadTallies(Device& device);
+  // Orders tallies and sampled tokens back to the host, in one piece; the readers below see them after
+  // Device::Synchronize.
+  void Download(Device& device);
   void ReadRouting(StepRouting* routing) const;
+  void ReadSampled(SampledRows* rows) const;
 
  private:
   // The same step in one of the two memories.
   struct Image {
     StepInputs inputs;
     StepTallies tallies;
-    int64_t tallies_begin = 0;  // bytes
-    int64_t tallies_end = 0;    // bytes; the end of the image
+    SampleOutputs sampled;
+    // In bytes: what goes up are the inputs, and the tallies as zeros, and as much of the extras as there are; what
+    // comes back are tallies and sampled tokens.
+    int64_t tallies_begin = 0;
+    int64_t tallies_end = 0;
+    int64_t sampled_end = 0;  // where extras begin
+    int64_t end = 0;
   };
-  static Image LayOut(std::byte* base, const StepShape& shape, int64_t num_moe_layers, int64_t num_experts);
+  // Returns the bytes that are to go up.
+  int64_t FillSampling(const ForwardBatch& batch);
+  static Image LayOut(std::byte* base, const StepShape& shape, int64_t num_moe_layers, int64_t num_experts,
+                      int64_t num_extras);
+  Image LayOut(const DeviceBuffer& memory, const StepShape& shape) const {
+    return LayOut(memory.data(), shape, num_moe_layers_, num_experts_, num_extras_);
+  }
 
-  StepArena(const ModelConfig& config, DeviceBuffer device_memory, DeviceBuffer host_memory);
+  StepArena(const ModelConfig& config, int64_t num_extras, DeviceBuffer device_memory, DeviceBuffer host_memory);
 
   int64_t num_moe_layers_;
   int64_t num_experts_;
   int64_t top_k_;
+  int64_t num_extras_;  // words that there is room for
   DeviceBuffer device_memory_;
   DeviceBuffer host_memory_;  // staging
   int64_t num_tokens_ = 0;    // of the batch
   int64_t num_sequences_ = 0;
+  int64_t num_sampled_ = 0;
   Image on_device_;
   Image on_host_;
 };

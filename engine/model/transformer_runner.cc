@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <memory>
 #include <span>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
 #include "engine/base/status_macros.h"
 #include "engine/model/batch_check.h"
@@ -36,7 +38,10 @@ class TransformerRunner final : public ModelRunner {
     CheckBatch(batch, limits_);
     const auto num_tokens = static_cast<size_t>(batch.num_tokens());
     result->logits.reserve(max_logits_);  // as planned, and never twice that by growing
-    result->logits.resize(batch.logit_rows.size() * static_cast<size_t>(limits_.vocab_size));
+    const auto num_sampled =
+        std::ranges::count_if(batch.sample_rows, [](const SampleRow& row) { return row.is_wanted; });
+    const size_t num_logit_rows = batch.logit_rows.size() - static_cast<size_t>(num_sampled);
+    result->logits.resize(num_logit_rows * static_cast<size_t>(limits_.vocab_size));
     result->expert_ids.resize(batch.keep_expert_ids ? static_cast<size_t>(limits_.num_moe_layers) * num_tokens *
                                                           static_cast<size_t>(limits_.top_k)
                                                     : 0);
@@ -44,13 +49,14 @@ class TransformerRunner final : public ModelRunner {
     if (const RecordedStep* step = recorded_.Find(batch); step != nullptr) {
       arena_.Upload(batch, step->shape, *device_);
       device_->Replay(*step->work);
-      DownloadLogits(workspace_.For(step->shape.num_tokens), /*begin=*/0, batch.logit_rows.size(), result);
+      DownloadLogits(workspace_.For(step->shape.num_tokens), batch, /*begin=*/0, batch.logit_rows.size(), result);
     } else {
       OrderStep(batch, result);
     }
-    arena_.DownloadTallies(*device_);
+    arena_.Download(*device_);
     CADRE_RETURN_IF_ERROR(device_->Synchronize());
     arena_.ReadRouting(&result->routing);
+    arena_.ReadSampled(&result->sampled);
     return absl::OkStatus();
   }
 
@@ -58,18 +64,28 @@ class TransformerRunner final : public ModelRunner {
   // be recorded.
   absl::Status RecordSteps(int64_t max_blocks) {
     for (const int64_t rows : RecordedSteps::Sizes(workspace_.head_rows())) {
-      const StepShape shape = {
-          .num_tokens = rows, .num_sequences = rows, .max_blocks = max_blocks, .num_logit_rows = rows};
+      const StepShape shape = {.num_tokens = rows,
+                               .num_sequences = rows,
+                               .max_blocks = max_blocks,
+                               .num_logit_rows = rows,
+                               .samples = limits_.max_sample_rows > 0};
       const Activations act = workspace_.For(rows);
       const auto order = [&] {
         transformer_.RunLayers(arena_.inputs(), arena_.tallies(), cache_, act, /*expert_ids=*/nullptr);
         transformer_.ComputeLogits(arena_.inputs(), act, /*begin=*/0, rows);
+        if (shape.samples) OrderSampling(act);
       };
       arena_.Upload(ForwardBatch(), shape, *device_);
       order();
       CADRE_RETURN_IF_ERROR(device_->Synchronize());
       RecordedStep step = {.shape = shape, .work = nullptr};
-      CADRE_ASSIGN_OR_RETURN(step.work, device_->Record(order));
+      absl::StatusOr<std::unique_ptr<RecordedWork>> work = device_->Record(order);
+      if (!work.ok()) {
+        return absl::Status(
+            work.status().code(),
+            absl::StrCat("recording decode steps, which --enforce-eager does without: ", work.status().message()));
+      }
+      step.work = *std::move(work);
       recorded_.Add(std::move(step));
     }
     return absl::OkStatus();
@@ -92,14 +108,31 @@ class TransformerRunner final : public ModelRunner {
     for (size_t begin = 0; begin < num_rows; begin += rows_at_once) {
       const size_t count = std::min(rows_at_once, num_rows - begin);
       transformer_.ComputeLogits(arena_.inputs(), act, static_cast<int64_t>(begin), static_cast<int64_t>(count));
-      DownloadLogits(act, begin, count, result);
+      if (!batch.sample_rows.empty()) OrderSampling(act);  // they are never more than fit at once
+      DownloadLogits(act, batch, begin, count, result);
     }
   }
 
-  // act.logits [0, count) are those of rows [begin, begin + count) of the result.
-  void DownloadLogits(const Activations& act, size_t begin, size_t count, ForwardResult* result) {
+  void OrderSampling(const Activations& act) {
+    const StepInputs& inputs = arena_.inputs();
+    const View logits = act.logits.Rows(0, inputs.sample_rows.dim(0));
+    device_->ops().Sample(arena_.sampled(), logits, inputs.sample_rows, inputs.sample_extras);
+  }
+
+  // act.logits [0, count) are those of rows [begin, begin + count) of the batch; who is sampled does not need them.
+  void DownloadLogits(const Activations& act, const ForwardBatch& batch, size_t begin, size_t count,
+                      ForwardResult* result) {
     const auto vocab_size = static_cast<size_t>(limits_.vocab_size);
-    device_->CopyToHost(result->logits.data() + begin * vocab_size, act.logits.Rows(0, static_cast<int64_t>(count)));
+    if (batch.sample_rows.empty()) {
+      device_->CopyToHost(result->logits.data() + begin * vocab_size, act.logits.Rows(0, static_cast<int64_t>(count)));
+      return;
+    }
+    float* to = result->logits.data();
+    for (size_t row = 0; row < count; ++row) {
+      if (batch.sample_rows[row].is_wanted != 0) continue;
+      device_->CopyToHost(to, act.logits.Rows(static_cast<int64_t>(row), 1));
+      to += vocab_size;
+    }
   }
 
   const RunnerLimits limits_;
@@ -112,14 +145,16 @@ class TransformerRunner final : public ModelRunner {
   Device* const device_;
 };
 
-RunnerLimits MakeRunnerLimits(const ModelConfig& config, const MemoryPlan& plan) {
+RunnerLimits MakeRunnerLimits(const ModelConfig& config, const MemoryPlan& plan, const StepLimits& step_limits) {
   return {.vocab_size = static_cast<int32_t>(config.vocab_size),
           .max_model_len = plan.max_model_len,
           .num_kv_blocks = plan.num_kv_blocks,
           .kv_block_size = plan.kv_block_size,
           .num_moe_layers = static_cast<int32_t>(config.num_moe_layers()),
           .num_experts = static_cast<int32_t>(config.num_experts),
-          .top_k = static_cast<int32_t>(config.router.top_k)};
+          .top_k = static_cast<int32_t>(config.router.top_k),
+          .max_sample_rows = static_cast<int32_t>(step_limits.max_sample_rows),
+          .max_sample_extras = step_limits.max_sample_extras};
 }
 
 }  // namespace
@@ -129,7 +164,7 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> CreateTransformerRunner(const Model
                                                                      const RunnerOptions& options, Device* device) {
   CADRE_CHECK_EQ(plan.kv_block_size, options.kv_block_size);
   CADRE_RETURN_IF_ERROR(device->ops().Reserve(MakeOpsLimits(config, options, plan.max_model_len)));
-  const StepLimits step_limits = MakeStepLimits(options, plan.max_model_len);
+  const StepLimits step_limits = MakeStepLimits(config, options, plan.max_model_len, device->ops());
   CADRE_ASSIGN_OR_RETURN(Transformer transformer, Transformer::Create(config, std::move(weights), device));
   CADRE_ASSIGN_OR_RETURN(
       KvCache cache,
@@ -137,9 +172,9 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> CreateTransformerRunner(const Model
   CADRE_ASSIGN_OR_RETURN(Workspace workspace,
                          Workspace::Create(config, step_limits.max_tokens, HeadRows(options), *device));
   CADRE_ASSIGN_OR_RETURN(StepArena arena, StepArena::Create(config, step_limits, *device));
-  auto runner =
-      std::make_unique<TransformerRunner>(MakeRunnerLimits(config, plan), std::move(transformer), std::move(cache),
-                                          std::move(workspace), std::move(arena), HeadRows(options), device);
+  auto runner = std::make_unique<TransformerRunner>(MakeRunnerLimits(config, plan, step_limits), std::move(transformer),
+                                                    std::move(cache), std::move(workspace), std::move(arena),
+                                                    HeadRows(options), device);
   if (options.record_steps && device->can_record()) {
     CADRE_RETURN_IF_ERROR(runner->RecordSteps(step_limits.max_blocks));
   }

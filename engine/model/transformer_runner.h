@@ -25,6 +25,8 @@ struct RunnerOptions {
   std::optional<int64_t> kv_cache_bytes;
   // Records the work of decode steps at the start and replays it, where the device can (CUDA graphs).
   bool record_steps = true;
+  // Samples where the logits are, where the device can.
+  bool sample_on_device = true;
 };
 
 // Bytes by pool, decided before anything is loaded; printed by the server and answered by GetModel.

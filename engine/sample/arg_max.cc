@@ -27,14 +27,16 @@ absl::StatusOr<int32_t> ArgMax(std::span<const float> logits) {
     for (size_t lane = 0; lane < kLanes; ++lane) visit(lane, logits[i + lane]);
   }
   for (; i < logits.size(); ++i) visit(0, logits[i]);
-  if (std::reduce(num_nans.begin(), num_nans.end()) > 0) {
-    return MakeNanError("the model computed logits that are not numbers");
-  }
+  if (std::reduce(num_nans.begin(), num_nans.end()) > 0) return NotANumberError();
   const float max = *std::max_element(largest.begin(), largest.end());
-  if (max == -kInfinity) {
-    return MakeNanError(absl::StrCat("all ", logits.size(), " logits are -inf"));
-  }
+  if (max == -kInfinity) return NoTokenError(logits.size());
   return static_cast<int32_t>(std::find(logits.begin(), logits.end(), max) - logits.begin());
+}
+
+absl::Status NotANumberError() { return MakeNanError("the model computed logits that are not numbers"); }
+
+absl::Status NoTokenError(size_t vocab_size) {
+  return MakeNanError(absl::StrCat("all ", vocab_size, " logits are -inf"));
 }
 
 }  // namespace cadre

@@ -26,12 +26,17 @@ constexpr PhiloxCounter Philox4x32(PhiloxCounter counter, PhiloxKey key) {
   return counter;
 }
 
-// A number in [0, 1), a multiple of 2^-53, for draw `index` of stream `stream` of `seed`.
-constexpr double UniformDraw(uint64_t seed, uint32_t stream, uint64_t index) {
+// A number below 2^53 for draw `index` of stream `stream` of `seed`.
+constexpr uint64_t DrawBits(uint64_t seed, uint32_t stream, uint64_t index) {
   const PhiloxCounter words = Philox4x32({static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32), stream, 0},
                                          {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
   const uint64_t bits = (static_cast<uint64_t>(words[1]) << 32) | words[0];
-  return static_cast<double>(bits >> 11) * 0x1.0p-53;
+  return bits >> 11;
+}
+
+// The same as a number in [0, 1).
+constexpr double UniformDraw(uint64_t seed, uint32_t stream, uint64_t index) {
+  return static_cast<double>(DrawBits(seed, stream, index)) * 0x1.0p-53;
 }
 
 }  // namespace cadre

@@ -13,7 +13,9 @@
 #include "engine/request/request.h"
 #include "engine/sample/sampler.h"
 #include "engine/sample/token_history.h"
+#include "engine/sample/token_mask.h"
 #include "engine/structured/token_constraint.h"
+#include "kernels/ops.h"
 
 namespace cadre {
 
@@ -39,6 +41,17 @@ class ChoiceRules {
   std::vector<uint64_t> allowed_;
 };
 
+// What a device said of a row whose choice PlanChoice described: kernels/ops.h, SampleOutputs.
+struct DeviceChoice {
+  int32_t token = 0;
+  int32_t rank = 0;
+  std::span<const float> logprobs;        // [1 + kMaxAlternatives]
+  std::span<const int32_t> alternatives;  // [kMaxAlternatives]
+};
+
+// The error for which a device chose no token, or OK.
+absl::Status CheckSampledToken(int32_t token, int32_t vocab_size);
+
 struct ChosenToken {
   int32_t token_id = 0;
   std::optional<TokenLogprob> logprob;  // of the logits as the model computed them; when asked for
@@ -63,10 +76,25 @@ class TokenChooser {
   // Errors as Sampler::Sample and ConstraintState::AllowedTokens. REQUIRES: not done().
   absl::StatusOr<ChosenToken> Choose(std::span<float> logits, Sampler* sampler);
 
+  // What Choose would do now, for a device that has the logits: the row, with its lists and its mask at the end of
+  // `extras`, of up to `max_extras` words. Nothing, and `extras` unchanged, where they have no room or where Choose
+  // would fail without a look at the logits: then it is for Choose. REQUIRES: not done().
+  std::optional<SampleRow> PlanChoice(int32_t vocab_size, size_t max_extras, std::vector<int32_t>* extras);
+  // What Choose would have returned for what the device chose, log probabilities included.
+  absl::StatusOr<ChosenToken> Adopt(const DeviceChoice& choice, int32_t vocab_size) const;
+
   // `token`, just chosen, is the next one.
   void Accept(int32_t token);
 
  private:
+  // Which tokens may be chosen.
+  struct Permission {
+    TokenMask allowed;                   // by the request; empty: all
+    TokenMask constrained;               // by its constraint; empty: all
+    std::span<const int32_t> forbidden;  // by its constraint
+    std::span<const int32_t> too_early;  // ends before min_tokens
+  };
+  absl::StatusOr<Permission> Permit();
   absl::Status EditLogits(std::span<float> logits);
 
   const ChoiceRules* rules_;

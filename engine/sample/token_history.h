@@ -37,6 +37,10 @@ class TokenHistory {
   // O(distinct tokens). A logit that is -inf or NaN stays what it is.
   void Penalize(std::span<float> logits) const;
 
+  const Penalties& penalties() const { return penalties_; }
+  // Tokens that Penalize would look at, and how often each was generated.
+  const absl::flat_hash_map<int32_t, int32_t>& counts() const { return num_generated_; }
+
  private:
   const Penalties penalties_;
   absl::flat_hash_map<int32_t, int32_t> num_generated_;  // of each token that occurred; 0: in the prompt alone

@@ -73,6 +73,10 @@ cudaError_t LaunchExpertFfn(cudaStream_t stream, View y, ConstView x, ConstView 
 cudaError_t LaunchGatedMlp(cudaStream_t stream, View out, ConstView x, const MlpWeights& weights,
                            const FfnScratch& scratch);
 
+// Most tokens that LaunchSample chooses from.
+int64_t LargestSampleVocab();
+cudaError_t LaunchSample(cudaStream_t stream, const SampleOutputs& out, View logits, ConstView rows, View extras);
+
 cudaError_t LaunchCombine(cudaStream_t stream, View x, ConstView y, ConstView weights);
 cudaError_t LaunchAddGated(cudaStream_t stream, View x, ConstView y, ConstView gate_logits);
 

@@ -246,4 +246,15 @@ void CudaOps::AddGated(View x, ConstView y, ConstView gate_logits) {
   Order(cuda::LaunchAddGated(host_.stream(), x, y, gate_logits), "AddGated");
 }
 
+void CudaOps::Sample(const SampleOutputs& out, View logits, ConstView rows, View extras) {
+  const int64_t num_rows = logits.dim(0);
+  CADRE_CHECK(can_sample(logits.dim(1)));
+  CADRE_CHECK(rows.shape() == Shape({num_rows, kSampleRowWords}));
+  CADRE_CHECK(out.tokens.shape() == Shape({num_rows}));
+  CADRE_CHECK(out.ranks.shape() == Shape({num_rows}));
+  CADRE_CHECK(out.logprobs.shape() == Shape({num_rows, 1 + kMaxAlternatives}));
+  CADRE_CHECK(out.alternatives.shape() == Shape({num_rows, kMaxAlternatives}));
+  Order(cuda::LaunchSample(host_.stream(), out, logits, rows, extras), "Sample");
+}
+
 }  // namespace cadre

@@ -53,6 +53,8 @@ class CudaOps final : public Ops {
   void Combine(View x, ConstView y, ConstView weights) override;
   void GatedMlp(View out, ConstView x, const MlpWeights& weights) override;
   void AddGated(View x, ConstView y, ConstView gate_logits) override;
+  bool can_sample(int64_t vocab_size) const override { return vocab_size <= cuda::LargestSampleVocab(); }
+  void Sample(const SampleOutputs& out, View logits, ConstView rows, View extras) override;
 
  private:
   // Sizes of the parts of the scratch, multiples of 256.

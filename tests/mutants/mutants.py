@@ -163,8 +163,8 @@ MUTANTS = [
     Mutant(
         "a sequence may end before min_tokens",
         "engine/sample/token_chooser.cc",
-        "num_tokens_ >= params.min_tokens",
-        "num_tokens_ + 1 >= params.min_tokens",
+        "num_tokens_ >= rules_->params().min_tokens",
+        "num_tokens_ + 1 >= rules_->params().min_tokens",
         "sampler_test", "TokenChooserTest.NoEndingTokenBeforeMinTokens"),
     Mutant(
         "log probabilities are those of the edited logits",
@@ -172,6 +172,24 @@ MUTANTS = [
         "DescribeToken(raw, chosen.token_id",
         "DescribeToken(logits, chosen.token_id",
         "sampler_test", "TokenChooserTest.LogprobsAreOfTheRowBeforeAnyOption"),
+    Mutant(
+        "a device is not told of the tokens that would end a sequence too early",
+        "engine/sample/token_chooser.cc",
+        "Union(permission->forbidden, permission->too_early)",
+        "Union(permission->forbidden, permission->forbidden)",
+        "emulated_cuda_model_test", "*DeviceSamplingTest.ChoosesAsTheReferenceDoes*"),
+    Mutant(
+        "a device's top_p keeps the token that is too much",
+        "kernels/cuda/sample.cu",
+        "return share < 1 ? Mass{1} : share > total ? total : share;",
+        "return share + 1 > total ? total : share + 1;",
+        "emulated_cuda_model_test", "*DeviceSamplingTest.CutsThroughTies*"),
+    Mutant(
+        "rows of padding are counted",
+        "kernels/cuda/group.cu",
+        "      if (in.row_sequence[t] == kPadding) continue;\n      const double lse",
+        "      const double lse",
+        "emulated_cuda_test", "*PaddingTest*"),
     # ---- text ----
     Mutant(
         "the begin of a stop string is sent before it is known to be none",

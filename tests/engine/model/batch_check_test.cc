@@ -15,7 +15,9 @@ constexpr RunnerLimits kLimits = {.vocab_size = 101,
                                   .kv_block_size = 4,
                                   .num_moe_layers = 1,
                                   .num_experts = 2,
-                                  .top_k = 1};
+                                  .top_k = 1,
+                                  .max_sample_rows = 6,
+                                  .max_sample_extras = 20};
 
 class BatchCheckDeathTest : public testing::Test {
  protected:
@@ -71,6 +73,25 @@ TEST_F(BatchCheckDeathTest, LogitRowTwice) {
 TEST_F(BatchCheckDeathTest, ArraysOfDifferentLength) {
   batch_.row_sequence.pop_back();
   EXPECT_DEATH(Run(), "row_sequence");
+}
+TEST_F(BatchCheckDeathTest, SampleRowsFollowTheRowsOfLogits) {
+  batch_.sample_rows.resize(6);
+  Run();
+  batch_.sample_rows.resize(5);
+  EXPECT_DEATH(Run(), "sample_rows");
+}
+TEST_F(BatchCheckDeathTest, ListsAndMasksBeyondTheirBuffer) {
+  batch_.sample_rows.assign(6, {.is_wanted = 1, .mask = 4, .edits = 8, .num_forbidden = 1, .num_biased = 1});
+  batch_.sample_extras.resize(14);
+  Run();
+  batch_.sample_rows[2].num_seen = 1;
+  EXPECT_DEATH(Run(), "num_extras");
+  batch_.sample_rows[2] = {.is_wanted = 1, .mask = 11};
+  EXPECT_DEATH(Run(), "num_extras");
+  batch_.sample_rows[2].is_wanted = 0;
+  Run();
+  batch_.sample_extras.resize(21);
+  EXPECT_DEATH(Run(), "max_sample_extras");
 }
 TEST_F(BatchCheckDeathTest, NoTokens) {
   batch_ = ForwardBatch();

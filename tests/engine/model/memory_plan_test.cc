@@ -226,7 +226,7 @@ TEST(MemoryPlan, WorkspaceCountsTheHost) {
   const auto plan = PlanMemory(config, LargeSummary(), options, device, device.ops());
   ASSERT_TRUE(plan.ok()) << plan.status();
   const int64_t activations = Workspace::SizeBytes(config, options.max_num_batched_tokens, /*head_rows=*/5);
-  const int64_t arena = StepArena::SizeBytes(config, MakeStepLimits(options, 64));
+  const int64_t arena = StepArena::SizeBytes(config, MakeStepLimits(config, options, 64, device.ops()));
   const auto scratch = static_cast<int64_t>(device.ops().ScratchBytes(MakeOpsLimits(config, options, 64)));
   const int64_t logits = 5 * 32000 * 4;
   const int64_t sampler = 32000 * kSamplerBytesPerLogit;

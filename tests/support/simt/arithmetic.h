@@ -18,6 +18,12 @@ constexpr int __ffsll(long long x) { return x == 0 ? 0 : std::countr_zero(static
 constexpr int __clz(int x) { return std::countl_zero(static_cast<unsigned>(x)); }
 constexpr int __clzll(long long x) { return std::countl_zero(static_cast<unsigned long long>(x)); }
 
+constexpr unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+  const unsigned long long a_low = a & 0xFFFFFFFFu, a_high = a >> 32, b_low = b & 0xFFFFFFFFu, b_high = b >> 32;
+  const unsigned long long middle = a_high * b_low + (a_low * b_low >> 32);
+  return a_high * b_high + (middle >> 32) + ((a_low * b_high + (middle & 0xFFFFFFFFu)) >> 32);
+}
+
 constexpr unsigned __float_as_uint(float x) { return std::bit_cast<unsigned>(x); }
 constexpr int __float_as_int(float x) { return std::bit_cast<int>(x); }
 constexpr float __uint_as_float(unsigned x) { return std::bit_cast<float>(x); }
