@@ -1,6 +1,7 @@
 // Tokens per second of a model through its runner: prefill of one prompt, and decode at several batch sizes with
 // distinct random tokens (equal tokens would all choose the same experts and flatter every MoE engine). Times are of
-// whole steps: from the call with its arrays to the logits in the host's memory.
+// whole steps: from the call with its arrays to the logits in the host's memory; of decode steps on a device that
+// samples, to the tokens.
 //
 //   engine_bench --model DIR [--device cuda] [--prefill 512,2048] [--batches 1,8,32] [--repeats 5] [--json]
 //   engine_bench --model DIR --random-weights --layers 12 --calibration FILE    config.json is all that DIR needs to
@@ -188,6 +189,13 @@ void BenchPrefill(const Bench& bench, int num_tokens) {
   Report(bench, "prefill", times);
 }
 
+// How servers let a device that can do so end a step.
+void SampleOnDevice(const RunnerLimits& limits, ForwardBatch* batch) {
+  const auto num_rows = static_cast<int>(batch->logit_rows.size());
+  if (num_rows > limits.max_sample_rows) return;
+  batch->sample_rows.assign(batch->logit_rows.size(), {.is_wanted = 1, .top_p = 0.9f, .top_k = 50});
+}
+
 void BenchDecode(const Bench& bench, int num_sequences) {
   const BenchOptions& options = bench.options;
   ForwardResult result;
@@ -201,7 +209,9 @@ void BenchDecode(const Bench& bench, int num_sequences) {
     }
     for (int step = 0; step < options.decode_steps; ++step) {
       const int context = options.context_tokens + step;
-      const double seconds = TimedForward(bench.runner, maker.Rows(context, 1), &result);
+      ForwardBatch batch = maker.Rows(context, 1);
+      SampleOnDevice(bench.runner.limits(), &batch);
+      const double seconds = TimedForward(bench.runner, batch, &result);
       if (i > 0 || step > 0) AddStep(bench, result, num_sequences, 1, context, seconds, &times);
     }
   }

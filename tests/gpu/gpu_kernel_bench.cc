@@ -7,6 +7,9 @@
 //   q, o, head  a linear layer of that model
 //   decode      attention of one row of each of `sequences` sequences of `context` positions
 //   prefill     attention of all `tokens` rows of one prompt
+//   sample      tokens from the logits of `sequences` rows, with top_k 50 and top_p 0.9 or with top_p alone: bound_us
+//   is
+//               one reading of the logits
 //
 // bound_us: the bytes that must be read (each weight that is used, and each key and value, once) at the rate of `read`,
 // or the products at the rate of `dense`, whichever takes longer. share: of the bound in the time. Copies of weights
@@ -35,7 +38,7 @@ constexpr DType kBF16 = DType::kBF16;
 
 struct KernelBenchOptions {
   std::vector<std::string> shapes = {"olmoe-1b-7b", "qwen3-30b-a3b", "mixtral-8x7b"};
-  std::vector<std::string> kernels = {"moe", "q", "o", "head", "decode", "prefill"};
+  std::vector<std::string> kernels = {"moe", "q", "o", "head", "decode", "prefill", "sample"};
   std::vector<int64_t> tokens = {1, 8, 32, 64, 128, 512, 2048, 4096};
   std::vector<int64_t> sequences = {1, 8, 32, 128};
   std::vector<int64_t> prompts = {512, 2048, 8192};
@@ -71,6 +74,11 @@ class KernelBench {
     }
     if (Wants("prefill")) {
       for (const int64_t t : options_.prompts) Attention(shape, "prefill", 1, t, t);
+    }
+    if (Wants("sample")) {
+      for (const int64_t s : options_.sequences) {
+        for (const int32_t top_k : {50, 0}) Sample(shape, s, top_k);
+      }
     }
   }
 
@@ -203,6 +211,35 @@ class KernelBench {
           4.0 * static_cast<double>(h * d) * seen);
   }
 
+  void Sample(const BenchShape& shape, int64_t sequences, int32_t top_k) {
+    VerbRig rig(Limits(shape, sequences, kBlockSize));
+    const int copies = Copies(sequences * shape.vocab * 4, options_.cold_mib);
+    constexpr float kDeviation = 3.0f;  // as far apart as a model's logits are
+    std::vector<View> logits;
+    for (int i = 0; i < copies; ++i) logits.push_back(rig.Random(kF32, {sequences, shape.vocab}, kDeviation));
+    std::vector<int32_t> words;
+    for (int64_t s = 0; s < sequences; ++s) {
+      const SampleRow row = {.draw = static_cast<uint64_t>(s) << 45, .is_wanted = 1, .top_p = 0.9f, .top_k = top_k};
+      const auto* const from = reinterpret_cast<const int32_t*>(&row);
+      words.insert(words.end(), from, from + kSampleRowWords);
+    }
+    const View rows = rig.Ints({sequences, kSampleRowWords}, words);
+    const View extras = rig.Zeros(DType::kI32, {1});
+    const SampleOutputs out = {.tokens = rig.Zeros(DType::kI32, {sequences}),
+                               .ranks = rig.Zeros(DType::kI32, {sequences}),
+                               .logprobs = rig.Zeros(kF32, {sequences, 1 + kMaxAlternatives}),
+                               .alternatives = rig.Zeros(DType::kI32, {sequences, kMaxAlternatives})};
+    const Spread us = rig.TimeEachUs(
+        copies, [&](int i) { rig.ops().Sample(out, logits[static_cast<size_t>(i)], rows, extras); }, options_.seconds);
+    JsonLine line;
+    line.Text("kernel", "sample")
+        .Text("shape", shape.name)
+        .Integer("sequences", sequences)
+        .Integer("tokens", sequences);
+    line.Integer("top_k", top_k);
+    Print(std::move(line), us, static_cast<double>(sequences * shape.vocab * 4), 0.0);
+  }
+
   // Of weights: their products with values of variance 1 have variance 1.
   static float Scale(int64_t inputs) { return 1.0f / std::sqrt(static_cast<float>(inputs)); }
 
@@ -228,13 +265,15 @@ int main(int argc, char** argv) {
   for (const auto& shape : kBenchShapes) names.push_back(shape.name);
   CLI::App app("How fast the verbs are on a GPU; one JSON object to a line");
   app.add_option("--shapes", options.shapes, "Models")->delimiter(',')->check(CLI::IsMember(names));
-  app.add_option("--kernels", options.kernels, "Of moe, q, o, head, decode, prefill")
+  app.add_option("--kernels", options.kernels, "Of moe, q, o, head, decode, prefill, sample")
       ->delimiter(',')
       ->check(CLI::IsMember(options.kernels));
   app.add_option("--tokens", options.tokens, "Rows of moe, q, o and head (which stops at 128)")
       ->delimiter(',')
       ->check(CLI::Range(1, 1 << 15));
-  app.add_option("--sequences", options.sequences, "Rows of decode")->delimiter(',')->check(CLI::Range(1, 1024));
+  app.add_option("--sequences", options.sequences, "Rows of decode and sample")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 1024));
   app.add_option("--prompts", options.prompts, "Rows of prefill")->delimiter(',')->check(CLI::Range(1, 1 << 15));
   app.add_option("--context", options.context, "Positions of decode; one line has 32 times as many")
       ->check(CLI::Range(1, 1 << 15));

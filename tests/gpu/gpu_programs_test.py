@@ -44,7 +44,8 @@ class GpuProgramsTest(unittest.TestCase):
                              calibration)[1:]
         kernels = [(line["kernel"], line["tokens"]) for line in found]
         self.assertEqual(kernels, [("moe", 1), ("moe", 5), ("q", 1), ("o", 1), ("head", 1), ("q", 5), ("o", 5),
-                                   ("head", 5), ("decode", 3), ("decode", 1), ("prefill", 17)])
+                                   ("head", 5), ("decode", 3), ("decode", 1), ("prefill", 17), ("sample", 3),
+                                   ("sample", 3)])
         by_kernel = dict(zip(kernels, found))
         for line in found:
             self.assertAlmostEqual(line["share"], line["bound_us"] / line["us"], delta=1e-3 * line["share"])
@@ -59,6 +60,9 @@ class GpuProgramsTest(unittest.TestCase):
         # Keys and values of 3 sequences of 32 positions, 2 heads of 32 values.
         decode = by_kernel["decode", 3]
         self.assertAlmostEqual(decode["gb_s"] * decode["us"], 3 * 32 * 2 * 32 * 2 * 2 * 1e-3, delta=0.03)
+        # The logits of 3 rows of 96, once.
+        sample = by_kernel["sample", 3]
+        self.assertAlmostEqual(sample["gb_s"] * sample["us"], 3 * 96 * 4 * 1e-3, delta=0.03)
         # Each of 4 heads of 32 values: 17 rows see 1 to 17 positions, two products of each.
         self.assertAlmostEqual(by_kernel["prefill", 17]["tflop_s"] * by_kernel["prefill", 17]["us"],
                                4 * 4 * 32 * 17 * 18 / 2 * 1e-6, delta=1e-4)
