@@ -14,7 +14,7 @@ enum ExitCode : int {
   kExitInternal = 70,     // a mistake of ours
   kExitNoDevice = 71,     // the device asked for cannot be used, or failed while the model was loaded
   kExitDeviceLost = 74,   // the device failed while serving; another process may find it well
-  kExitNoMemory = 75,     // the model does not fit into this machine's memory
+  kExitNoMemory = 75,     // the model does not fit into this machine's memory, or an allocation failed while serving
   kExitBadModel = 78,     // a file of the model is damaged, inconsistent or not supported
   kExitSignalBase = 128,  // + signal number: ended at once by a second signal
 };

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <limits>
 #include <memory>
+#include <new>
 #include <string>
 #include <thread>
 #include <utility>
@@ -49,6 +50,13 @@ void KeepHeapSmall() {
   if (std::getenv("MALLOC_ARENA_MAX") == nullptr) mallopt(M_ARENA_MAX, kMaxArenas);
   if (std::getenv("MALLOC_TRIM_THRESHOLD_") == nullptr) mallopt(M_TRIM_THRESHOLD, kTrimThreshold);
 #endif
+}
+
+// What the libraries under this server leave behind when memory ends in the middle of them is not fit to go on with.
+// The memory guard is there so that it does not come to this.
+[[noreturn]] void EndWithoutMemory() {
+  WriteToStderr("cadre-server: the system has no more memory for this process: ended\n", absl::ZeroDuration());
+  _exit(kExitNoMemory);
 }
 
 int Fail(int exit_code, const absl::Status& status) {
@@ -247,6 +255,7 @@ int RunServer(const ServerConfig& config) {
 
 int Main(int argc, char** argv) {
   KeepHeapSmall();
+  std::set_new_handler(&EndWithoutMemory);
   BlockSignals();
   const ParsedConfig parsed = ParseConfig(argc, argv);
   if (!parsed.config.has_value()) {

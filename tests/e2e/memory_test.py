@@ -7,6 +7,8 @@ import concurrent.futures
 import os
 import pathlib
 import random
+import resource
+import signal
 import time
 import unittest
 
@@ -51,6 +53,15 @@ class Container:
         self.folder.rmdir()
 
 
+def make_schema_request(rng):
+    names = [f"field_{rng.randrange(10**9)}" for _ in range(40)]
+    properties = ",".join(f'"{name}": {{"type": "string", "maxLength": 200}}' for name in names)
+    request = generation.GenerateRequest(text="a")
+    request.structured_output.json_schema = f'{{"type": "object", "properties": {{{properties}}}}}'
+    request.stopping.max_tokens = 50
+    return request
+
+
 def make_request(rng):
     """Something that takes memory: a large message, an answer with many details, a schema to compile."""
     request = generation.GenerateRequest()
@@ -63,11 +74,7 @@ def make_request(rng):
         request.stopping.max_tokens = 900
         request.stopping.ignore_eos = True
     elif kind == 2:
-        names = [f"field_{rng.randrange(10**9)}" for _ in range(40)]
-        properties = ",".join(f'"{name}": {{"type": "string", "maxLength": 200}}' for name in names)
-        request.text = "a"
-        request.structured_output.json_schema = f'{{"type": "object", "properties": {{{properties}}}}}'
-        request.stopping.max_tokens = 50
+        return make_schema_request(rng)
     else:
         request.token_ids.ids.extend(rng.randrange(1000) for _ in range(900))
         request.stopping.max_tokens = 100
@@ -123,6 +130,25 @@ class MemoryTest(unittest.TestCase):
             small.stopping.max_tokens = 3
             answer = server.generation.GenerateText(small, timeout=20)
             self.assertEqual(answer.sequences[0].finished.usage.generated_tokens, 3)
+
+
+class AddressSpaceTest(unittest.TestCase):
+    """A limit that the server does not watch: it ends with a line and a code for its supervisor, and does not hang."""
+
+    def test_a_server_without_memory_ends_with_its_own_code(self):
+        with Server() as server:
+            pid = server.process.pid
+            size = int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.prlimit(pid, resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
+            # Each schema that is compiled takes some MiB, and stays.
+            with self.assertRaises(grpc.RpcError):
+                for i in range(1000):
+                    server.generation.GenerateText(make_schema_request(random.Random(i)), timeout=20)
+            code = server.process.wait(timeout=20)
+            # gRPC, where it is the one that gets no memory, aborts by itself.
+            self.assertIn(code, (75, -signal.SIGABRT), server.log_text())
+            if code == 75:
+                self.assertIn("no more memory for this process", server.log_text())
 
 
 if __name__ == "__main__":
