@@ -12,7 +12,8 @@
 //               one reading of the logits
 //
 // bound_us: the bytes that must be read (each weight that is used, and each key and value, once) at the rate of `read`,
-// or the products at the rate of `dense`, whichever takes longer. share: of the bound in the time. Copies of weights
+// or the products at the rate of `dense`, whichever takes longer. share: of the bound in the time; of_read and of_dense:
+// of each rate alone. Copies of weights
 // and caches beyond four times the L2 cache take turns in one graph, which is replayed: nothing is found in the cache.
 // Values are random. Median, lowest and highest of 5 to 30 replays.
 #include <algorithm>
@@ -102,7 +103,10 @@ class KernelBench {
   void Print(JsonLine line, const Spread& us, double bytes, double flops) const {
     const double bound_us = BoundUs(bytes, ceilings_.read_gb_s, flops, ceilings_.dense_tflop_s);
     line.Number("us", us.median).Number("low", us.low).Number("high", us.high).Integer("samples", us.count);
-    line.Number("gb_s", bytes / us.median * 1e-3).Number("tflop_s", flops / us.median * 1e-6);
+    const double gb_s = bytes / us.median * 1e-3;
+    const double tflop_s = flops / us.median * 1e-6;
+    line.Number("gb_s", gb_s).Number("of_read", gb_s / ceilings_.read_gb_s);
+    line.Number("tflop_s", tflop_s).Number("of_dense", tflop_s / ceilings_.dense_tflop_s);
     line.Number("bound_us", bound_us).Number("share", bound_us / us.median).Print();
   }
 

@@ -49,6 +49,9 @@ class GpuProgramsTest(unittest.TestCase):
         by_kernel = dict(zip(kernels, found))
         for line in found:
             self.assertAlmostEqual(line["share"], line["bound_us"] / line["us"], delta=1e-3 * line["share"])
+            self.assertAlmostEqual(line["of_read"], line["gb_s"] / 2.0, delta=1e-3 * line["of_read"])
+            self.assertAlmostEqual(line["of_dense"], line["tflop_s"] / 0.001, delta=1e-3 * line["of_dense"])
+            self.assertAlmostEqual(line["share"], max(line["of_read"], line["of_dense"]), delta=1e-3 * line["share"])
         # q is [128, 64] in bfloat16: 16,384 bytes, at 2 GB/s 8.192 us; one row does 16,384 operations.
         self.assertAlmostEqual(by_kernel["q", 1]["bound_us"], 16.384, places=3)  # by the products
         self.assertAlmostEqual(by_kernel["q", 1]["gb_s"] * by_kernel["q", 1]["us"], 16.384, delta=0.01)
@@ -66,6 +69,15 @@ class GpuProgramsTest(unittest.TestCase):
         # Each of 4 heads of 32 values: 17 rows see 1 to 17 positions, two products of each.
         self.assertAlmostEqual(by_kernel["prefill", 17]["tflop_s"] * by_kernel["prefill", 17]["us"],
                                4 * 4 * 32 * 17 * 18 / 2 * 1e-6, delta=1e-4)
+
+    def test_what_was_not_calibrated_is_null(self):
+        with tempfile.TemporaryDirectory() as folder:
+            calibration = pathlib.Path(folder) / "calibration"
+            calibration.write_text('{"name": "read", "value": 2.0}\n{"name": "dense", "skipped": "no cuBLAS"}\n')
+            line = lines_of(BIN / "emulated_gpu_kernel_bench", "--shapes", "tiny", "--kernels", "o", "--tokens", 1,
+                            "--cold-mib", 0, "--seconds", 0, "--calibration", calibration)[1]
+        self.assertGreater(line["of_read"], 0)
+        self.assertEqual([line[key] for key in ("of_dense", "bound_us", "share")], [None, None, None])
 
     def test_a_calibration_that_is_none_is_an_error(self):
         lines_of(BIN / "emulated_gpu_kernel_bench", "--calibration", "/dev/null", expect=1)
