@@ -12,10 +12,9 @@
 //               one reading of the logits
 //
 // bound_us: the bytes that must be read (each weight that is used, and each key and value, once) at the rate of `read`,
-// or the products at the rate of `dense`, whichever takes longer. share: of the bound in the time; of_read and of_dense:
-// of each rate alone. Copies of weights
-// and caches beyond four times the L2 cache take turns in one graph, which is replayed: nothing is found in the cache.
-// Values are random. Median, lowest and highest of 5 to 30 replays.
+// or the products at the rate of `dense`, whichever takes longer. share: of the bound in the time; of_read and
+// of_dense: of each rate alone. Copies of weights and caches beyond four times the L2 cache take turns in one graph,
+// which is replayed: nothing is found in the cache. Values are random. Median, lowest and highest of 5 to 30 replays.
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
