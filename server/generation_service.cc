@@ -1,4 +1,3 @@
-#include <grpcpp/alarm.h>
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/server_callback.h>
@@ -11,6 +10,7 @@
 #include "cadre/v1/generation_service.grpc.pb.h"
 #include "engine/base/status_macros.h"
 #include "server/admission.h"
+#include "server/call_alarm.h"
 #include "server/errors.h"
 #include "server/field_support.h"
 #include "server/grpc_status.h"
@@ -68,23 +68,24 @@ class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, publ
 
   void SetRequestId(const std::string& id) override { metadata_.SetRequestId(id); }
   void SendInitialMetadata() override { StartSendInitialMetadata(); }
-  bool Write(const v1::GenerateResponse& event) override {
+  bool Write(const v1::GenerateResponse& event, bool more_follows) override {
     message_ = SerializeMessage(event);
-    StartWrite(&message_);
+    grpc::WriteOptions options;
+    if (more_follows) options.set_buffer_hint();
+    StartWrite(&message_, options);
     return false;
+  }
+  void WriteLast(const v1::GenerateResponse& event, const std::optional<RequestTimings>& timings) override {
+    message_ = SerializeMessage(event);
+    metadata_.AddTrailers(absl::OkStatus(), timings);
+    StartWriteAndFinish(&message_, grpc::WriteOptions(), grpc::Status::OK);
   }
   void Finish(const absl::Status& status, const std::optional<RequestTimings>& timings) override {
     metadata_.AddTrailers(status, timings);
     ServerWriteReactor::Finish(ToGrpcStatus(status));
   }
   void CutOffAfter(absl::Duration patience) override {
-    auto alarm = std::make_shared<grpc::Alarm>();
-    grpc::Alarm& pending = *alarm;
-    // The alarm lives until it has rung, which may be after this call.
-    pending.Set(absl::ToChronoTime(absl::Now() + patience), [alarm, stream = stream_](bool) mutable {
-      stream->CutOff();
-      alarm.reset();
-    });
+    cut_off_.Set(patience, [stream = stream_] { stream->CutOff(); });
   }
   void Cancel() override { context_.TryCancel(); }
 
@@ -99,6 +100,7 @@ class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, publ
   grpc::CallbackServerContext& context_;
   CallMetadata metadata_;
   grpc::ByteBuffer message_;  // in flight
+  CallAlarm cut_off_;
   const std::shared_ptr<TokenStream> stream_;
 };
 
@@ -117,9 +119,13 @@ class TextCall final : public grpc::ServerUnaryReactor, public ResponseWriter {
 
   void SetRequestId(const std::string& id) override { metadata_.SetRequestId(id); }
   void SendInitialMetadata() override { StartSendInitialMetadata(); }
-  bool Write(const v1::GenerateResponse& event) override {
+  bool Write(const v1::GenerateResponse& event, bool /*more_follows*/) override {
     Collect(event);
     return true;
+  }
+  void WriteLast(const v1::GenerateResponse& event, const std::optional<RequestTimings>& timings) override {
+    Collect(event);
+    Finish(absl::OkStatus(), timings);
   }
   void Finish(const absl::Status& status, const std::optional<RequestTimings>& timings) override {
     metadata_.AddTrailers(status, timings);

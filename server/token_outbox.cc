@@ -42,9 +42,9 @@ void TokenOutbox::Add(FinishSummary summary) {
   waiting.finished = std::move(summary);
 }
 
-bool TokenOutbox::Take(const RequestFacts& facts, v1::GenerateResponse* event) {
+bool TokenOutbox::Take(Item* item) {
   if (start_) {
-    FillStarted(facts, *std::exchange(start_, std::nullopt), event->mutable_started());
+    *item = *std::exchange(start_, std::nullopt);
     return false;
   }
   auto next = sequences_.upper_bound(last_index_);
@@ -54,13 +54,13 @@ bool TokenOutbox::Take(const RequestFacts& facts, v1::GenerateResponse* event) {
   const bool was_last = std::next(next) == sequences_.end();
   if (HasContent(waiting.delta)) {
     bytes_ -= Bytes(waiting.delta);
-    FillDelta(std::exchange(waiting.delta, {}), facts, event->mutable_delta());
+    *item = std::exchange(waiting.delta, {});
     if (waiting.finished) {
       last_index_ = index - 1;  // its end goes with its last tokens
       return false;
     }
   } else {
-    FillFinished(*waiting.finished, event->mutable_finished());
+    *item = *std::move(waiting.finished);
   }
   sequences_.erase(next);
   return was_last;
@@ -70,6 +70,16 @@ void TokenOutbox::Clear() {
   start_.reset();
   sequences_.clear();
   bytes_ = 0;
+}
+
+void FillEvent(const RequestFacts& facts, TokenOutbox::Item&& item, v1::GenerateResponse* event) {
+  if (const auto* start = std::get_if<RequestStart>(&item)) {
+    FillStarted(facts, *start, event->mutable_started());
+  } else if (auto* delta = std::get_if<TokenDelta>(&item)) {
+    FillDelta(std::move(*delta), facts, event->mutable_delta());
+  } else {
+    FillFinished(std::get<FinishSummary>(item), event->mutable_finished());
+  }
 }
 
 }  // namespace cadre

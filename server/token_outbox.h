@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <variant>
 
 #include "cadre/v1/generation_service.pb.h"
 #include "engine/request/token_sink.h"
@@ -29,8 +30,9 @@ class TokenOutbox {
   size_t bytes() const { return bytes_; }
   static size_t Bytes(const TokenDelta& delta);
 
-  // Takes the next event out. True when every sequence that had something to say has had its turn. REQUIRES: not empty.
-  bool Take(const RequestFacts& facts, v1::GenerateResponse* event);
+  using Item = std::variant<RequestStart, TokenDelta, FinishSummary>;
+  // Takes the next one out. True when every sequence that had something to say has had its turn. REQUIRES: not empty.
+  bool Take(Item* item);
   void Clear();
 
  private:
@@ -44,6 +46,8 @@ class TokenOutbox {
   int32_t last_index_ = -1;               // whose turn it was
   size_t bytes_ = 0;
 };
+
+void FillEvent(const RequestFacts& facts, TokenOutbox::Item&& item, v1::GenerateResponse* event);
 
 }  // namespace cadre
 

@@ -68,33 +68,33 @@ void TokenStream::Queued() {
 }
 
 void TokenStream::Reject(const absl::Status& status) {
-  const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   if (!final_status_.has_value()) final_status_ = status;
-  Pump();
+  Pump(&lock);
 }
 
 void TokenStream::OnStarted(RequestStart start) {
-  const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   if (final_status_.has_value()) return;
   outbox_.Add(std::move(start));
-  PumpSoon();
+  PumpSoon(&lock);
 }
 
 void TokenStream::OnTokens(TokenDelta delta) {
-  const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   if (final_status_.has_value()) return;
   const absl::Time now = host_->clock().Now();
   MeterTokens(delta, now);
   outbox_.Add(std::move(delta));
   TellOutboxBytes();
-  PumpSoon();
+  PumpSoon(&lock);
   if (!IsTooSlow(now)) return;
   Abandon(SlowReader(outbox_.bytes(), OutboxLimit(), options_));
   if (IsStuck()) ArmCutOff();
 }
 
 void TokenStream::OnFinish(FinishSummary summary) {
-  const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   timings_ = timings_.has_value() ? CoverBoth(*timings_, summary.timings) : summary.timings;
   LogEnd(facts_.request_id, summary);
   if (!final_status_.has_value()) {
@@ -105,16 +105,16 @@ void TokenStream::OnFinish(FinishSummary summary) {
     // From here on no token comes that would find the client too slow.
     if (final_status_.has_value() && IsStuck()) ArmCutOff();
   }
-  PumpSoon();
+  PumpSoon(&lock);
 }
 
 void TokenStream::OnWriteDone(bool ok) {
   {
-    const std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
     write_in_flight_ = false;
     ++num_writes_;
     if (ok) {
-      Pump();
+      Pump(&lock);
       return;
     }
   }
@@ -124,7 +124,7 @@ void TokenStream::OnWriteDone(bool ok) {
 void TokenStream::OnCancel() {
   const bool is_deadline = IsAtDeadline();
   {
-    const std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
     if (is_deadline) {
       // The engine sees the deadline by itself, and counts the request as what it is.
       DropOutbox();
@@ -134,7 +134,7 @@ void TokenStream::OnCancel() {
     } else {
       Abandon(absl::CancelledError("cancelled by the client"));
     }
-    Pump();
+    Pump(&lock);
   }
   host_->Wake();
 }
@@ -159,18 +159,18 @@ void TokenStream::Detach() {
   host_->CallClosed();
 }
 
-void TokenStream::Pump() {
+void TokenStream::Pump(std::unique_lock<std::mutex>* lock) {
   while (writer_ != nullptr && !finish_called_ && !write_in_flight_) {
-    if (WriteNext()) continue;
+    if (WriteNext(lock)) continue;
     if (!final_status_.has_value()) return;
     finish_called_ = true;
     writer_->Finish(*final_status_, timings_);
   }
 }
 
-void TokenStream::PumpSoon() {
+void TokenStream::PumpSoon(std::unique_lock<std::mutex>* lock) {
   const bool is_idle = writer_ != nullptr && !write_in_flight_;
-  if (options_.pump == nullptr || (is_idle && !PumpAt(MustWait() ? next_delta_ : StreamPump::Time::min()))) Pump();
+  if (options_.pump == nullptr || (is_idle && !PumpAt(MustWait() ? next_delta_ : StreamPump::Time::min()))) Pump(lock);
 }
 
 // False when there is no pump any more.
@@ -182,9 +182,9 @@ bool TokenStream::PumpAt(StreamPump::Time due) {
 }
 
 void TokenStream::PumpNow() {
-  const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   posted_due_ = StreamPump::Time::max();
-  Pump();
+  Pump(&lock);
 }
 
 // Whether all that could be written is tokens that come too soon after the last ones.
@@ -199,16 +199,35 @@ absl::Duration TokenStream::Interval() const {
 }
 
 // False when there is nothing to write now.
-bool TokenStream::WriteNext() {
+bool TokenStream::WriteNext(std::unique_lock<std::mutex>* lock) {
   if (outbox_.empty() || (MustWait() && PumpAt(next_delta_))) return false;
-  v1::GenerateResponse event;
-  const bool ends_round = outbox_.Take(facts_, &event);
+  TokenOutbox::Item item;
+  const bool ends_round = outbox_.Take(&item);
   // Each sequence has its message before the wait begins.
   if (ends_round) next_delta_ = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(Interval());
   TellOutboxBytes();
   if (outbox_.bytes() <= OutboxLimit()) over_limit_since_ = absl::InfiniteFuture();
   metadata_sent_ = true;
-  write_in_flight_ = !writer_->Write(event);
+  const bool more_follows = !outbox_.empty() && !MustWait();
+  // An error waits until the client has taken what comes before it, or was cut off.
+  finish_called_ = outbox_.empty() && final_status_.has_value() && final_status_->ok();
+  write_in_flight_ = !finish_called_;
+  // While these say so nobody else writes, and the call, which has not been finished, cannot go.
+  ResponseWriter* const writer = writer_;
+  const bool is_last = finish_called_;
+  const std::optional<RequestTimings> timings = timings_;
+
+  lock->unlock();
+  v1::GenerateResponse event;
+  FillEvent(facts_, std::move(item), &event);
+  bool is_taken = false;
+  if (is_last) {
+    writer->WriteLast(event, timings);
+  } else {
+    is_taken = writer->Write(event, more_follows);
+  }
+  lock->lock();
+  if (is_taken) write_in_flight_ = false;
   return true;
 }
 

@@ -27,8 +27,8 @@ namespace cadre {
 class Metrics;
 class ModelHost;
 
-// The call that a stream answers. Called under the stream's lock, so it must not call back. One whose Write always
-// takes is never cut off.
+// The call that a stream answers. It must not call back from within; all but Write and WriteLast are called under the
+// stream's lock. One whose Write always takes is never cut off.
 class ResponseWriter {
  public:
   virtual ~ResponseWriter() = default;
@@ -36,13 +36,16 @@ class ResponseWriter {
   virtual void SetRequestId(const std::string& id) = 0;
   // At most once, and not after Write or Finish.
   virtual void SendInitialMetadata() = 0;
-  // True: taken. False: in flight; nothing else is written until TokenStream::OnWriteDone.
-  virtual bool Write(const v1::GenerateResponse& event) = 0;
+  // True: taken. False: in flight; nothing else is written until TokenStream::OnWriteDone. With `more_follows` it may
+  // wait for the next Write, WriteLast or Finish, which comes at once.
+  virtual bool Write(const v1::GenerateResponse& event, bool more_follows) = 0;
+  // Write, then Finish with OK, at once and without OnWriteDone.
+  virtual void WriteLast(const v1::GenerateResponse& event, const std::optional<RequestTimings>& timings) = 0;
   // Asks for TokenStream::CutOff after `patience`: once, while a write is in flight, and again only from CutOff.
   virtual void CutOffAfter(absl::Duration patience) { static_cast<void>(patience); }
   // Ends the call without a status of ours; the write in flight fails.
   virtual void Cancel() {}
-  // Exactly once, last. `timings` of a request that the engine ended.
+  // Last, unless WriteLast was: exactly one of the two, once. `timings` of a request that the engine ended.
   virtual void Finish(const absl::Status& status, const std::optional<RequestTimings>& timings) = 0;
 };
 
@@ -105,14 +108,15 @@ class TokenStream final : public TokenSink, public Pumped, public std::enable_sh
   void Detach();
 
  private:
-  // All of these run under mutex_.
-  void Pump();
+  // All of these run under mutex_. Those that are given its lock release it while they write: what takes time there, a
+  // message of many details, must not hold up the engine's step.
+  void Pump(std::unique_lock<std::mutex>* lock);
   // Pump, on the pump's thread where there is one.
-  void PumpSoon();
+  void PumpSoon(std::unique_lock<std::mutex>* lock);
   bool PumpAt(StreamPump::Time due);
   bool MustWait() const;
   absl::Duration Interval() const;
-  bool WriteNext();
+  bool WriteNext(std::unique_lock<std::mutex>* lock);
   bool IsTooSlow(absl::Time now);
   void DropOutbox();
   void Abandon(absl::Status status);
@@ -132,7 +136,7 @@ class TokenStream final : public TokenSink, public Pumped, public std::enable_sh
 
   std::mutex mutex_;
   ResponseWriter* writer_;  // null once detached
-  RequestFacts facts_;
+  RequestFacts facts_;      // constant from when the engine has the request
   bool metadata_sent_ = false;
   bool write_in_flight_ = false;
   int64_t num_writes_ = 0;        // that have left

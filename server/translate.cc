@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <random>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -10,6 +9,7 @@
 #include "engine/base/strings.h"
 #include "engine/text/utf8.h"
 #include "server/errors.h"
+#include "server/random_bits.h"
 #include "server/request_limits.h"
 
 namespace cadre {
@@ -18,12 +18,6 @@ namespace {
 bool IsRequestId(std::string_view id) {
   return !id.empty() && id.size() <= kMaxRequestIdBytes &&
          std::all_of(id.begin(), id.end(), [](char c) { return c > ' ' && c < 0x7F; });
-}
-
-uint64_t RandomBits() {
-  // Opened once per thread.
-  thread_local std::random_device device;
-  return (uint64_t{device()} << 32) | device();
 }
 
 absl::Status ContextExceeded(std::string field, std::string description, int64_t limit, int64_t actual) {

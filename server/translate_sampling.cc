@@ -1,7 +1,6 @@
 #include "server/translate_sampling.h"
 
 #include <algorithm>
-#include <random>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,17 +10,12 @@
 #include "engine/base/strings.h"
 #include "server/errors.h"
 #include "server/proto_time.h"
+#include "server/random_bits.h"
 #include "server/request_limits.h"
 #include "server/translate.h"
 
 namespace cadre {
 namespace {
-
-uint64_t RandomBits() {
-  // Opened once per thread: a seed is drawn for nearly every request.
-  thread_local std::random_device device;
-  return (uint64_t{device()} << 32) | device();
-}
 
 // `value` must be in [low, high], or in (low, high] when `excludes_low`.
 template <typename T>

@@ -39,7 +39,7 @@ figure "masks"              "$bin/mask_bench" --documents 50
 figure "sampling"           "$bin/sample_bench"
 figure "prefix cache"       "$bin/prefix_bench" --model models/demo --repeats 9
 figure "scheduler"          "$bin/scheduler_bench"
-figure "tokenizing"         "$bin/tokenize_bench"
+figure "tokenizing"         "$bin/tokenize_bench" --ratios --bytes 65536
 figure "soak"               soak
 
 printf '\n%s of 10 runs failed or missed their target%s\n' "${#failed[@]}" "${failed[*]:+: ${failed[*]}}"

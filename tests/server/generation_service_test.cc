@@ -249,7 +249,10 @@ class EndWriter final : public ResponseWriter {
  public:
   void SetRequestId(const std::string&) override {}
   void SendInitialMetadata() override {}
-  bool Write(const v1::GenerateResponse&) override { return true; }
+  bool Write(const v1::GenerateResponse&, bool) override { return true; }
+  void WriteLast(const v1::GenerateResponse&, const std::optional<RequestTimings>&) override {
+    status = absl::OkStatus();
+  }
   void Finish(const absl::Status& s, const std::optional<RequestTimings>&) override { status = s; }
 
   absl::Status status;

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "server/simulated_tokenizer.h"
@@ -10,12 +11,19 @@
 namespace cadre {
 namespace {
 
+bool TakeEvent(TokenOutbox* outbox, const RequestFacts& facts, v1::GenerateResponse* event) {
+  TokenOutbox::Item item;
+  const bool ends_round = outbox->Take(&item);
+  FillEvent(facts, std::move(item), event);
+  return ends_round;
+}
+
 // What leaves, as "started", "0:ab", "0:end".
 std::vector<std::string> Drain(TokenOutbox* outbox, int count = 1000) {
   std::vector<std::string> events;
   while (!outbox->empty() && count-- > 0) {
     v1::GenerateResponse event;
-    const bool ends_round = outbox->Take({}, &event);
+    const bool ends_round = TakeEvent(outbox, {}, &event);
     std::string text = event.has_started() ? "started"
                        : event.has_delta() ? std::to_string(event.delta().index()) + ":" + event.delta().text()
                                            : std::to_string(event.finished().index()) + ":end";
@@ -68,7 +76,7 @@ TEST(TokenOutboxTest, BytesCountTextIdsAndDetails) {
   outbox.Add(delta);
   EXPECT_EQ(outbox.bytes(), 3 * one);
   v1::GenerateResponse event;
-  outbox.Take({}, &event);
+  TakeEvent(&outbox, {}, &event);
   EXPECT_EQ(outbox.bytes(), one);
   EXPECT_EQ(event.delta().details_size(), 2);
   outbox.Clear();
@@ -87,7 +95,7 @@ TEST(TokenOutboxTest, BytesOfTokensAreTold) {
   outbox.Add(start);
   outbox.Add({.index = 0, .text = "", .token_ids = {0xE2, 270}});
   v1::GenerateResponse event;
-  outbox.Take(facts, &event);
+  TakeEvent(&outbox, facts, &event);
   EXPECT_EQ(event.started().cached_prompt_tokens(), 16);
   ASSERT_EQ(event.started().prompt_details_size(), 2);
   EXPECT_EQ(event.started().prompt_details(0).token_bytes(), "\xC3");
@@ -95,7 +103,7 @@ TEST(TokenOutboxTest, BytesOfTokensAreTold) {
   EXPECT_EQ(event.started().prompt_details(1).rank(), 2);
   EXPECT_EQ(event.started().prompt_details(1).alternatives(0).token_bytes(), " t270");
   event.Clear();
-  outbox.Take(facts, &event);
+  TakeEvent(&outbox, facts, &event);
   ASSERT_EQ(event.delta().details_size(), 2);
   EXPECT_EQ(event.delta().details(0).token_id(), 0xE2);
   EXPECT_EQ(event.delta().details(0).token_bytes(), "\xE2");  // part of a character

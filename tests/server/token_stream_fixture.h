@@ -28,14 +28,22 @@ class FakeWriter final : public ResponseWriter {
  public:
   void SetRequestId(const std::string& id) override { log.push_back("id " + id); }
   void SendInitialMetadata() override { log.push_back("metadata"); }
-  bool Write(const v1::GenerateResponse& event) override {
+  bool Write(const v1::GenerateResponse& event, bool more_follows) override {
     EXPECT_FALSE(in_flight) << "two writes in flight";
-    EXPECT_FALSE(status.has_value()) << "a write after the end";
     in_flight = true;
-    if (event.has_started()) log.push_back("started");
-    if (event.has_delta()) log.push_back("delta " + event.delta().text());
-    if (event.has_finished()) log.push_back("finished " + event.finished().text());
+    Log(event, more_follows ? " +" : "");
     return false;
+  }
+  void WriteLast(const v1::GenerateResponse& event, const std::optional<RequestTimings>& t) override {
+    Log(event, " .");
+    Finish(absl::OkStatus(), t);
+  }
+  // "+": it may wait for the next; ".": the last.
+  void Log(const v1::GenerateResponse& event, const std::string& suffix) {
+    EXPECT_FALSE(status.has_value()) << "a write after the end";
+    if (event.has_started()) log.push_back("started" + suffix);
+    if (event.has_delta()) log.push_back("delta " + event.delta().text() + suffix);
+    if (event.has_finished()) log.push_back("finished " + event.finished().text() + suffix);
   }
   void CutOffAfter(absl::Duration) override { log.push_back("cut off later"); }
   void Cancel() override { log.push_back("cancel"); }

@@ -3,7 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
+#include <future>
+#include <latch>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -24,11 +28,10 @@ TEST_F(TokenStreamTest, EventsLeaveInOrderOneAtATime) {
   Token("c");
   End(absl::OkStatus(), "!");
   WriteDone();
-  WriteDone();
   EXPECT_FALSE(writer_.status.has_value());
   WriteDone();
   EXPECT_EQ(writer_.log,
-            (std::vector<std::string>{"id r1", "metadata", "started", "delta ab", "delta c", "finished !"}));
+            (std::vector<std::string>{"id r1", "metadata", "started", "delta ab", "delta c +", "finished ! ."}));
   EXPECT_TRUE(writer_.status->ok());
 }
 
@@ -54,6 +57,43 @@ TEST_F(TokenStreamTest, AnErrorComesAfterTheTextThatWasMade) {
   EXPECT_EQ(writer_.status->code(), absl::StatusCode::kInternal);
   EXPECT_EQ(writer_.status->message().find("secret"), absl::string_view::npos);
   EXPECT_EQ(ErrorReason(*writer_.status), "ENGINE_FAILURE");
+}
+
+// As large messages do: the engine's step does not wait for them.
+TEST_F(TokenStreamTest, NothingWaitsForAMessageThatIsBeingPutTogether) {
+  struct BusyWriter final : ResponseWriter {
+    void SetRequestId(const std::string&) override {}
+    void SendInitialMetadata() override {}
+    bool Write(const v1::GenerateResponse& event, bool) override {
+      is_writing.count_down();
+      may_go.wait();
+      texts.push_back(event.delta().text());
+      return true;
+    }
+    void WriteLast(const v1::GenerateResponse& event, const std::optional<RequestTimings>&) override {
+      texts.push_back(event.finished().text());
+    }
+    void Finish(const absl::Status&, const std::optional<RequestTimings>&) override {}
+
+    std::latch is_writing{1};
+    std::latch may_go{1};
+    std::vector<std::string> texts;
+  };
+  BusyWriter writer;
+  stream_ = std::make_shared<TokenStream>(&writer, &host_, nullptr, TokenStreamOptions{}, absl::InfiniteFuture());
+  std::thread pump([this] { Token("a"); });
+  writer.is_writing.wait();
+  std::future<void> step = std::async(std::launch::async, [this] {
+    Token("b");
+    Token("c");
+    End(absl::OkStatus(), "!");
+  });
+  EXPECT_EQ(step.wait_for(std::chrono::seconds(30)), std::future_status::ready);
+  writer.may_go.count_down();
+  pump.join();
+  step.wait();
+  EXPECT_EQ(writer.texts, (std::vector<std::string>{"a", "bc", "!"}));
+  stream_->Detach();
 }
 
 TEST_F(TokenStreamTest, ACancelEndsTheCallAtOnceWhenNothingIsInFlight) {
