@@ -19,6 +19,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -265,6 +266,7 @@ int main(int argc, char** argv) {
   using cadre::gpu::kBenchShapes;
   cadre::gpu::KernelBenchOptions options;
   std::vector<std::string> names;
+  names.reserve(std::size(kBenchShapes));
   for (const auto& shape : kBenchShapes) names.push_back(shape.name);
   CLI::App app("How fast the verbs are on a GPU; one JSON object to a line");
   app.add_option("--shapes", options.shapes, "Models")->delimiter(',')->check(CLI::IsMember(names));

@@ -143,9 +143,9 @@ TEST_F(RecordingTest, RefusesWhatCannotBeRepeated) {
       {"waiting", [&] { static_cast<void>(device_->Synchronize()); }},
   };
   for (const auto& [what, mistake] : mistakes) {
-    const auto work = device_->Record([&] {
+    const auto work = device_->Record([&, &make = mistake] {
       AddOnce();
-      mistake();
+      make();
     });
     EXPECT_EQ(work.status().code(), absl::StatusCode::kInternal) << what;
     EXPECT_THAT(MessageOf(work.status()), HasSubstr(what));
