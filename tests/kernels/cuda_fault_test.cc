@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -111,6 +112,45 @@ TEST_F(CudaOpsErrorTest, ABrokenKernelLosesTheDevice) {
     EXPECT_THAT(MessageOf(status), HasSubstr("cuda:0 is lost"));
     Clamp();
   }
+}
+
+// Whatever fails, nothing is left behind, and the next recording works.
+TEST_F(CudaOpsErrorTest, ARecordingThatFailsLeavesTheDeviceAsItWas) {
+  const auto order = [&] { Clamp(); };
+  const std::vector<std::tuple<const char*, cudaError_t, absl::StatusCode>> faults = {
+      {"cudaStreamBeginCapture", cudaErrorInvalidValue, absl::StatusCode::kInternal},
+      {"kernel", cudaErrorInvalidConfiguration, absl::StatusCode::kInternal},
+      {"cudaGraphInstantiate", cudaErrorMemoryAllocation, absl::StatusCode::kResourceExhausted}};
+  for (const auto& [call, error, code] : faults) {
+    simt::FailNext(call, error);
+    EXPECT_EQ(device_->Record(order).status().code(), code) << call;
+    EXPECT_TRUE(device_->Synchronize().ok()) << call;
+  }
+  EXPECT_TRUE(device_->Record(order).ok());
+}
+
+TEST_F(CudaOpsErrorTest, AReplayFailsAsKernelsDo) {
+  const auto work = device_->Record([&] { Clamp(); });
+  ASSERT_TRUE(work.ok()) << work.status();
+  simt::FailNext("cudaGraphLaunch", cudaErrorLaunchOutOfResources);
+  device_->Replay(**work);
+  const absl::Status refused = device_->Synchronize();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(MessageOf(refused), HasSubstr("replaying a recorded step"));
+  device_->Replay(**work);
+  EXPECT_TRUE(device_->Synchronize().ok());
+  simt::BreakNextKernel(cudaErrorIllegalAddress);
+  device_->Replay(**work);
+  EXPECT_EQ(device_->Synchronize().code(), absl::StatusCode::kUnavailable);
+  EXPECT_TRUE(device_->is_lost());
+}
+
+TEST_F(CudaOpsErrorTest, MemoryThatCannotBePinnedIsSaidToBe) {
+  simt::FailNext("cudaMallocHost", cudaErrorMemoryAllocation);
+  const absl::Status status = device_->AllocateStaging(3 << 20).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(MessageOf(status), HasSubstr("cannot pin 3 MiB"));
+  EXPECT_TRUE(device_->AllocateStaging(64).ok());
 }
 
 }  // namespace
