@@ -31,6 +31,8 @@ GOALS = [
     _moe(4096, 0.50),
     Goal(f"decode attention, {OLMOE}, 128 sequences: share of its bound", "kernels",
          {"kernel": "decode", "shape": OLMOE, "sequences": 128}, "share", 0.80),
+    Goal(f"sampling, {QWEN}, 128 sequences, top_k 50, top_p 0.9: share of one reading of the logits", "kernels",
+         {"kernel": "sample", "shape": QWEN, "sequences": 128, "top_k": 50}, "share", 0.25),
     _step(1, 0.45),
     _step(8, 0.68),
     _step(32, 0.76),
