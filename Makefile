@@ -62,7 +62,7 @@ bench:
 	cmake --preset release -DCADRE_TESTS=ON
 	cmake --build --preset release -j $(JOBS) --target kernel_bench engine_bench
 	build/release/bin/kernel_bench
-	build/release/bin/engine_bench
+	build/release/bin/engine_bench --model models/demo
 
 gpu-bundle:
 	tools/install_dependencies.sh test
