@@ -97,6 +97,12 @@ void Admit(const ServiceContext& context, const std::shared_ptr<TokenStream>& st
 
 }  // namespace
 
+void RefuseUnreadCall(const ServiceContext& context, TokenStream& stream, std::string_view metadata_id,
+                      const absl::Status& status) {
+  if (context.metrics != nullptr) context.metrics->OnReceived();
+  RefuseUnread(context, stream, metadata_id, status);
+}
+
 void AdmitRequest(const ServiceContext& context, const std::shared_ptr<TokenStream>& stream,
                   const grpc::ByteBuffer& bytes, AnswerKind kind, const std::string& metadata_id) {
   if (context.metrics != nullptr) context.metrics->OnReceived();

@@ -22,6 +22,10 @@ namespace cadre {
 void AdmitRequest(const ServiceContext& context, const std::shared_ptr<TokenStream>& stream,
                   const grpc::ByteBuffer& bytes, AnswerKind kind, const std::string& metadata_id);
 
+// Refuses a request of which nothing was read.
+void RefuseUnreadCall(const ServiceContext& context, TokenStream& stream, std::string_view metadata_id,
+                      const absl::Status& status);
+
 // What the metrics call an error of admission.
 RejectReason ClassifyRejection(const absl::Status& status);
 

@@ -34,11 +34,12 @@ class CallAlarm {
                   });
   }
 
- private:
+  // Does not ring any more, unless it is just doing so.
   void Cancel() {
     if (pending_ != nullptr) pending_->Cancel();
   }
 
+ private:
   std::shared_ptr<grpc::Alarm> pending_;
 };
 

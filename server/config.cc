@@ -50,6 +50,7 @@ struct Typed {
   std::string drain_timeout = "30s";
   std::string stall_timeout = "60s";
   std::string slow_reader_timeout = "10s";
+  std::string request_timeout = "30s";
   std::string stream_interval = "auto";
   std::string max_connection_age = "0s";
 };
@@ -167,6 +168,9 @@ void AddNetworkOptions(CLI::App& app, Typed* typed) {
       ->check(DurationIn(absl::ZeroDuration(), kMaxConnectionAge));
   app.add_option("--slow-reader-timeout", typed->slow_reader_timeout,
                  "A client that lets more than 64 KiB wait for so long has its request ended")
+      ->check(DurationIn(absl::Milliseconds(100), absl::Hours(1)));
+  app.add_option("--request-timeout", typed->request_timeout,
+                 "A request that has not come whole after so long is refused")
       ->check(DurationIn(absl::Milliseconds(100), absl::Hours(1)));
   app.add_option("--stream-interval", typed->stream_interval,
                  "Tokens of a stream that come sooner than this after the last message travel together; 0: never; "
@@ -296,6 +300,7 @@ ServerConfig Finish(const Typed& typed) {
   config.drain_timeout = *ToDuration(typed.drain_timeout);
   config.stall_timeout = *ToDuration(typed.stall_timeout);
   config.slow_reader_timeout = *ToDuration(typed.slow_reader_timeout);
+  config.request_timeout = *ToDuration(typed.request_timeout);
   if (typed.stream_interval != "auto") config.stream_interval = *ToDuration(typed.stream_interval);
   if (const absl::Duration age = *ToDuration(typed.max_connection_age); age > absl::ZeroDuration()) {
     config.max_connection_age = age;

@@ -49,6 +49,7 @@ struct ServerConfig {
   absl::Duration drain_timeout = absl::Seconds(30);
   absl::Duration stall_timeout = absl::Seconds(60);
   absl::Duration slow_reader_timeout = absl::Seconds(10);
+  absl::Duration request_timeout = absl::Seconds(30);
   std::optional<absl::Duration> stream_interval;  // absent: as many calls and CPUs suggest
   absl::Duration max_connection_age = absl::InfiniteDuration();
   int max_concurrent_streams = 1024;

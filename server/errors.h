@@ -37,6 +37,7 @@ inline constexpr std::string_view kTenantQueueFull = "TENANT_QUEUE_FULL";
 inline constexpr std::string_view kMemoryPressure = "MEMORY_PRESSURE";
 inline constexpr std::string_view kDeadlineUnreachable = "DEADLINE_UNREACHABLE";
 inline constexpr std::string_view kDeadlineExceeded = "DEADLINE_EXCEEDED";
+inline constexpr std::string_view kRequestTimeout = "REQUEST_TIMEOUT";
 inline constexpr std::string_view kCancelled = "CANCELLED";
 inline constexpr std::string_view kSlowReader = "SLOW_READER";
 inline constexpr std::string_view kConstraintTooCostly = "CONSTRAINT_TOO_COSTLY";

@@ -14,6 +14,7 @@
 #include "server/errors.h"
 #include "server/field_support.h"
 #include "server/grpc_status.h"
+#include "server/request_call.h"
 #include "server/request_limits.h"
 #include "server/services.h"
 #include "server/translate.h"
@@ -22,52 +23,14 @@
 namespace cadre {
 namespace {
 
-constexpr char kRequestIdKey[] = "x-request-id";
-
-std::string MetadataRequestId(const grpc::CallbackServerContext& context) {
-  const auto& metadata = context.client_metadata();
-  const auto found = metadata.find(kRequestIdKey);
-  return found == metadata.end() ? std::string() : std::string(found->second.data(), found->second.size());
-}
-
-// The call's deadline on the engine's clock, which wall clock changes do not move. Far ones count as none.
-absl::Time EngineDeadline(const grpc::CallbackServerContext& context, const Clock& clock) {
-  constexpr absl::Duration kFar = absl::Hours(24 * 365);
-  const absl::Duration left = absl::FromChrono(context.deadline()) - absl::Now();
-  return left > kFar ? absl::InfiniteFuture() : clock.Now() + left;
-}
-
-// What both kinds of call do with metadata.
-class CallMetadata {
+// Generate.
+class StreamCall final : public RequestCall {
  public:
-  explicit CallMetadata(grpc::CallbackServerContext* context) : context_(*context) {}
-
-  void SetRequestId(const std::string& id) { context_.AddInitialMetadata(kRequestIdKey, id); }
-
-  void AddTrailers(const absl::Status& status, const std::optional<RequestTimings>& timings) {
-    if (timings.has_value()) context_.AddTrailingMetadata("server-timing", ServerTiming(*timings));
-    if (const auto delay = ErrorRetryDelay(status); delay.has_value()) {
-      context_.AddTrailingMetadata("grpc-retry-pushback-ms", absl::StrCat(absl::ToInt64Milliseconds(*delay)));
-    }
+  StreamCall(const ServiceContext& services, grpc::CallbackServerContext* context)
+      : RequestCall(services, context, AnswerKind::kStreamed) {
+    Read();
   }
 
- private:
-  grpc::CallbackServerContext& context_;
-};
-
-// Generate. Deletes itself when gRPC is done with it.
-class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public ResponseWriter {
- public:
-  StreamCall(const ServiceContext& services, grpc::CallbackServerContext* context, const grpc::ByteBuffer& request)
-      : context_(*context),
-        metadata_(context),
-        stream_(std::make_shared<TokenStream>(this, services.host, services.metrics, services.stream,
-                                              EngineDeadline(*context, services.host->clock()))) {
-    AdmitRequest(services, stream_, request, AnswerKind::kStreamed, MetadataRequestId(*context));
-  }
-
-  void SetRequestId(const std::string& id) override { metadata_.SetRequestId(id); }
-  void SendInitialMetadata() override { StartSendInitialMetadata(); }
   bool Write(const v1::GenerateResponse& event, bool more_follows) override {
     message_ = SerializeMessage(event);
     grpc::WriteOptions options;
@@ -77,48 +40,32 @@ class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, publ
   }
   void WriteLast(const v1::GenerateResponse& event, const std::optional<RequestTimings>& timings) override {
     message_ = SerializeMessage(event);
-    metadata_.AddTrailers(absl::OkStatus(), timings);
+    AddTrailers(absl::OkStatus(), timings);
     StartWriteAndFinish(&message_, grpc::WriteOptions(), grpc::Status::OK);
   }
   void Finish(const absl::Status& status, const std::optional<RequestTimings>& timings) override {
-    metadata_.AddTrailers(status, timings);
-    ServerWriteReactor::Finish(ToGrpcStatus(status));
+    AddTrailers(status, timings);
+    ServerBidiReactor::Finish(ToGrpcStatus(status));
   }
   void CutOffAfter(absl::Duration patience) override {
-    cut_off_.Set(patience, [stream = stream_] { stream->CutOff(); });
+    cut_off_.Set(patience, [stream = stream()] { stream->CutOff(); });
   }
-  void Cancel() override { context_.TryCancel(); }
 
-  void OnWriteDone(bool ok) override { stream_->OnWriteDone(ok); }
-  void OnCancel() override { stream_->OnCancel(); }
-  void OnDone() override {
-    stream_->Detach();
-    delete this;
-  }
+  void OnWriteDone(bool ok) override { stream()->OnWriteDone(ok); }
 
  private:
-  grpc::CallbackServerContext& context_;
-  CallMetadata metadata_;
   grpc::ByteBuffer message_;  // in flight
   CallAlarm cut_off_;
-  const std::shared_ptr<TokenStream> stream_;
 };
 
-// GenerateText. Deletes itself when gRPC is done with it.
-class TextCall final : public grpc::ServerUnaryReactor, public ResponseWriter {
+// GenerateText.
+class TextCall final : public RequestCall {
  public:
-  TextCall(const ServiceContext& services, grpc::CallbackServerContext* context, const grpc::ByteBuffer& request,
-           grpc::ByteBuffer* response)
-      : work_queue_(*services.work_queue),
-        metadata_(context),
-        response_bytes_(response),
-        stream_(std::make_shared<TokenStream>(this, services.host, services.metrics, services.stream,
-                                              EngineDeadline(*context, services.host->clock()))) {
-    AdmitRequest(services, stream_, request, AnswerKind::kCollected, MetadataRequestId(*context));
+  TextCall(const ServiceContext& services, grpc::CallbackServerContext* context)
+      : RequestCall(services, context, AnswerKind::kCollected) {
+    Read();
   }
 
-  void SetRequestId(const std::string& id) override { metadata_.SetRequestId(id); }
-  void SendInitialMetadata() override { StartSendInitialMetadata(); }
   bool Write(const v1::GenerateResponse& event, bool /*more_follows*/) override {
     Collect(event);
     return true;
@@ -128,21 +75,19 @@ class TextCall final : public grpc::ServerUnaryReactor, public ResponseWriter {
     Finish(absl::OkStatus(), timings);
   }
   void Finish(const absl::Status& status, const std::optional<RequestTimings>& timings) override {
-    metadata_.AddTrailers(status, timings);
-    const auto answer = [this, status] {
-      if (status.ok()) *response_bytes_ = SerializeMessage(response_);
-      ServerUnaryReactor::Finish(ToGrpcStatus(status));
+    AddTrailers(status, timings);
+    if (!status.ok()) {
+      ServerBidiReactor::Finish(ToGrpcStatus(status));
+      return;
+    }
+    const auto answer = [this] {
+      message_ = SerializeMessage(response_);
+      StartWriteAndFinish(&message_, grpc::WriteOptions(), grpc::Status::OK);
     };
     // All streams share the thread that this may be; but an answer that is ready waits for nobody else's work.
-    const bool may_wait =
-        status.ok() && response_.ByteSizeLong() > kMaxInlineAnswerBytes && work_queue_.num_waiting() == 0;
-    if (!may_wait || !work_queue_.Post(answer)) answer();
-  }
-
-  void OnCancel() override { stream_->OnCancel(); }
-  void OnDone() override {
-    stream_->Detach();
-    delete this;
+    WorkQueue& work_queue = *services().work_queue;
+    const bool may_wait = response_.ByteSizeLong() > kMaxInlineAnswerBytes && work_queue.num_waiting() == 0;
+    if (!may_wait || !work_queue.Post(answer)) answer();
   }
 
  private:
@@ -167,11 +112,8 @@ class TextCall final : public grpc::ServerUnaryReactor, public ResponseWriter {
     }
   }
 
-  WorkQueue& work_queue_;
-  CallMetadata metadata_;
-  grpc::ByteBuffer* const response_bytes_;
   v1::GenerateTextResponse response_;
-  const std::shared_ptr<TokenStream> stream_;
+  grpc::ByteBuffer message_;
 };
 
 absl::Status Tokenize(const ServiceContext& services, const grpc::ByteBuffer& bytes, v1::TokenizeResponse* response) {
@@ -246,22 +188,20 @@ grpc::ServerUnaryReactor* AnswerLater(const ServiceContext& services, grpc::Call
   return reactor;
 }
 
+// The methods in the order of the proto.
+constexpr int kGenerate = 0;
+constexpr int kGenerateText = 1;
+
 using Service = v1::GenerationService;
-using RawService = Service::WithRawCallbackMethod_Generate<Service::WithRawCallbackMethod_GenerateText<
-    Service::WithRawCallbackMethod_Tokenize<Service::WithRawCallbackMethod_Detokenize<Service::Service>>>>;
+using RawService = Service::WithRawCallbackMethod_Tokenize<Service::WithRawCallbackMethod_Detokenize<Service::Service>>;
 
 class GenerationService final : public RawService {
  public:
-  explicit GenerationService(const ServiceContext& services) : services_(services) {}
+  explicit GenerationService(const ServiceContext& services) : services_(services) {
+    Handle<StreamCall>(kGenerate);
+    Handle<TextCall>(kGenerateText);
+  }
 
-  grpc::ServerWriteReactor<grpc::ByteBuffer>* Generate(grpc::CallbackServerContext* context,
-                                                       const grpc::ByteBuffer* request) override {
-    return new StreamCall(services_, context, *request);
-  }
-  grpc::ServerUnaryReactor* GenerateText(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
-                                         grpc::ByteBuffer* response) override {
-    return new TextCall(services_, context, *request, response);
-  }
   grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                                      grpc::ByteBuffer* response) override {
     return AnswerLater<v1::TokenizeResponse>(services_, context, request, response, &cadre::Tokenize);
@@ -272,6 +212,16 @@ class GenerationService final : public RawService {
   }
 
  private:
+  // To the library it is a method that may read and write as it likes, which is the same on the wire. Of one with a
+  // single request it would read the request first, and wait for it without an end.
+  template <typename Call>
+  void Handle(int method) {
+    MarkMethodStreamed(method, nullptr);
+    MarkMethodRawCallback(method,
+                          new grpc::internal::CallbackBidiHandler<grpc::ByteBuffer, grpc::ByteBuffer>(
+                              [this](grpc::CallbackServerContext* context) { return new Call(services_, context); }));
+  }
+
   const ServiceContext services_;
 };
 

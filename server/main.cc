@@ -165,7 +165,8 @@ class Server {
                                     .metrics = &metrics_,
                                     .work_queue = &work_queue_,
                                     .stream = StreamOptions(),
-                                    .memory = &memory_};
+                                    .memory = &memory_,
+                                    .request_timeout = config_.request_timeout};
     GrpcServerOptions options;
     options.host = config_.host;
     options.port = config_.port;

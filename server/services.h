@@ -23,6 +23,8 @@ struct ServiceContext {
   WorkQueue* work_queue = nullptr;
   TokenStreamOptions stream;
   MemoryGuard* memory = nullptr;  // may be null
+  // A generation request that has not come whole after so long is refused.
+  absl::Duration request_timeout = absl::Seconds(30);
 };
 
 // MemoryGuard::TryCharge, where there is a guard; else null.

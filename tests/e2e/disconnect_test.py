@@ -49,6 +49,15 @@ def connect(server, bytes_to_send):
     return connection
 
 
+def read_until(connection, text):
+    received = b""
+    while text not in received:
+        more = connection.recv(65536)
+        if not more:
+            raise AssertionError(f"the connection ended without {text}: {received}")
+        received += more
+
+
 class DisconnectTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -56,9 +65,9 @@ class DisconnectTest(unittest.TestCase):
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard if hard < 4096 else 4096, hard))
 
-    def server(self):
-        return Server("--max-num-seqs", 32, "--max-queue-requests", 2 * NUM_CONNECTIONS, "--deadline-admission", "off",
-                      model="sim:step_ms=20,max_len=8192,blocks=40000")
+    def server(self, *flags):
+        return Server(*flags, "--max-num-seqs", 32, "--max-queue-requests", 2 * NUM_CONNECTIONS,
+                      "--deadline-admission", "off", model="sim:step_ms=20,max_len=8192,blocks=40000")
 
     def in_flight(self, server):
         return server.metric("cadre_requests_running") + server.metric("cadre_requests_waiting")
@@ -111,16 +120,24 @@ class DisconnectTest(unittest.TestCase):
             self.answers(server)
             silent.close()
 
-    def test_half_a_request_holds_nothing_but_its_connection(self):
-        with self.server() as server:
+    def test_half_a_request_has_an_end(self):
+        with self.server("--request-timeout", "2s") as server:
             halves = [connect(server, call(request(), whole=False)) for _ in range(200)]
             time.sleep(0.5)
             self.assertEqual(self.in_flight(server), 0)
             self.assertEqual(server.metric("cadre_requests_received_total"), 0)
             self.answers(server)
+            self.wait_for(lambda: server.metric("cadre_requests_rejected_total", reason="deadline") == len(halves))
             for half in halves:
+                half.settimeout(5)
+                read_until(half, b"not come whole")
                 half.close()
             self.answers(server)
+            # Nothing is left that draining would have to wait for.
+            begin = time.monotonic()
+            server.process.terminate()
+            self.assertEqual(server.process.wait(timeout=20), 0)
+            self.assertLess(time.monotonic() - begin, 10)
 
 
 if __name__ == "__main__":

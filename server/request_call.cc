@@ -1,0 +1,80 @@
+#include "server/request_call.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/admission.h"
+#include "server/errors.h"
+#include "server/translate.h"
+
+namespace cadre {
+namespace {
+
+constexpr char kRequestIdKey[] = "x-request-id";
+
+std::string MetadataRequestId(const grpc::CallbackServerContext& context) {
+  const auto& metadata = context.client_metadata();
+  const auto found = metadata.find(kRequestIdKey);
+  return found == metadata.end() ? std::string() : std::string(found->second.data(), found->second.size());
+}
+
+// The call's deadline on the engine's clock, which wall clock changes do not move. Far ones count as none.
+absl::Time EngineDeadline(const grpc::CallbackServerContext& context, const Clock& clock) {
+  constexpr absl::Duration kFar = absl::Hours(24 * 365);
+  const absl::Duration left = absl::FromChrono(context.deadline()) - absl::Now();
+  return left > kFar ? absl::InfiniteFuture() : clock.Now() + left;
+}
+
+absl::Status RequestTimeout(absl::Duration timeout) {
+  return MakeError({.code = absl::StatusCode::kDeadlineExceeded,
+                    .reason = reason::kRequestTimeout,
+                    .message = absl::StrCat("the request had not come whole after ", absl::FormatDuration(timeout))});
+}
+
+}  // namespace
+
+RequestCall::RequestCall(const ServiceContext& services, grpc::CallbackServerContext* context, AnswerKind kind)
+    : services_(services),
+      context_(*context),
+      kind_(kind),
+      metadata_id_(MetadataRequestId(*context)),
+      stream_(std::make_shared<TokenStream>(this, services.host, services.metrics, services.stream,
+                                            EngineDeadline(*context, services.host->clock()))) {}
+
+void RequestCall::Read() {
+  if (const auto charge = ChargeReading(services_, /*message_bytes=*/0); !charge.ok()) {
+    is_read_->store(true);
+    RefuseUnreadCall(services_, *stream_, metadata_id_, charge.status());
+    return;
+  }
+  read_timeout_.Set(services_.request_timeout,
+                    [services = services_, stream = stream_, is_read = is_read_, metadata_id = metadata_id_] {
+                      if (is_read->exchange(true)) return;
+                      RefuseUnreadCall(services, *stream, metadata_id, RequestTimeout(services.request_timeout));
+                    });
+  StartRead(&request_);
+}
+
+void RequestCall::OnReadDone(bool ok) {
+  if (is_read_->exchange(true)) return;
+  read_timeout_.Cancel();
+  if (!ok) request_.Clear();
+  AdmitRequest(services_, stream_, request_, kind_, metadata_id_);
+  request_.Clear();
+}
+
+void RequestCall::OnDone() {
+  stream_->Detach();
+  delete this;
+}
+
+void RequestCall::SetRequestId(const std::string& id) { context_.AddInitialMetadata(kRequestIdKey, id); }
+
+void RequestCall::AddTrailers(const absl::Status& status, const std::optional<RequestTimings>& timings) {
+  if (timings.has_value()) context_.AddTrailingMetadata("server-timing", ServerTiming(*timings));
+  if (const auto delay = ErrorRetryDelay(status); delay.has_value()) {
+    context_.AddTrailingMetadata("grpc-retry-pushback-ms", absl::StrCat(absl::ToInt64Milliseconds(*delay)));
+  }
+}
+
+}  // namespace cadre
