@@ -44,6 +44,12 @@ std::optional<uint64_t> ReadField(const std::string& path, std::string_view key)
   return std::nullopt;
 }
 
+// Of a memory cgroup; the kernel takes all of it back before it ends a process.
+uint64_t PageCache(const std::string& folder, std::string_view inactive, std::string_view active) {
+  const std::string path = folder + "/memory.stat";
+  return ReadField(path, inactive).value_or(0) + ReadField(path, active).value_or(0);
+}
+
 // Whether a comma-separated list has `word`.
 bool ListHas(const std::string& list, std::string_view word) {
   std::istringstream words(list);
@@ -116,11 +122,11 @@ size_t AvailableMemoryBytes(const HostFiles& files) {
   };
   for (const std::string& folder : CgroupFolders(files, "")) {
     bound(ReadNumber(folder + "/memory.max"), ReadNumber(folder + "/memory.current"),
-          ReadField(folder + "/memory.stat", "inactive_file").value_or(0));
+          PageCache(folder, "inactive_file", "active_file"));
   }
   for (const std::string& folder : CgroupFolders(files, "memory")) {
     bound(ReadNumber(folder + "/memory.limit_in_bytes"), ReadNumber(folder + "/memory.usage_in_bytes"),
-          ReadField(folder + "/memory.stat", "total_inactive_file").value_or(0));
+          PageCache(folder, "total_inactive_file", "total_active_file"));
   }
   return available;
 }

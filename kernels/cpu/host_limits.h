@@ -22,7 +22,7 @@ int UsableCpus(const HostFiles& files = {});
 std::optional<double> CgroupCpuQuota(const HostFiles& files = {});
 
 // Bytes that can be allocated without swapping or being killed: MemAvailable, bounded by the room left in each cgroup
-// on the way to the root. Reclaimable page cache in a cgroup counts as room.
+// on the way to the root. Page cache in a cgroup counts as room.
 size_t AvailableMemoryBytes(const HostFiles& files = {});
 
 // Anonymous memory of this process that is backed by pages.

@@ -152,10 +152,10 @@ TEST_F(HostLimitsTest, CgroupV2TakesTheTightestOnTheWay) {
   Write("cgroup/pod/container/memory.current", "5000\n");
   Write("cgroup/pod/memory.max", "1000000\n");
   Write("cgroup/pod/memory.current", "600000\n");
-  Write("cgroup/pod/memory.stat", "anon 1\ninactive_file 100000\n");
+  Write("cgroup/pod/memory.stat", "anon 1\ninactive_file 100000\nactive_file 20000\n");
   EXPECT_DOUBLE_EQ(CgroupCpuQuota(files()).value(), 0.5);
   EXPECT_EQ(UsableCpus(files()), 1);
-  EXPECT_EQ(AvailableMemoryBytes(files()), 500000u);
+  EXPECT_EQ(AvailableMemoryBytes(files()), 520000u);
 }
 
 TEST_F(HostLimitsTest, CgroupV1) {
@@ -168,6 +168,8 @@ TEST_F(HostLimitsTest, CgroupV1) {
   Write("cgroup/memory/a/memory.usage_in_bytes", "900\n");
   EXPECT_DOUBLE_EQ(CgroupCpuQuota(files()).value(), 0.9);
   EXPECT_EQ(AvailableMemoryBytes(files()), 0u);
+  Write("cgroup/memory/a/memory.stat", "active_file 5000\ntotal_inactive_file 100\ntotal_active_file 200\n");
+  EXPECT_EQ(AvailableMemoryBytes(files()), 100u);
 }
 
 // In a container /proc/self/cgroup may name a path that exists only outside; the mount is then the container's own.
