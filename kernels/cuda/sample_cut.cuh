@@ -160,7 +160,7 @@ class TokenCuts {
       const Mass m = mass(logit, place);
       if (m == 0) return;
       const int rest_bits = 64 - prefix.num_bits - kBinBits;
-      const int own = bin >= 0                      ? kNumBins - 1 - static_cast<int>(place >> rest_bits) % kNumBins
+      const int own = bin >= 0 ? kNumBins - 1 - static_cast<int>(place >> rest_bits & (kNumBins - 1))
                       : kOrder == TokenOrder::kById ? IdAt(place) / kIdsOfBin
                                                     : BinOf(logit);
       atomicAdd(&s_.masses[own], m);

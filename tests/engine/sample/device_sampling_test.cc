@@ -270,28 +270,31 @@ TEST_P(DeviceSamplingTest, ChoosesAsTheReferenceDoes) {
   EXPECT_GE(num_equal, kNumCases - 4) << "near the edge of a draw, and nowhere else";
 }
 
-// More equal logits than a list holds: the cut goes through them by id.
+// More equal logits than a list holds: the cut goes through them by id, whatever the bits of the logit are.
 TEST_P(DeviceSamplingTest, CutsThroughTiesByTheLowestIds) {
-  Case c;
-  c.logits.assign(5000, 1.0f);
-  c.state.params.temperature = 1.0f;
-  // All equal, and shares that are whole numbers of tokens: one too many or too few would show.
-  c.state.params.top_p = 0.5f;
-  for (uint64_t seed = 0; seed < 5; ++seed) {
-    c.state.params.seed = seed;
-    EXPECT_TRUE(Check(c));
-  }
-  c.logits[4321] = 1.0f + 0x1p-20f;
-  for (const auto& [top_k, top_p] : {std::pair(1200, 1.0f), std::pair(0, 0.5f), std::pair(3000, 0.5f)}) {
-    c.state.params.top_k = top_k;
-    c.state.params.top_p = top_p;
-    const double kept = std::round((top_k > 0 ? top_k : 5000) * static_cast<double>(top_p));
+  for (const float tie : {1.0f, 3.0f, -0.75f, -24.0f, 0.0f}) {
+    SCOPED_TRACE(testing::Message() << "logits of " << tie);
+    Case c;
+    c.logits.assign(5000, tie);
+    c.state.params.temperature = 1.0f;
+    // All equal, and shares that are whole numbers of tokens: one too many or too few would show.
+    c.state.params.top_p = 0.5f;
     for (uint64_t seed = 0; seed < 5; ++seed) {
       c.state.params.seed = seed;
-      EXPECT_TRUE(Check(c)) << "top_k " << top_k << ", top_p " << top_p;
-      const auto chosen = ChooseAlone(c);
-      ASSERT_TRUE(chosen.ok());
-      EXPECT_TRUE(chosen->token_id < kept || chosen->token_id == 4321);
+      EXPECT_TRUE(Check(c));
+    }
+    c.logits[4321] = tie + 0x1p-19f;
+    for (const auto& [top_k, top_p] : {std::pair(1200, 1.0f), std::pair(0, 0.5f), std::pair(3000, 0.5f)}) {
+      c.state.params.top_k = top_k;
+      c.state.params.top_p = top_p;
+      const double kept = std::round((top_k > 0 ? top_k : 5000) * static_cast<double>(top_p));
+      for (uint64_t seed = 0; seed < 5; ++seed) {
+        c.state.params.seed = seed;
+        EXPECT_TRUE(Check(c)) << "top_k " << top_k << ", top_p " << top_p;
+        const auto chosen = ChooseAlone(c);
+        ASSERT_TRUE(chosen.ok());
+        EXPECT_TRUE(chosen->token_id < kept || chosen->token_id == 4321);
+      }
     }
   }
 }
