@@ -18,6 +18,7 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
+#include "server/poll_heartbeat.h"
 #include "server/request_limits.h"
 
 namespace cadre {
@@ -92,6 +93,7 @@ struct GrpcServer::State {
   std::vector<std::unique_ptr<grpc::Service>> services;
   std::unique_ptr<grpc::Server> server;
   std::unique_ptr<Health> health;
+  std::unique_ptr<PollHeartbeat> heartbeat;
   grpc::ResourceQuota quota{"cadre"};
   int port = 0;
 };
@@ -120,6 +122,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOp
   state->server = builder.BuildAndStart();
   if (state->server == nullptr || state->port == 0) return CannotListen(options.host, options.port, "gRPC refused it");
   state->health = std::make_unique<Health>(state->server->GetHealthCheckService());
+  state->heartbeat = std::make_unique<PollHeartbeat>(state->server->InProcessChannel({}), kPollHeartbeatInterval);
   return std::unique_ptr<GrpcServer>(new GrpcServer(std::move(state)));
 }
 
@@ -130,6 +133,7 @@ Health& GrpcServer::health() { return *state_->health; }
 void GrpcServer::SetMemoryQuota(int64_t bytes) { state_->quota.Resize(static_cast<size_t>(bytes)); }
 
 void GrpcServer::Shutdown(absl::Duration patience) {
+  state_->heartbeat.reset();
   state_->server->Shutdown(absl::ToChronoTime(absl::Now() + patience));
   state_->server->Wait();
 }
