@@ -257,6 +257,7 @@ size_t AttentionScratchBytes(int64_t num_heads, int64_t head_dim, int64_t max_po
 cudaError_t LaunchPagedAttention(cudaStream_t stream, View out, ConstView q, const PagedKv& kv,
                                  const AttentionOptions& options, int64_t max_positions, std::byte* scratch) {
   const int64_t num_rows = q.dim(0);
+  if (num_rows == 0) return cudaSuccess;
   const int64_t in_tables = kv.block_tables.dim(1) * kv.k_cache.dim(2);
   const int64_t reachable = in_tables < max_positions ? in_tables : max_positions;
   const AttentionTensors tensors = {.out = Data<float>(out),

@@ -128,6 +128,17 @@ class AttentionTest : public OpTest {
   }
 };
 
+TEST_P(AttentionTest, AcceptsNoRows) {
+  const Tensor cache = tensors().Random(DType::kBF16, {2, 1, 4, 8});
+  const Tensor tables = tensors().Of(DType::kI32, {1, 2}, {0, 1});
+  const Tensor zero = tensors().Of(DType::kI32, {1}, {0});
+  const Tensor q = tensors().Random(DType::kF32, {1, 2, 8});
+  const Tensor out = tensors().Random(DType::kF32, {1, 2, 8});
+  const View none = zero.view.Rows(0, 0);
+  ops().PagedAttention(out.view.Rows(0, 0), q.view.Rows(0, 0), {cache.view, cache.view, tables.view, none, none}, {});
+  for (int64_t i = 0; i < 16; ++i) EXPECT_EQ(out.view.data<float>()[i], static_cast<float>(out(i))) << i;
+}
+
 TEST_P(AttentionTest, DecodeOfSeveralSequences) {
   const std::vector<RowRun> runs = {{0, 0, 1}, {1, 33, 1}, {2, 200, 1}};
   for (const DType cache : kWeightTypes) {
