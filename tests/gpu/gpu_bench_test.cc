@@ -147,5 +147,12 @@ TEST(VerbRigTest, TimesEveryCallOfAGraph) {
   EXPECT_NE(out.data<float>()[5], 0.0f);
 }
 
+TEST(VerbRigTest, ReplaysShortGraphsOften) {
+  EXPECT_EQ(ReplaysOfASample(5000.0), 1);
+  EXPECT_EQ(ReplaysOfASample(1500.0), 2);
+  EXPECT_EQ(ReplaysOfASample(40.0), 50);
+  EXPECT_EQ(ReplaysOfASample(0.0), 100);
+}
+
 }  // namespace
 }  // namespace cadre::gpu

@@ -14,7 +14,7 @@
 // bound_us: the bytes that must be read (each weight that is used, and each key and value, once) at the rate of `read`,
 // or the products at the rate of `dense`, whichever takes longer. share: of the bound in the time; of_read and
 // of_dense: of each rate alone. Copies of weights and caches beyond four times the L2 cache take turns in one graph,
-// which is replayed: nothing is found in the cache. Values are random. Median, lowest and highest of 5 to 30 replays.
+// which is replayed: nothing is found in the cache. Values are random. Median, lowest and highest of 5 to 30 samples.
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -33,7 +33,7 @@ namespace cadre::gpu {
 namespace {
 
 constexpr int64_t kBlockSize = 16;
-constexpr int64_t kMostCopies = 64;
+constexpr int64_t kMostCopies = 2048;  // of the logits of one row: 256 MiB even of small vocabularies
 constexpr DType kF32 = DType::kF32;
 constexpr DType kBF16 = DType::kBF16;
 

@@ -12,6 +12,9 @@
 
 namespace cadre::gpu {
 
+// How often a graph that takes `replay_us` is replayed for one sample, so that launching it does not show in the time.
+int ReplaysOfASample(double replay_us);
+
 class VerbRig : private CudaOpsHost {
  public:
   // Scratch for `limits` is taken at once. Errors end the process.
@@ -29,8 +32,9 @@ class VerbRig : private CudaOpsHost {
   View Ints(const Shape& shape, const std::vector<int32_t>& values);
   std::vector<int32_t> ReadInts(ConstView view);
 
-  // Microseconds of each of `count` calls that `order(0..count - 1)` order: one graph of all of them, replayed. They
-  // are ordered once before, so that what verbs send to the device the first time is there.
+  // Microseconds of each of `count` calls that `order(0..count - 1)` order: one graph of all of them, replayed as often
+  // as ReplaysOfASample says. They are ordered once before, so that what verbs send to the device the first time is
+  // there.
   Spread TimeEachUs(int count, const std::function<void(int)>& order, double seconds);
 
  private:
