@@ -174,14 +174,10 @@ StepPlan EngineLoop::Plan(absl::Time now) {
 
 RunningLimit EngineLoop::YieldMemory() {
   const MemoryPressure pressure = pressure_.load();
-  if (pressure < MemoryPressure::kEvict) {
-    gave_memory_back_ = false;
-    return RunningLimit::kNone;
-  }
-  const std::vector<int32_t> evicted = scheduler_.EvictIdle();
-  const std::span<const int32_t> released = gave_memory_back_ ? evicted : pool_.FreeBlocks();
+  if (pressure < MemoryPressure::kEvict) return RunningLimit::kNone;
+  scheduler_.EvictIdle();
+  const std::vector<int32_t> released = pool_.TakeUsedFree();
   if (!released.empty()) parts_.runner->ReleaseMemory(released);
-  gave_memory_back_ = true;
   if (pressure < MemoryPressure::kPreempt) return RunningLimit::kNone;
   return must_preempt_.exchange(false) ? RunningLimit::kFewer : RunningLimit::kNoNew;
 }

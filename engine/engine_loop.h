@@ -124,8 +124,7 @@ class EngineLoop {
   SequenceId next_id_ = 0;
   ForwardBatch batch_;
   ForwardResult result_;
-  bool gave_memory_back_ = false;  // of all blocks that were free when the pressure came to kEvict
-  StepReport report_;              // of the step in progress
+  StepReport report_;  // of the step in progress
   ServiceMeter meter_;
   std::vector<Farewell> farewells_;
   StatusBoard::Notice notice_;  // the counters

@@ -16,6 +16,7 @@ BlockPool::BlockPool(int32_t num_blocks) {
   std::iota(free_.rbegin(), free_.rend(), 0);
   ref_counts_.assign(size, 0);
   is_kept_.assign(size, false);
+  is_used_.assign(size, true);
   links_.resize(size + 1);
   link(ring()) = {.previous = ring(), .next = ring()};
 }
@@ -26,7 +27,10 @@ std::vector<int32_t> BlockPool::Allocate(int32_t count) {
   CADRE_CHECK_LE(count, num_free());
   std::vector<int32_t> blocks(free_.rbegin(), free_.rbegin() + count);
   free_.resize(free_.size() - static_cast<size_t>(count));
-  for (int32_t block : blocks) ref_counts_[static_cast<size_t>(block)] = 1;
+  for (int32_t block : blocks) {
+    ref_counts_[static_cast<size_t>(block)] = 1;
+    is_used_[static_cast<size_t>(block)] = true;
+  }
   return blocks;
 }
 
@@ -61,6 +65,16 @@ void BlockPool::Forget(int32_t block) {
     free_.push_back(block);
   }
   is_kept_[static_cast<size_t>(block)] = false;
+}
+
+std::vector<int32_t> BlockPool::TakeUsedFree() {
+  std::vector<int32_t> blocks;
+  for (int32_t block : free_) {
+    if (!is_used_[static_cast<size_t>(block)]) continue;
+    is_used_[static_cast<size_t>(block)] = false;
+    blocks.push_back(block);
+  }
+  return blocks;
 }
 
 int32_t BlockPool::OldestIdle() const {

@@ -3,7 +3,6 @@
 #define CADRE_ENGINE_SCHEDULE_BLOCK_POOL_H_
 
 #include <cstdint>
-#include <span>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -46,7 +45,8 @@ class BlockPool {
   // The block that has been idle for the longest time. REQUIRES: num_idle() > 0.
   int32_t OldestIdle() const;
   std::vector<int32_t> IdleBlocks() const;  // oldest first
-  std::span<const int32_t> FreeBlocks() const { return free_; }
+  // Free blocks that somebody held since this last returned them; at first, all. What is behind them may be given back.
+  std::vector<int32_t> TakeUsedFree();
 
   // INTERNAL unless every block is in exactly one place.
   absl::Status Audit() const;
@@ -66,6 +66,7 @@ class BlockPool {
   std::vector<int32_t> free_;        // a stack: the block released last is still warm and goes first
   std::vector<int32_t> ref_counts_;  // [num_total]
   std::vector<bool> is_kept_;        // [num_total]
+  std::vector<bool> is_used_;        // [num_total]; held since TakeUsedFree last returned it
   std::vector<Link> links_;          // [num_total + 1]
   int32_t num_idle_ = 0;
 };

@@ -88,18 +88,15 @@ std::vector<int32_t> PrefixCache::Allocate(int32_t count) {
   return pool_->Allocate(count);
 }
 
-std::vector<int32_t> PrefixCache::EvictIdle() {
-  std::vector<int32_t> evicted;
-  while (pool_->num_idle() > 0) evicted.push_back(EvictOldest());
-  return evicted;
+void PrefixCache::EvictIdle() {
+  while (pool_->num_idle() > 0) EvictOldest();
 }
 
-int32_t PrefixCache::EvictOldest() {
+void PrefixCache::EvictOldest() {
   const int32_t block = pool_->OldestIdle();
   CADRE_CHECK_EQ(entry(block).num_children, 0);
   Remove(block);
   ++num_evictions_;
-  return block;
 }
 
 void PrefixCache::Release(std::span<const int32_t> block_table) {

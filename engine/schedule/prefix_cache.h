@@ -66,8 +66,8 @@ class PrefixCache {
   std::vector<int32_t> Allocate(int32_t count);
   // One holder fewer for each block of a block table.
   void Release(std::span<const int32_t> block_table);
-  // Gives up every idle block. Returns them: they are free now.
-  std::vector<int32_t> EvictIdle();
+  // Gives up every idle block.
+  void EvictIdle();
   // Removes the entries of `blocks` and of all that stand on them: their contents are not to be trusted. Returns those
   // that are free now.
   std::vector<int32_t> Forget(std::span<const int32_t> blocks);
@@ -96,7 +96,7 @@ class PrefixCache {
   void Insert(int32_t block, uint64_t key, int32_t parent, const std::shared_ptr<const std::string>& domain,
               std::span<const int32_t> tokens);
   void Remove(int32_t block);
-  int32_t EvictOldest();
+  void EvictOldest();
   absl::Status AuditEntry(int32_t block, std::span<const int32_t> idle_order) const;
   std::span<const int32_t> TokensOf(int32_t block) const;
   Entry& entry(int32_t block) { return entries_[static_cast<size_t>(block)]; }

@@ -74,8 +74,8 @@ class Scheduler {
   // The same for a sequence whose keys and values are not to be trusted: nothing of it stays in the prefix cache.
   // Returns the blocks that are free now and should be cleared.
   std::vector<int32_t> Discard(Sequence* sequence);
-  // Gives up all that is cached and that nobody uses. Returns the blocks: they are free now.
-  std::vector<int32_t> EvictIdle() { return cache_.EvictIdle(); }
+  // Gives up all that is cached and that nobody uses.
+  void EvictIdle() { cache_.EvictIdle(); }
 
   // The next step. Empty only when nothing waits or runs.
   StepPlan Plan() const { return Plan(RunningLimit::kNone); }

@@ -87,6 +87,28 @@ TEST(EngineMemoryTest, EvictGivesUpWhatIsCachedAndTheMemoryBehindIt) {
   EXPECT_TRUE(harness.runner->released.empty());
 }
 
+// Nothing becomes idle then: what is preempted is free at once, and so is what ends.
+TEST(EngineMemoryTest, WithoutAPrefixCacheWhatIsPreemptedIsGivenBackToo) {
+  HarnessOptions options;
+  options.engine.prefix_cache = PrefixCacheScope::kOff;
+  EngineHarness harness(options);
+  std::vector<Ticket> tickets;
+  for (int i = 0; i < 2; ++i) tickets.push_back(harness.MustSubmit(MakePrompt(40, i), 20));
+  harness.engine->Step();
+  harness.engine->SetMemoryPressure(MemoryPressure::kEvict);
+  harness.engine->Step();
+  const int64_t held = harness.engine->Snapshot().kv_blocks_in_use;
+  harness.runner->released.clear();
+
+  harness.engine->SetMemoryPressure(MemoryPressure::kPreempt);
+  for (int i = 0; i < 2; ++i) harness.engine->Step();
+  EXPECT_EQ(std::ssize(harness.runner->released), held / 2);
+  harness.runner->released.clear();
+  harness.RunUntilIdle();
+  EXPECT_GE(std::ssize(harness.runner->released), held);
+  for (const Ticket& ticket : tickets) EXPECT_EQ(ticket.sink->token_ids(), harness.Expected(ticket, 20));
+}
+
 // The runner forgets what was in the blocks, so whoever still used one would answer wrongly.
 TEST(EngineMemoryTest, NoBlockIsGivenBackWhileSomebodyUsesIt) {
   EngineHarness harness;

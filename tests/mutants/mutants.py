@@ -64,8 +64,8 @@ MUTANTS = [
     Mutant(
         "memory behind blocks in use is given back",
         "engine/engine_loop.cc",
-        "  const std::vector<int32_t> evicted = scheduler_.EvictIdle();\n",
-        "  const std::vector<int32_t> evicted = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13};\n",
+        "  const std::vector<int32_t> released = pool_.TakeUsedFree();\n",
+        "  const std::vector<int32_t> released = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13};\n",
         "engine_memory_test", "EngineMemoryTest.*"),
     # ---- scheduling ----
     Mutant(

@@ -53,6 +53,24 @@ TEST(BlockPoolTest, AKeptBlockIsIdleUntilItIsForgotten) {
   EXPECT_TRUE(pool.Audit().ok()) << pool.Audit();
 }
 
+TEST(BlockPoolTest, UsedFreeBlocksAreReturnedOnceForEachUse) {
+  BlockPool pool(4);
+  EXPECT_EQ(pool.TakeUsedFree().size(), 4u);
+  EXPECT_TRUE(pool.TakeUsedFree().empty());
+
+  const std::vector<int32_t> blocks = pool.Allocate(3);
+  pool.Keep(blocks[0]);
+  pool.Release(blocks[0]);
+  pool.Release(blocks[1]);
+  EXPECT_EQ(pool.TakeUsedFree(), std::vector<int32_t>{blocks[1]});  // the others are idle and in use
+  pool.Forget(blocks[0]);
+  EXPECT_EQ(pool.TakeUsedFree(), std::vector<int32_t>{blocks[0]});
+
+  pool.Release(pool.Allocate(1).front());
+  EXPECT_EQ(pool.TakeUsedFree().size(), 1u);
+  EXPECT_TRUE(pool.TakeUsedFree().empty());
+}
+
 TEST(BlockPoolDeathTest, MistakesEndTheProcess) {
   BlockPool pool(2);
   const std::vector<int32_t> blocks = pool.Allocate(1);
