@@ -96,7 +96,7 @@ class ModelHost {
   // Called about once a second, with the time, by whoever watches the engine.
   void ObserveProgress(absl::Time now);
 
-  // Generation calls that are open on the connection side, answered or not.
+  // Generation calls that are open on the connection side and whose request has come, answered or not.
   void CallOpened() { num_open_calls_.fetch_add(1); }
   void CallClosed() { num_open_calls_.fetch_sub(1); }
   int32_t num_open_calls() const { return num_open_calls_.load(); }

@@ -58,6 +58,8 @@ void RequestCall::Read() {
 void RequestCall::OnReadDone(bool ok) {
   if (is_read_->exchange(true)) return;
   read_timeout_.Cancel();
+  services_.host->CallOpened();
+  is_counted_ = true;
   if (!ok) request_.Clear();
   AdmitRequest(services_, stream_, request_, kind_, metadata_id_);
   request_.Clear();
@@ -65,6 +67,7 @@ void RequestCall::OnReadDone(bool ok) {
 
 void RequestCall::OnDone() {
   stream_->Detach();
+  if (is_counted_) services_.host->CallClosed();
   delete this;
 }
 

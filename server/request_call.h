@@ -51,6 +51,7 @@ class RequestCall : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteB
   const std::shared_ptr<std::atomic<bool>> is_read_ = std::make_shared<std::atomic<bool>>(false);
   CallAlarm read_timeout_;
   grpc::ByteBuffer request_;
+  bool is_counted_ = false;  // as an open call, since its request came: nobody waits for half of one
 };
 
 }  // namespace cadre

@@ -41,9 +41,7 @@ TokenStream::TokenStream(ResponseWriter* writer, ModelHost* host, Metrics* metri
       options_(options),
       arrival_(host->clock().Now()),
       deadline_(deadline),
-      writer_(writer) {
-  host_->CallOpened();
-}
+      writer_(writer) {}
 
 TokenStream::~TokenStream() { DropOutbox(); }
 
@@ -156,7 +154,6 @@ void TokenStream::Detach() {
   const std::lock_guard lock(mutex_);
   writer_ = nullptr;
   DropOutbox();
-  host_->CallClosed();
 }
 
 void TokenStream::Pump(std::unique_lock<std::mutex>* lock) {

@@ -139,6 +139,16 @@ class DisconnectTest(unittest.TestCase):
             self.assertEqual(server.process.wait(timeout=20), 0)
             self.assertLess(time.monotonic() - begin, 10)
 
+    def test_nobody_waits_for_half_a_request_to_end_the_server(self):
+        with self.server() as server:
+            half = connect(server, call(request(), whole=False))
+            time.sleep(0.5)
+            begin = time.monotonic()
+            server.process.terminate()
+            self.assertEqual(server.process.wait(timeout=40), 0)
+            self.assertLess(time.monotonic() - begin, 10)
+            half.close()
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -131,7 +131,6 @@ TEST_F(TokenStreamTest, TheEngineMayOutliveTheCall) {
   stream_->Detach();
   Token("late");
   End(absl::CancelledError());
-  EXPECT_EQ(host_.num_open_calls(), 0);
 }
 
 TEST_F(TokenStreamTest, ACancelAtTheDeadlineLeavesTheVerdictToTheEngine) {
