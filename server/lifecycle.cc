@@ -83,13 +83,17 @@ void Lifecycle::Drain() {
   SetReady(false);
   if (metrics_ != nullptr) metrics_->SetDraining(true);
   const absl::Time delay_end = absl::Now() + options_.drain_delay;
-  while (absl::Now() < delay_end) AwaitSignal(std::min(kTick, delay_end - absl::Now()));
+  while (absl::Now() < delay_end) {
+    WatchMemory();
+    AwaitSignal(std::min(kTick, delay_end - absl::Now()));
+  }
 
   host_->StartDrain();
   spdlog::info("draining: waiting up to {} for {} open calls", absl::FormatDuration(options_.drain_timeout),
                host_->num_open_calls());
   const absl::Time drain_end = absl::Now() + options_.drain_timeout;
   while (absl::Now() < drain_end && (!host_->IsIdle() || host_->num_open_calls() > 0)) {
+    WatchMemory();
     AwaitSignal(std::min(kTick, drain_end - absl::Now()));
   }
   if (!host_->IsIdle()) spdlog::warn("the drain time is over: ending {} open calls", host_->num_open_calls());
@@ -119,7 +123,7 @@ void Lifecycle::Watch() {
 }
 
 void Lifecycle::WatchMemory() {
-  if (memory_ == nullptr || host_->state() != ModelHost::State::kReady) return;
+  if (memory_ == nullptr || host_->state() == ModelHost::State::kLoading) return;
   if (!is_memory_watched_) memory_->Arm();
   is_memory_watched_ = true;
   const MemoryFigures figures = memory_->Observe();

@@ -22,6 +22,7 @@
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "server/grpc_server.h"
 #include "server/lifecycle.h"
+#include "server/memory_guard.h"
 #include "server/metrics.h"
 #include "server/model_host.h"
 #include "server/model_loader.h"
@@ -95,7 +96,9 @@ class InProcessServer {
   WorkQueue& work_queue() { return work_queue_; }
   GrpcServer& grpc() { return *grpc_; }
   const std::shared_ptr<grpc::Channel>& channel() { return channel_; }
-  Lifecycle MakeLifecycle(LifecycleOptions options) { return {options, &host_, &grpc_->health(), &metrics_}; }
+  Lifecycle MakeLifecycle(LifecycleOptions options, MemoryGuard* memory = nullptr) {
+    return {options, &host_, &grpc_->health(), &metrics_, memory};
+  }
 
   // No request in flight, and no KV block in use.
   bool IsAtRest() const {

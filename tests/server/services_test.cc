@@ -334,6 +334,34 @@ TEST(DrainTest, RequestsAreAcceptedUntilBalancersHaveNoticed) {
   EXPECT_EQ(ReasonOf(Generate(server, IdsRequest({1}, 3)).status), "DRAINING");
 }
 
+// What runs needs it as before, and what was given up for it must come back.
+TEST(DrainTest, TheMemoryIsWatchedToTheEnd) {
+  InProcessServer server("sim:step_ms=10");
+  grpc::ClientContext context;
+  auto reader = server.generation->Generate(&context, IdsRequest({1, 2}, 4000));
+  v1::GenerateResponse event;
+  ASSERT_TRUE(reader->Read(&event));
+  const MonotonicClock clock;
+  MemoryGuard memory([] { return HostMemoryUse{.room = int64_t{1} << 40, .resident = 0}; }, &clock);
+  int num_readings = 0;
+  ModelHost::State last_state = ModelHost::State::kReady;
+  Lifecycle lifecycle = server.MakeLifecycle({.drain_delay = absl::Milliseconds(300),
+                                              .drain_timeout = absl::Milliseconds(300),
+                                              .on_memory =
+                                                  [&](const MemoryReading&) {
+                                                    ++num_readings;
+                                                    last_state = server.host().state();
+                                                  }},
+                                             &memory);
+  lifecycle.Drain();
+  EXPECT_GE(num_readings, 2);
+  EXPECT_EQ(last_state, ModelHost::State::kDraining);
+  server.host().Stop();
+  while (reader->Read(&event)) {
+  }
+  EXPECT_EQ(ReasonOf(reader->Finish()), "DRAINING");
+}
+
 TEST(DrainTest, WhatStillRunsAfterTheTimeoutEndsWithUnavailable) {
   InProcessServer server("sim:step_ms=10");
   grpc::ClientContext context;
