@@ -31,11 +31,11 @@ class StreamCall final : public RequestCall {
     Read();
   }
 
-  bool Write(const v1::GenerateResponse& event, bool more_follows) override {
+  bool Write(const v1::GenerateResponse& event) override {
     message_ = SerializeMessage(event);
-    grpc::WriteOptions options;
-    if (more_follows) options.set_buffer_hint();
-    StartWrite(&message_, options);
+    // Without a buffer hint, though a last message may follow at once: the library may keep what has one until the next
+    // ping of the connection.
+    StartWrite(&message_);
     return false;
   }
   void WriteLast(const v1::GenerateResponse& event, const std::optional<RequestTimings>& timings) override {
@@ -66,7 +66,7 @@ class TextCall final : public RequestCall {
     Read();
   }
 
-  bool Write(const v1::GenerateResponse& event, bool /*more_follows*/) override {
+  bool Write(const v1::GenerateResponse& event) override {
     Collect(event);
     return true;
   }

@@ -205,7 +205,6 @@ bool TokenStream::WriteNext(std::unique_lock<std::mutex>* lock) {
   TellOutboxBytes();
   if (outbox_.bytes() <= OutboxLimit()) over_limit_since_ = absl::InfiniteFuture();
   metadata_sent_ = true;
-  const bool more_follows = !outbox_.empty() && !MustWait();
   // An error waits until the client has taken what comes before it, or was cut off.
   finish_called_ = outbox_.empty() && final_status_.has_value() && final_status_->ok();
   write_in_flight_ = !finish_called_;
@@ -221,7 +220,7 @@ bool TokenStream::WriteNext(std::unique_lock<std::mutex>* lock) {
   if (is_last) {
     writer->WriteLast(event, timings);
   } else {
-    is_taken = writer->Write(event, more_follows);
+    is_taken = writer->Write(event);
   }
   lock->lock();
   if (is_taken) write_in_flight_ = false;

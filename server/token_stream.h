@@ -36,9 +36,8 @@ class ResponseWriter {
   virtual void SetRequestId(const std::string& id) = 0;
   // At most once, and not after Write or Finish.
   virtual void SendInitialMetadata() = 0;
-  // True: taken. False: in flight; nothing else is written until TokenStream::OnWriteDone. With `more_follows` it may
-  // wait for the next Write, WriteLast or Finish, which comes at once.
-  virtual bool Write(const v1::GenerateResponse& event, bool more_follows) = 0;
+  // True: taken. False: in flight; nothing else is written until TokenStream::OnWriteDone.
+  virtual bool Write(const v1::GenerateResponse& event) = 0;
   // Write, then Finish with OK, at once and without OnWriteDone.
   virtual void WriteLast(const v1::GenerateResponse& event, const std::optional<RequestTimings>& timings) = 0;
   // Asks for TokenStream::CutOff after `patience`: once, while a write is in flight, and again only from CutOff.

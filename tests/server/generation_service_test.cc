@@ -249,7 +249,7 @@ class EndWriter final : public ResponseWriter {
  public:
   void SetRequestId(const std::string&) override {}
   void SendInitialMetadata() override {}
-  bool Write(const v1::GenerateResponse&, bool) override { return true; }
+  bool Write(const v1::GenerateResponse&) override { return true; }
   void WriteLast(const v1::GenerateResponse&, const std::optional<RequestTimings>&) override {
     status = absl::OkStatus();
   }

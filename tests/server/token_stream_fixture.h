@@ -28,18 +28,18 @@ class FakeWriter final : public ResponseWriter {
  public:
   void SetRequestId(const std::string& id) override { log.push_back("id " + id); }
   void SendInitialMetadata() override { log.push_back("metadata"); }
-  bool Write(const v1::GenerateResponse& event, bool more_follows) override {
+  bool Write(const v1::GenerateResponse& event) override {
     EXPECT_FALSE(in_flight) << "two writes in flight";
     in_flight = true;
-    Log(event, more_follows ? " +" : "");
+    Log(event);
     return false;
   }
   void WriteLast(const v1::GenerateResponse& event, const std::optional<RequestTimings>& t) override {
     Log(event, " .");
     Finish(absl::OkStatus(), t);
   }
-  // "+": it may wait for the next; ".": the last.
-  void Log(const v1::GenerateResponse& event, const std::string& suffix) {
+  // "." marks the last.
+  void Log(const v1::GenerateResponse& event, const std::string& suffix = "") {
     EXPECT_FALSE(status.has_value()) << "a write after the end";
     if (event.has_started()) log.push_back("started" + suffix);
     if (event.has_delta()) log.push_back("delta " + event.delta().text() + suffix);
