@@ -85,7 +85,7 @@ class TokenCuts {
       const Mass total = WeighList(mass);
       return SelectInList<kOrder>(needed(total));
     }
-    const Mass total = FillBins<kOrder>(mass, /*bin=*/-1, Prefix{});
+    const Mass total = kOrder == TokenOrder::kById ? FillBinsById(mass) : FillBinsByLogit(mass, /*bin=*/-1, Prefix{});
     Mass rest = needed(total);
     if (rest > total) return 0;
     FindBin(rest);
@@ -146,8 +146,8 @@ class TokenCuts {
   }
 
   // Bins of all tokens, or of those in `bin` with `prefix`, by the bits that follow it. Returns the mass of all.
-  template <TokenOrder kOrder, typename MassOf>
-  __device__ Mass FillBins(const MassOf& mass, int bin, Prefix prefix) {
+  template <typename MassOf>
+  __device__ Mass FillBinsByLogit(const MassOf& mass, int bin, Prefix prefix) {
     __syncthreads();  // the bins may still be read
     for (int i = static_cast<int>(threadIdx.x); i < kNumBins; i += kSampleThreads) {
       s_.masses[i] = 0;
@@ -160,13 +160,31 @@ class TokenCuts {
       const Mass m = mass(logit, place);
       if (m == 0) return;
       const int rest_bits = 64 - prefix.num_bits - kBinBits;
-      const int own = bin >= 0 ? kNumBins - 1 - static_cast<int>(place >> rest_bits & (kNumBins - 1))
-                      : kOrder == TokenOrder::kById ? IdAt(place) / kIdsOfBin
-                                                    : BinOf(logit);
+      const int own = bin >= 0 ? kNumBins - 1 - static_cast<int>(place >> rest_bits & (kNumBins - 1)) : BinOf(logit);
       atomicAdd(&s_.masses[own], m);
       atomicAdd(&s_.counts[own], 1u);
       sum += m;
     });
+    return BlockSum(sum, s_.of_warps);
+  }
+
+  // Masses alone, each bin by one warp: neighbors would all wait for each other to add to the same bin.
+  template <typename MassOf>
+  __device__ Mass FillBinsById(const MassOf& mass) {
+    __syncthreads();  // the bins may still be read
+    const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+    Mass sum = 0;
+    for (int bin = static_cast<int>(threadIdx.x) / kWarpSize; bin < kNumBins; bin += kSampleWarps) {
+      Mass own = 0;
+      const int end = (bin + 1) * kIdsOfBin < row_.vocab_size ? (bin + 1) * kIdsOfBin : row_.vocab_size;
+      for (int id = bin * kIdsOfBin + lane; id < end; id += kWarpSize) {
+        const float logit = row_(id);
+        own += mass(logit, PlaceOf(logit, id));
+      }
+      sum += own;
+      own = WarpSum(own);
+      if (lane == 0) s_.masses[bin] = own;
+    }
     return BlockSum(sum, s_.of_warps);
   }
 
@@ -207,7 +225,7 @@ class TokenCuts {
     Prefix prefix;
     unsigned count = s_.counts[bin];
     while (count > kListSize) {
-      FillBins<TokenOrder::kByLogit>(mass, bin, prefix);
+      FillBinsByLogit(mass, bin, prefix);
       FindBin(*rest);
       *rest -= s_.before;
       prefix.bits = prefix.bits << kBinBits | static_cast<Place>(kNumBins - 1 - s_.bin);
