@@ -317,6 +317,27 @@ TEST_P(DeviceSamplingTest, NarrowsCrowdsDown) {
   }
 }
 
+// One token far above all others: what is left for the rest of a list is farther off than bins tell apart.
+TEST_P(DeviceSamplingTest, FindsItsWayAmongTokensThatAreFarOff) {
+  std::mt19937 random(12);
+  std::normal_distribution<float> normal(0.0f, 3.0f);
+  Case c;
+  c.logits.resize(5000);
+  for (float& logit : c.logits) logit = normal(random);
+  c.logits[17] = 60.0f;
+  c.state.params.logprobs = true;
+  c.state.params.top_logprobs = 20;
+  c.state.params.temperature = 40.0f;
+  for (const int32_t top_k : {0, 2, 50, 1500, 4999}) {
+    c.state.params.top_k = top_k;
+    for (uint64_t seed = 0; seed < 4; ++seed) {
+      c.state.params.seed = seed;
+      c.state.params.top_p = seed % 2 == 0 ? 1.0f : 0.7f;
+      EXPECT_TRUE(Check(c)) << "top_k " << top_k << ", seed " << seed;
+    }
+  }
+}
+
 TEST_P(DeviceSamplingTest, TellsWhatIsWrongAsTheHostDoes) {
   Case nan;
   nan.logits = {0.0f, 1.0f, std::nanf(""), 2.0f};
