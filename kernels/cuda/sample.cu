@@ -137,8 +137,9 @@ __device__ Place Choose(const SampleRow& p, const LogitRow& row, Place largest, 
   TokenCuts cuts(row, LogitAt(largest), scratch);
   Place cut = 0;
   if (p.top_k > 0 && p.top_k < row.vocab_size) {
-    cut = cuts.Find<TokenOrder::kByLogit>([](float logit, Place) { return logit == -INFINITY ? Mass{0} : Mass{1}; },
-                                          [&](Mass) { return static_cast<Mass>(p.top_k); });
+    cut = cuts.Find<TokenOrder::kByLogit, TokenMass::kCount>(
+        [](float logit, Place) { return logit == -INFINITY ? Mass{0} : Mass{1}; },
+        [&](Mass) { return static_cast<Mass>(p.top_k); });
   }
   if (p.top_p < 1.0f) {
     const Place of_top_k = cut;
@@ -175,8 +176,8 @@ __device__ void DescribeAlternatives(const SampleTensors& t, const LogitRow& row
   const int count = num_wanted < row.vocab_size ? num_wanted : row.vocab_size;
   if (count == 0) return;
   TokenCuts cuts(row, largest, scratch);
-  const Place cut = cuts.Find<TokenOrder::kByLogit>([](float, Place) { return Mass{1}; },
-                                                    [=](Mass) { return static_cast<Mass>(count); });
+  const Place cut = cuts.Find<TokenOrder::kByLogit, TokenMass::kCount>([](float, Place) { return Mass{1}; },
+                                                                       [=](Mass) { return static_cast<Mass>(count); });
   const int list_size = cuts.List(cut);
   const int i = static_cast<int>(threadIdx.x);
   if (i < list_size && cuts.listed(i) >= cut) {

@@ -69,6 +69,8 @@ struct CutScratch {
 };
 
 enum class TokenOrder { kByLogit, kById };
+// kCount: all masses are 0 or 1, so that the number of tokens in a bin, to which threads add fast, is its mass.
+enum class TokenMass { kAny, kCount };
 
 // All threads of the block call everything here, with the same arguments.
 class TokenCuts {
@@ -79,13 +81,14 @@ class TokenCuts {
 
   // The place of the cut. `mass(logit, place)` is that of a token: those without mass are not there. `needed(total)`,
   // at least 1, is how much is needed, given the mass of all; 0 when there is not so much.
-  template <TokenOrder kOrder, typename MassOf, typename Needed>
+  template <TokenOrder kOrder, TokenMass kMass = TokenMass::kAny, typename MassOf, typename Needed>
   __device__ Place Find(const MassOf& mass, const Needed& needed) {
     if (is_listed_) {
       const Mass total = WeighList(mass);
       return SelectInList<kOrder>(needed(total));
     }
-    const Mass total = kOrder == TokenOrder::kById ? FillBinsById(mass) : FillBinsByLogit(mass, /*bin=*/-1, Prefix{});
+    const Mass total =
+        kOrder == TokenOrder::kById ? FillBinsById(mass) : FillBinsByLogit<kMass>(mass, /*bin=*/-1, Prefix{});
     Mass rest = needed(total);
     if (rest > total) return 0;
     FindBin(rest);
@@ -101,7 +104,7 @@ class TokenCuts {
       is_listed_ = true;
     } else {
       rest -= s_.before;
-      const Prefix prefix = NarrowDown(mass, bin, &rest);
+      const Prefix prefix = NarrowDown<kMass>(mass, bin, &rest);
       Gather(
           mass, [=, this](float logit, Place place) { return BinOf(logit) == bin && prefix.Has(place); }, 0,
           row_.vocab_size);
@@ -146,7 +149,7 @@ class TokenCuts {
   }
 
   // Bins of all tokens, or of those in `bin` with `prefix`, by the bits that follow it. Returns the mass of all.
-  template <typename MassOf>
+  template <TokenMass kMass, typename MassOf>
   __device__ Mass FillBinsByLogit(const MassOf& mass, int bin, Prefix prefix) {
     __syncthreads();  // the bins may still be read
     for (int i = static_cast<int>(threadIdx.x); i < kNumBins; i += kSampleThreads) {
@@ -161,10 +164,19 @@ class TokenCuts {
       if (m == 0) return;
       const int rest_bits = 64 - prefix.num_bits - kBinBits;
       const int own = bin >= 0 ? kNumBins - 1 - static_cast<int>(place >> rest_bits & (kNumBins - 1)) : BinOf(logit);
-      atomicAdd(&s_.masses[own], m);
       atomicAdd(&s_.counts[own], 1u);
-      sum += m;
+      if constexpr (kMass == TokenMass::kAny) {
+        atomicAdd(&s_.masses[own], m);
+        sum += m;
+      }
     });
+    if constexpr (kMass == TokenMass::kCount) {
+      __syncthreads();
+      for (int i = static_cast<int>(threadIdx.x); i < kNumBins; i += kSampleThreads) {
+        s_.masses[i] = s_.counts[i];
+        sum += s_.counts[i];
+      }
+    }
     return BlockSum(sum, s_.of_warps);
   }
 
@@ -220,12 +232,12 @@ class TokenCuts {
 
   // Follows the cut through the bits of places until those with one prefix fit into the list: at the latest where only
   // ids differ. `rest` is what is needed of them.
-  template <typename MassOf>
+  template <TokenMass kMass, typename MassOf>
   __device__ Prefix NarrowDown(const MassOf& mass, int bin, Mass* rest) {
     Prefix prefix;
     unsigned count = s_.counts[bin];
     while (count > kListSize) {
-      FillBinsByLogit(mass, bin, prefix);
+      FillBinsByLogit<kMass>(mass, bin, prefix);
       FindBin(*rest);
       *rest -= s_.before;
       prefix.bits = prefix.bits << kBinBits | static_cast<Place>(kNumBins - 1 - s_.bin);
