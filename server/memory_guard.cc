@@ -33,9 +33,22 @@ void MemoryGuard::Arm() {
 }
 
 MemoryFigures MemoryGuard::Observe() {
-  const std::lock_guard lock(mutex_);
-  if (is_armed_) ObserveLocked(clock_->Now());
-  return figures_;
+  MemoryFigures figures;
+  bool must_trim = false;
+  {
+    const std::lock_guard lock(mutex_);
+    const absl::Time now = clock_->Now();
+    if (is_armed_) ObserveLocked(now);
+    figures = figures_;
+    must_trim = figures.level > MemoryPressure::kNone && now - last_trim_ >= kTrimInterval;
+    if (must_trim) last_trim_ = now;
+  }
+#ifdef __GLIBC__
+  // What bursts left in the heap is the first thing to give back. It takes long: whoever reads a request, and only
+  // wants to know the level, does not wait for it.
+  if (must_trim) malloc_trim(0);
+#endif
+  return figures;
 }
 
 void MemoryGuard::ObserveLocked(absl::Time now) {
@@ -49,13 +62,6 @@ void MemoryGuard::ObserveLocked(absl::Time now) {
                 "memory: {} MiB of {} MiB are left for requests: {} (was {})", MiB(reading.room), MiB(reading.headroom),
                 MemoryPressureName(level), MemoryPressureName(before));
   }
-#ifdef __GLIBC__
-  // What bursts left in the heap is the first thing to give back.
-  if (level > MemoryPressure::kNone && now - last_trim_ >= kTrimInterval) {
-    last_trim_ = now;
-    malloc_trim(0);
-  }
-#endif
   figures_ = {.level = level, .reading = reading, .num_entries = ladder_.num_entries()};
   last_reading_ = now;
 }

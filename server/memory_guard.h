@@ -60,7 +60,8 @@ class MemoryGuard {
 
   // What is resident now belongs to the server, not to requests. Before this, nothing is refused.
   void Arm();
-  // Reads the memory, and says what is known from now on. Logs a level that changes.
+  // Reads the memory, and says what is known from now on. Logs a level that changes. Under pressure it trims the heap,
+  // too, at most once a second.
   MemoryFigures Observe();
 
   // Room for reading a request of `message_bytes`. RESOURCE_EXHAUSTED (MEMORY_PRESSURE) when the server is at kRefuse
