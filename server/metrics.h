@@ -19,15 +19,17 @@ namespace cadre {
 
 // Why a request was refused before the engine took it.
 enum class RejectReason {
-  kInvalid,   // a field is malformed or out of range
-  kTooLarge,  // can never fit: prompt and max_tokens; gRPC refuses messages over kMaxRequestBytes by itself, uncounted
+  // A field is malformed or out of range; or the request never came, because it was over kMaxRequestBytes or the client
+  // has gone.
+  kInvalid,
+  kTooLarge,             // can never fit: prompt and max_tokens
   kUnsupported,          // asks for something this release does not do
   kNotFound,             // names another model
   kQueueFull,            // the engine's queue had no room
   kTenantQueueFull,      // the tenant had its share of it
   kDeadlineUnreachable,  // could not be answered before its deadline
   kNotServing,           // loading or draining
-  kDeadline,             // its deadline had passed on arrival
+  kDeadline,             // its deadline had passed on arrival, or it had not come whole in time
   kCancelled,            // cancelled while it waited to be read
   kMemoryPressure,       // the host is short of memory
 };
