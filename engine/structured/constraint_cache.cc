@@ -98,6 +98,7 @@ void ConstraintCache::MakeRoom(const Limits& limits) {
 void ConstraintCache::SetMaxBytes(int64_t bytes) {
   const std::lock_guard lock(mutex_);
   max_bytes_ = std::min(bytes, limits_.max_bytes);
+  if (stats_.num_bytes > max_bytes_) MakeRoom({.max_bytes = max_bytes_, .max_entries = limits_.max_entries});
 }
 
 void ConstraintCache::Clear() {

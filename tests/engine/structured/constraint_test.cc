@@ -401,6 +401,25 @@ TEST_F(ConstraintCacheTest, KeepsToItsBytes) {
   EXPECT_LT(cache.stats().num_entries, 100);
 }
 
+TEST_F(ConstraintCacheTest, WithFewerBytesItDropsTheLeastRecentlyUsedAtOnce) {
+  ConstraintCache cache(Maker(), {.max_bytes = 3'000'000, .max_entries = 1000});
+  for (int i = 0; i < 10; ++i) {
+    ASSERT_TRUE(cache.Get(ConstraintCache::Kind::kChoices, {std::string(1000, 'a') + std::to_string(i)}).ok());
+  }
+  const int64_t num_bytes = cache.stats().num_bytes;
+  cache.SetMaxBytes(num_bytes / 2);
+  EXPECT_LE(cache.stats().num_bytes, num_bytes / 2);
+  EXPECT_GT(cache.stats().num_entries, 0);
+  cache.Clear();
+  EXPECT_EQ(cache.stats().num_entries, 0);
+  EXPECT_EQ(cache.stats().num_bytes, 0);
+  cache.SetMaxBytes(int64_t{1} << 40);
+  for (int i = 0; i < 100; ++i) {
+    ASSERT_TRUE(cache.Get(ConstraintCache::Kind::kChoices, {std::string(1000, 'a') + std::to_string(i)}).ok());
+    ASSERT_LE(cache.stats().num_bytes, 3'000'000) << "never more than it was made for";
+  }
+}
+
 TEST(ChoicesTest, ListsAreChecked) {
   const auto vocabulary = ByteVocabulary();
   EXPECT_EQ(ConstrainToChoices({}, vocabulary).status().message(), "no choices");
