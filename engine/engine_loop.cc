@@ -154,7 +154,7 @@ StepPlan EngineLoop::Plan(absl::Time now) {
   report_.num_sequences = static_cast<int32_t>(plan.chunks.size());
   report_.preemptions = static_cast<int32_t>(plan.preempted.size());
   notice_.snapshot.preemptions += report_.preemptions;
-  if (limit == RunningLimit::kFewer) notice_.snapshot.memory_preemptions += report_.preemptions;
+  notice_.snapshot.memory_preemptions += plan.num_yielded;
   for (SequenceId id : plan.started) {
     Active& active = Find(id);
     if (!active.response.group().has_started()) {

@@ -12,14 +12,12 @@ namespace cadre {
 namespace {
 
 constexpr absl::Duration kTrimInterval = absl::Seconds(1);
-// After so long, one who was refused for memory may find it.
-constexpr absl::Duration kRetryDelay = absl::Seconds(5);
 
 absl::Status Refused(const std::string& message) {
   return MakeError({.code = absl::StatusCode::kResourceExhausted,
                     .reason = reason::kMemoryPressure,
                     .message = message,
-                    .retry_delay = kRetryDelay});
+                    .retry_delay = kMemoryRetryDelay});
 }
 
 int64_t MiB(int64_t bytes) { return bytes >> 20; }
@@ -83,8 +81,8 @@ absl::StatusOr<std::shared_ptr<MemoryGuard::Charge>> MemoryGuard::TryCharge(size
   }
   const bool is_known = figures.reading.headroom > 0;
   if (const int64_t budget = figures.reading.room / 2; is_known && bytes > budget - charged) {
-    return Refused(absl::StrCat("reading a request of ", message_bytes, " bytes may take ", bytes, ", and ",
-                                std::max<int64_t>(budget - charged, 0), " bytes of memory are left for it"));
+    return Refused(absl::StrCat("reading the request may take ", bytes, " bytes of memory, and ",
+                                std::max<int64_t>(budget - charged, 0), " are left for it"));
   }
   return charge;
 }

@@ -24,6 +24,9 @@ struct HostMemoryUse {
   int64_t resident = 0;  // anonymous memory of this process
 };
 
+// After so long, one who was refused for memory may find it.
+inline constexpr absl::Duration kMemoryRetryDelay = absl::Seconds(5);
+
 struct MemoryFigures {
   MemoryPressure level = MemoryPressure::kNone;
   MemoryReading reading;

@@ -8,6 +8,7 @@
 #include "engine/base/check.h"
 #include "engine/request/refusal.h"
 #include "server/errors.h"
+#include "server/memory_guard.h"
 
 namespace cadre {
 namespace {
@@ -125,10 +126,11 @@ absl::Status ModelHost::Submit(Request request) {
     case absl::StatusCode::kUnavailable:
       return NotServing(State::kDraining);
     case absl::StatusCode::kResourceExhausted:
-      return MakeError({.code = status.code(),
-                        .reason = ReasonOf(RefusalOf(status)),
-                        .message = std::string(status.message()),
-                        .retry_delay = RetryDelay()});
+      return MakeError(
+          {.code = status.code(),
+           .reason = ReasonOf(RefusalOf(status)),
+           .message = std::string(status.message()),
+           .retry_delay = RefusalOf(status) == Refusal::kMemoryPressure ? kMemoryRetryDelay : RetryDelay()});
     case absl::StatusCode::kDeadlineExceeded:
       return MakeError(
           {.code = status.code(), .reason = ReasonOf(RefusalOf(status)), .message = std::string(status.message())});

@@ -24,6 +24,7 @@ class Scheduler::Draft {
     if (limit == RunningLimit::kFewer && num_kept_ > 1 &&
         scheduler.running_.back()->sequence->num_preemptions() < kMaxPreemptions) {
       PreemptLeastSenior();
+      plan_.num_yielded = 1;
     }
   }
 

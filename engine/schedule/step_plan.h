@@ -26,6 +26,7 @@ struct StepPlan {
   std::vector<ScheduledChunk> chunks;  // decodes first, then prefill chunks; each part in order of arrival
   int32_t num_decodes = 0;             // how many of the chunks are decodes
   std::vector<SequenceId> preempted;   // lose their blocks to make room, and wait again; latest arrival first
+  int32_t num_yielded = 0;             // how many of the preempted make room for RunningLimit::kFewer, not for blocks
   std::vector<SequenceId> started;     // scheduled for the first time
 
   bool empty() const { return chunks.empty(); }

@@ -25,8 +25,8 @@ class SchedulerTest : public testing::Test {
     const auto id = static_cast<SequenceId>(sequences_.size());
     scheduler_->Add(&sequences_.emplace_back(id, std::vector<int32_t>(static_cast<size_t>(num_prompt_tokens), 1)));
   }
-  StepPlan Step() {
-    const StepPlan plan = scheduler_->Plan();
+  StepPlan Step(RunningLimit limit = RunningLimit::kNone) {
+    const StepPlan plan = scheduler_->Plan(limit);
     scheduler_->Commit(plan);
     for (const ScheduledChunk& chunk : plan.chunks) {
       Sequence& sequence = sequences_[static_cast<size_t>(chunk.sequence)];
@@ -185,6 +185,48 @@ TEST_F(SchedulerTest, APoolOfOneBlockServesOneAfterTheOther) {
     scheduler_->Finish(&sequences_[static_cast<size_t>(id)]);
   }
   EXPECT_TRUE(scheduler_->Plan().empty());
+}
+
+TEST_F(SchedulerTest, WithoutNewOnesWhoRunsGoesOnAndOneEntersWhenNobodyRuns) {
+  Build(100, {.block_size = 4});
+  for (int i = 0; i < 3; ++i) Arrive(4);
+  EXPECT_THAT(Step(RunningLimit::kNoNew).started, ElementsAre(0));
+  EXPECT_THAT(Step(RunningLimit::kNoNew).started, IsEmpty());
+  EXPECT_THAT(Step().started, ElementsAre(1, 2));
+  EXPECT_EQ(Step(RunningLimit::kNoNew).num_decodes, 3);
+}
+
+TEST_F(SchedulerTest, WithFewerTheLeastSeniorYieldsOneByOneAndTheLastRunsOn) {
+  Build(100, {.block_size = 4});
+  for (int i = 0; i < 3; ++i) Arrive(4);
+  Step();
+  for (const SequenceId victim : {2, 1}) {
+    const StepPlan plan = Step(RunningLimit::kFewer);
+    EXPECT_THAT(plan.preempted, ElementsAre(victim));
+    EXPECT_EQ(plan.num_yielded, 1);
+  }
+  const StepPlan last = Step(RunningLimit::kFewer);
+  EXPECT_THAT(last.preempted, IsEmpty());
+  EXPECT_EQ(last.num_yielded, 0);
+  EXPECT_EQ(scheduler_->num_running(), 1);
+  EXPECT_THAT(Step().preempted, IsEmpty());
+  EXPECT_EQ(scheduler_->num_running(), 3);
+}
+
+// What is counted as yielded is not what blocks were taken for.
+TEST_F(SchedulerTest, WhoIsPreemptedForBlocksHasNotYielded) {
+  Build(6, {.block_size = 4});
+  for (int i = 0; i < 3; ++i) Arrive(6);
+  Step();
+  int64_t num_yielded = 0;
+  int64_t num_preempted = 0;
+  for (int i = 0; i < 8; ++i) {
+    const StepPlan plan = Step();
+    num_yielded += plan.num_yielded;
+    num_preempted += std::ssize(plan.preempted);
+  }
+  EXPECT_EQ(num_yielded, 0);
+  EXPECT_GT(num_preempted, 0);
 }
 
 }  // namespace
