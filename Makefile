@@ -2,7 +2,7 @@
 # make build     the release build: build/release/bin/cadre-server and build/release/bin/cadre
 # make test      install, build, run every test; those that need a GPU are skipped where there is none
 # make sanitize  the tests of kernels and engine under ASan+UBSan and under TSan
-# make mutants   seeds bugs into a copy of the tree, one at a time, and sees the tests find each
+# make mutants   seeds bugs into a copy of the tree, one at a time, and sees the tests find each; one bug in MUTANT_SHARE
 # make lint      clang-format and clang-tidy
 # make fuzz      every fuzz target for FUZZ_SECONDS each (30)
 # make bench     kernel and engine benchmarks
@@ -11,6 +11,7 @@
 
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 30
+MUTANT_SHARE ?= 1
 
 .PHONY: build test demo sanitize asan tsan mutants fuzz lint format tidy bench gpu-bundle clean
 
@@ -38,7 +39,7 @@ asan tsan:
 
 mutants:
 	tools/install_dependencies.sh test
-	tests/mutants/run.py
+	tests/mutants/run.py --share $(MUTANT_SHARE)
 
 fuzz:
 	tools/install_dependencies.sh fuzz

@@ -2,6 +2,12 @@
 # cadre_executable(NAME SRCS ... DEPS ...): a program in build/<preset>/bin.
 # cadre_test(NAME SRCS ... DEPS ... [ARGS ...] [LABELS ...] [TIMEOUT seconds]): a GoogleTest program run by ctest.
 
+# A test that takes longer hangs. Sanitizers make the longest ones take minutes where little else runs.
+set(CADRE_TEST_TIMEOUT 300)
+if(CADRE_SANITIZE)
+  set(CADRE_TEST_TIMEOUT 900)
+endif()
+
 add_library(cadre_warnings INTERFACE)
 target_compile_options(cadre_warnings INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic;-Wshadow;-Wnon-virtual-dtor;-Werror>)
@@ -27,7 +33,7 @@ endfunction()
 function(cadre_test name)
   cmake_parse_arguments(ARG "" "TIMEOUT" "SRCS;DEPS;ARGS;LABELS" ${ARGN})
   if(NOT ARG_TIMEOUT)
-    set(ARG_TIMEOUT 300)
+    set(ARG_TIMEOUT ${CADRE_TEST_TIMEOUT})
   endif()
   cadre_executable(${name} SRCS ${ARG_SRCS} DEPS ${ARG_DEPS} GTest::gtest GTest::gmock GTest::gtest_main)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
@@ -53,7 +59,7 @@ function(cadre_fuzz name)
   cadre_executable(${name}_replay SRCS ${ARG_SRCS} ${PROJECT_SOURCE_DIR}/tests/fuzz/replay_main.cc DEPS ${ARG_DEPS})
   set_target_properties(${name}_replay PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   add_test(NAME ${name}_replay COMMAND ${name}_replay ${PROJECT_SOURCE_DIR}/tests/fuzz/corpus/${name})
-  set_tests_properties(${name}_replay PROPERTIES TIMEOUT 300 LABELS fuzz)
+  set_tests_properties(${name}_replay PROPERTIES TIMEOUT ${CADRE_TEST_TIMEOUT} LABELS fuzz)
   if(CADRE_FUZZ)
     cadre_executable(${name}_fuzz SRCS ${ARG_SRCS} DEPS ${ARG_DEPS})
     target_link_options(${name}_fuzz PRIVATE -fsanitize=fuzzer)

@@ -40,4 +40,60 @@ void BuildForwardBatch(const StepPlan& plan, std::span<const Sequence* const> se
   }
 }
 
+namespace {
+
+// The chunk's first and last row that `replay` has choices for, as positions; nothing where first >= end.
+struct RecordedRange {
+  int64_t begin = 0;
+  int64_t end = 0;
+};
+RecordedRange RangeOf(const ScheduledChunk& chunk, const RoutingReplay* replay) {
+  if (replay == nullptr) return {};
+  return {.begin = std::max<int64_t>(chunk.begin, replay->first_position),
+          .end = std::min<int64_t>(chunk.begin + chunk.count, replay->first_position + replay->num_positions())};
+}
+
+}  // namespace
+
+void BuildRecordedRows(const StepPlan& plan, std::span<const RoutingReplay* const> replays, const RunnerLimits& limits,
+                       ForwardBatch* batch) {
+  CADRE_CHECK_EQ(plan.chunks.size(), replays.size());
+  RecordedRows& recorded = batch->recorded;
+  recorded.modes.clear();
+  recorded.expert_ids.clear();
+  recorded.weights.clear();
+  bool has_rows = false;
+  for (size_t s = 0; s < replays.size(); ++s) {
+    const RecordedRange range = RangeOf(plan.chunks[s], replays[s]);
+    has_rows |= range.begin < range.end;
+  }
+  if (!has_rows) return;
+  const int64_t num_rows = batch->num_tokens();
+  const int64_t num_choices = num_rows * limits.num_moe_layers * limits.top_k;
+  recorded.modes.assign(static_cast<size_t>(num_rows), RowReplay::kNone);
+  recorded.expert_ids.assign(static_cast<size_t>(num_choices), kPadding);
+  recorded.weights.assign(static_cast<size_t>(num_choices), 0.0f);
+  int64_t first_row = 0;
+  for (size_t s = 0; s < replays.size(); ++s) {
+    const ScheduledChunk& chunk = plan.chunks[s];
+    const RecordedRange range = RangeOf(chunk, replays[s]);
+    for (int64_t position = range.begin; position < range.end; ++position) {
+      const RoutingReplay& replay = *replays[s];
+      const int64_t row = first_row + position - chunk.begin;
+      recorded.modes[static_cast<size_t>(row)] =
+          replay.uses_recorded_weights ? RowReplay::kRecordedWeights : RowReplay::kRouterWeights;
+      for (int64_t layer = 0; layer < limits.num_moe_layers; ++layer) {
+        const int64_t from = ((position - replay.first_position) * limits.num_moe_layers + layer) * limits.top_k;
+        const int64_t to = (layer * num_rows + row) * limits.top_k;
+        // Clients mark a choice that was not made otherwise than the model does.
+        std::transform(replay.record.expert_ids.begin() + from, replay.record.expert_ids.begin() + from + limits.top_k,
+                       recorded.expert_ids.begin() + to, [](int32_t id) { return id == kNoExpert ? kPadding : id; });
+        if (!replay.uses_recorded_weights) continue;
+        std::copy_n(replay.record.weights.begin() + from, limits.top_k, recorded.weights.begin() + to);
+      }
+    }
+    first_row += chunk.count;
+  }
+}
+
 }  // namespace cadre

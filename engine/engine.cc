@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <mutex>
 #include <span>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
@@ -14,8 +16,36 @@
 #include "engine/engine_loop.h"
 #include "engine/request/request_queue.h"
 #include "engine/status_board.h"
+#include "engine/text/token_class.h"
 
 namespace cadre {
+
+ReplayBounds ReplayBoundsOf(const RunnerLimits& limits, const Request& request) {
+  return {.num_layers = limits.num_moe_layers,
+          .num_experts = limits.num_experts,
+          .top_k = limits.top_k,
+          .min_k = limits.min_k == kAlwaysTopK ? limits.top_k : limits.min_k,
+          .experts_choose = limits.prompt_group > 0,
+          .num_positions = static_cast<int64_t>(request.prompt.size()) + request.sampling.max_tokens - 1};
+}
+
+namespace {
+
+// Of 2^20 tokens: what decides which tenants have accounts of their own.
+int64_t RecentAssignments(const RunnerLimits& limits) {
+  constexpr int64_t kTokens = int64_t{1} << 20;
+  return std::max<int64_t>(1, kTokens * limits.num_moe_layers * limits.top_k);
+}
+
+// Without a tokenizer all tokens are of one class.
+std::vector<uint8_t> ClassesFor(const EngineOptions& options, const ModelRunner& runner, const Tokenizer* tokenizer) {
+  if (options.routing_sample_steps == 0) return {};
+  const int32_t vocab_size = runner.limits().vocab_size;
+  if (tokenizer != nullptr) return ClassifyVocabulary(*tokenizer, vocab_size);
+  return std::vector<uint8_t>(static_cast<size_t>(vocab_size), static_cast<uint8_t>(TokenClass::kSpecial));
+}
+
+}  // namespace
 
 struct Engine::State {
   State(EngineOptions engine_options, std::unique_ptr<ModelRunner> model_runner, const Tokenizer* model_tokenizer,
@@ -29,19 +59,33 @@ struct Engine::State {
                .max_total_tokens = options.max_queue_total_tokens,
                .max_tenant_share = options.max_tenant_share,
                .priority_tokens = options.priority_tokens}),
+        replay_memory(options.max_replay_bytes, options.max_tenant_share),
         expert_stats(runner->limits().num_moe_layers, runner->limits().num_experts, runner->limits().top_k,
                      options.stats_window_tokens),
+        token_classes(ClassesFor(options, *runner, tokenizer)),
+        routing_profile({.num_layers = runner->limits().num_moe_layers,
+                         .num_experts = runner->limits().num_experts,
+                         .num_classes = kNumTokenClasses},
+                        {.sample_steps = options.routing_sample_steps}),
+        router_bias(options.bias_balancing, runner.get()),
+        expert_pins(runner.get()),
+        tenants(RecentAssignments(runner->limits())),
         loop(options, {.runner = runner.get(),
                        .tokenizer = tokenizer,
                        .clock = clock.get(),
                        .observer = observer,
                        .queue = &queue,
                        .expert_stats = &expert_stats,
+                       .routing_profile = &routing_profile,
+                       .token_classes = token_classes,
+                       .router_bias = &router_bias,
+                       .expert_pins = &expert_pins,
+                       .tenants = &tenants,
                        .board = &board}) {}
 
   void RunUntilStopped() {
     while (!stopping.load(std::memory_order_acquire)) {
-      if (!loop.Step()) queue.Wait();
+      if (!loop.Step()) queue.Wait(loop.Rest());
     }
   }
 
@@ -64,6 +108,63 @@ struct Engine::State {
     return CheckDeadline(notice.service, ahead, place.cost, request->deadline - clock->Now());
   }
 
+  // Settles the request's policy.
+  absl::Status ChooseCapacity(Request* request) const {
+    const CapacityPolicy own = CurrentCapacity();
+    if (request->choose_capacity) {
+      CADRE_ASSIGN_OR_RETURN(request->capacity, std::exchange(request->choose_capacity, nullptr)(own));
+    }
+    if (!request->capacity) request->capacity = own;
+    if (!request->capacity->is_on()) request->capacity = CapacityPolicy();
+    if (*request->capacity == own) return absl::OkStatus();
+    if (!options.allow_capacity_override) {
+      return absl::FailedPreconditionError(
+          "the operator of this server does not let requests change the capacity of experts");
+    }
+    if (request->capacity->scope == CapacityScope::kBatch) {
+      return absl::FailedPreconditionError(
+          "a request cannot choose the capacity scope batch, which takes places from other requests");
+    }
+    return CheckCapacity(*request->capacity);
+  }
+
+  // What the routing scheme of the model makes impossible.
+  absl::Status CheckRouting(const Request& request) const {
+    if (runner->limits().prompt_group == 0 || !request.prompt_logprobs) return absl::OkStatus();
+    return absl::FailedPreconditionError(
+        "prompt_logprobs are not to be had of a model whose experts choose the tokens of prompts");
+  }
+
+  absl::Status CheckReplay(const Request& request) const {
+    if (request.replay == nullptr) return absl::OkStatus();
+    const RunnerLimits& limits = runner->limits();
+    if (!limits.can_replay_routing) {
+      return absl::FailedPreconditionError("this model has no routers that recorded choices could be replayed by");
+    }
+    const std::optional<ReplayFault> fault = FindReplayFault(*request.replay, ReplayBoundsOf(limits, request));
+    if (!fault) return absl::OkStatus();
+    return absl::InvalidArgumentError(absl::StrCat("replay_routing.", fault->field, ": ", fault->problem));
+  }
+
+  // As long as the request lives.
+  absl::Status ChargeReplay(Request* request) {
+    if (request->replay == nullptr) return absl::OkStatus();
+    CADRE_ASSIGN_OR_RETURN(request->replay, replay_memory.Charge(std::move(request->replay), request->tenant));
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckCapacity(const CapacityPolicy& policy) const {
+    CADRE_RETURN_IF_ERROR(CheckCapacityPolicy(policy));
+    if (!policy.is_on() || runner->limits().max_capacity_slots > 0) return absl::OkStatus();
+    return absl::FailedPreconditionError(
+        "this device, or this model's routing scheme, does not limit the capacity of experts");
+  }
+
+  CapacityPolicy CurrentCapacity() const {
+    const std::lock_guard lock(capacity_mutex);
+    return capacity;
+  }
+
   // Constant after construction.
   const EngineOptions options;
   const std::unique_ptr<ModelRunner> runner;
@@ -72,8 +173,16 @@ struct Engine::State {
   // With their own synchronization.
   RequestQueue queue;
   StatusBoard board;
+  ReplayMemory replay_memory;
   ExpertStats expert_stats;
+  const std::vector<uint8_t> token_classes;  // by token id; empty when nobody looks at them
+  RoutingProfile routing_profile;
+  RouterBias router_bias;
+  ExpertPins expert_pins;
+  TenantLedger tenants;
   std::atomic<bool> stopping = false;
+  mutable std::mutex capacity_mutex;
+  CapacityPolicy capacity;  // guarded by capacity_mutex
   // The engine thread's; the caller's of Step() where there is none.
   EngineLoop loop;
   std::thread thread;
@@ -146,10 +255,14 @@ absl::Status Engine::Submit(Request request) {
   CADRE_RETURN_IF_ERROR(CheckRequest(request, limits().vocab_size, has_tokenizer));
   CADRE_RETURN_IF_ERROR(
       state_->loop.CheckFits(static_cast<int64_t>(request.prompt.size()), request.sampling.max_tokens));
+  CADRE_RETURN_IF_ERROR(state_->CheckRouting(request));
+  CADRE_RETURN_IF_ERROR(state_->CheckReplay(request));
+  CADRE_RETURN_IF_ERROR(state_->ChooseCapacity(&request));
   CADRE_RETURN_IF_ERROR(state_->CheckTime(&request));
   if (request.echo && request.wants_text) {
     request.prompt_text = state_->tokenizer->Decode(request.prompt, request.sampling.skip_special_tokens);
   }
+  CADRE_RETURN_IF_ERROR(state_->ChargeReplay(&request));
   return state_->queue.Push(std::move(request));
 }
 
@@ -160,6 +273,32 @@ void Engine::SetMemoryPressure(MemoryPressure pressure) {
   state_->loop.SetMemoryPressure(pressure);
   if (pressure >= MemoryPressure::kEvict) state_->queue.Wake();
 }
+
+absl::StatusOr<CapacityPolicy> Engine::SetCapacityPolicy(const CapacityPolicy& policy) {
+  CADRE_RETURN_IF_ERROR(state_->CheckCapacity(policy));
+  const std::lock_guard lock(state_->capacity_mutex);
+  return std::exchange(state_->capacity, policy.is_on() ? policy : CapacityPolicy());
+}
+
+CapacityPolicy Engine::capacity_policy() const { return state_->CurrentCapacity(); }
+
+RouterBiasReport Engine::router_bias() const { return state_->router_bias.Report(); }
+
+absl::Status Engine::ResetRouterBias() {
+  if (!state_->router_bias.RequestReset()) {
+    return absl::FailedPreconditionError("the selection bias of the routers is not nudged: --router-bias-rate is 0");
+  }
+  Wake();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<PinChange> Engine::PinExperts(std::vector<ExpertId> experts) {
+  CADRE_ASSIGN_OR_RETURN(const PinChange change, state_->expert_pins.Set(std::move(experts)));
+  Wake();
+  return change;
+}
+
+std::vector<ExpertId> Engine::pinned_experts() const { return state_->expert_pins.pinned(); }
 
 void Engine::StartDrain() { state_->queue.Close(); }
 
@@ -176,6 +315,10 @@ bool Engine::Step() {
   CADRE_CHECK(!state_->thread.joinable());
   return state_->loop.Step();
 }
+
+std::vector<TenantRouting> Engine::Tenants() const { return state_->tenants.Snapshot(); }
+
+ShadowSimulator* Engine::shadow_simulator() const { return state_->runner->shadow_simulator(); }
 
 const RunnerLimits& Engine::limits() const { return state_->runner->limits(); }
 
@@ -200,6 +343,8 @@ EngineSnapshot Engine::Snapshot() const {
 const ExpertStats& Engine::expert_stats() const { return state_->expert_stats; }
 
 ExpertStats& Engine::expert_stats() { return state_->expert_stats; }
+
+const RoutingProfile& Engine::routing_profile() const { return state_->routing_profile; }
 
 absl::Status Engine::Audit() const { return state_->loop.Audit(); }
 

@@ -8,18 +8,25 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/base/clock.h"
 #include "engine/base/memory_ladder.h"
 #include "engine/cache_domain.h"
+#include "engine/expert_pins.h"
+#include "engine/experts/expert_id.h"
 #include "engine/experts/expert_stats.h"
+#include "engine/experts/routing_profile.h"
 #include "engine/model/model_runner.h"
 #include "engine/request/request.h"
 #include "engine/request/request_queue.h"
+#include "engine/router_bias.h"
+#include "engine/tenant_ledger.h"
 #include "engine/text/tokenizer.h"
 
 namespace cadre {
@@ -31,7 +38,7 @@ struct EngineOptions {
   int64_t max_queue_tokens = 1 << 20;     // prompt tokens of those requests
   // The prompt tokens of those requests and all that they may generate.
   int64_t max_queue_total_tokens = int64_t{1} << 40;
-  double max_tenant_share = 1.0;    // of each of these limits, for one named tenant
+  double max_tenant_share = 1.0;    // of each of these limits, and of max_replay_bytes, for one named tenant
   bool deadline_admission = false;  // refuse who is not expected to be answered in time
   // Refuse who is expected to wait longer for others before its own prompt is computed.
   absl::Duration max_queue_wait = absl::InfiniteDuration();
@@ -40,7 +47,13 @@ struct EngineOptions {
   PrefixCacheScope prefix_cache = PrefixCacheScope::kTenant;
   uint64_t prefix_cache_seed = 0;  // best unpredictable; changes no output
   std::vector<int32_t> eos_token_ids = {};
-  int64_t stats_window_tokens = 65536;  // sliding window of the expert statistics
+  int64_t max_replay_bytes = int64_t{256} << 20;  // of recorded choices of all requests in flight
+  // Sequences go on where an expert cannot be read, instead of ending with UNAVAILABLE. REQUIRES: no prefix cache.
+  bool tolerate_missing_experts = false;
+  bool allow_capacity_override = true;      // whether requests may bring a capacity policy of their own
+  BiasBalancerOptions bias_balancing = {};  // off by default: it changes answers
+  int64_t stats_window_tokens = 65536;      // sliding window of the expert statistics
+  int32_t routing_sample_steps = 0;         // see ProfileOptions::sample_steps
 };
 
 // One finished step, for whoever counts.
@@ -60,6 +73,8 @@ class EngineObserver {
   virtual void OnStep(const StepReport& report) = 0;
   // Right before the request's sink hears the same, and after the OnStep of the step that ended it.
   virtual void OnFinish(const FinishSummary& summary) = 0;
+  // Experts of a cache could not be read, or could again. Before OnStep.
+  virtual void OnExpertFaults(const ExpertFaults& /*faults*/) {}
 };
 
 // Counters and gauges; each field is exact, and the set is consistent: the loop publishes it before and after each
@@ -87,8 +102,12 @@ struct EngineSnapshot {
   int64_t preemptions = 0;
   int64_t memory_preemptions = 0;  // of these, for the host's memory and not for KV blocks
   int64_t steps = 0;
-  int64_t routed_tokens = 0;       // rows x MoE layers
-  int64_t routed_assignments = 0;  // rows x MoE layers x K
+  int64_t routed_tokens = 0;                                // rows x MoE layers
+  int64_t routed_assignments = 0;                           // rows x MoE layers x K, or fewer where their number varies
+  int64_t router_bias_updates = 0;                          // since the start
+  std::optional<ExpertCacheReport> expert_cache;            // where not all experts are in memory
+  std::shared_ptr<const ExpertPlacement> expert_placement;  // of the same moment as expert_cache, and there with it
+  float router_bias_largest = 0.0f;                         // how far the farthest bias is from the checkpoint's
   int32_t kv_blocks_free = 0;
   int32_t kv_blocks_in_use = 0;
   int32_t kv_blocks_cached = 0;
@@ -99,6 +118,9 @@ struct EngineSnapshot {
 
   int64_t num_finished() const { return finished_ok + finished_cancelled + finished_deadline + finished_failed; }
 };
+
+// What the recorded choices of `request`, whose prompt and max_tokens are settled, must agree with.
+ReplayBounds ReplayBoundsOf(const RunnerLimits& limits, const Request& request);
 
 class Engine {
  public:
@@ -115,9 +137,11 @@ class Engine {
   void Stop();
 
   // Hands a request over. Never blocks. On success the sink will hear OnFinish exactly once; otherwise it is never
-  // called. UNAVAILABLE: draining. INVALID_ARGUMENT: prompt + max_tokens can never fit (says which limit).
-  // RESOURCE_EXHAUSTED or DEADLINE_EXCEEDED, with a Refusal: the queue is full, for all or for this tenant, or the
-  // answer is not expected before the deadline.
+  // called. UNAVAILABLE: draining. INVALID_ARGUMENT: prompt + max_tokens can never fit (says which limit), or recorded
+  // choices do not fit the model or the request. FAILED_PRECONDITION: it brings a capacity policy or recorded choices,
+  // or wants prompt_logprobs, that are not to be had here. RESOURCE_EXHAUSTED or DEADLINE_EXCEEDED, with a Refusal: the
+  // queue is full, for all or for this tenant, or of recorded choices, or the answer is not expected before the
+  // deadline. Errors of its choose_capacity are returned as they are.
   absl::Status Submit(Request request);
   // Wakes the loop, so that a cancel flag just set is seen at once even when the engine is idle. Any thread.
   void Wake();
@@ -125,6 +149,21 @@ class Engine {
   // What to give up for memory from now on. To be called whenever the memory was read: at kPreempt, each call puts one
   // sequence back to waiting, so that one reading tells what the last one brought. Any thread.
   void SetMemoryPressure(MemoryPressure pressure);
+
+  // What holds for requests that come from now on and bring no policy of their own; those accepted keep theirs. Returns
+  // what held before. INVALID_ARGUMENT as CheckCapacityPolicy; FAILED_PRECONDITION: this runner cannot limit experts.
+  // Any thread.
+  absl::StatusOr<CapacityPolicy> SetCapacityPolicy(const CapacityPolicy& policy);
+  CapacityPolicy capacity_policy() const;  // any thread
+
+  // What the routers' selection bias is now. Any thread.
+  RouterBiasReport router_bias() const;
+  // Back to the checkpoint's from the next step on. FAILED_PRECONDITION: nothing nudges it. Any thread.
+  absl::Status ResetRouterBias();
+
+  // As ExpertPins::Set, from the next step on; those that are missing are loaded beside the steps. Any thread.
+  absl::StatusOr<PinChange> PinExperts(std::vector<ExpertId> experts);
+  std::vector<ExpertId> pinned_experts() const;  // any thread
 
   // No new requests from now on; those accepted go on. Any thread, idempotent.
   void StartDrain();
@@ -140,6 +179,11 @@ class Engine {
   EngineSnapshot Snapshot() const;          // any thread
   const ExpertStats& expert_stats() const;  // any thread
   ExpertStats& expert_stats();
+  const RoutingProfile& routing_profile() const;  // any thread
+  // What other expert caches would have done; null where there is none. Lives as long as the engine. Any thread.
+  ShadowSimulator* shadow_simulator() const;
+  // What became of the assignments of each tenant, since the start. Any thread.
+  std::vector<TenantRouting> Tenants() const;
 
   // Checks every invariant between sequences, blocks, queue and counters, as exact integers. Engine thread, or a test
   // without Start(). INTERNAL names the first broken one.

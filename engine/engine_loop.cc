@@ -1,7 +1,6 @@
 #include "engine/engine_loop.h"
 
 #include <algorithm>
-#include <numeric>
 #include <string>
 #include <utility>
 
@@ -21,6 +20,11 @@ namespace {
 absl::Status AsForwardError(const absl::Status& status) {
   if (absl::IsUnavailable(status) || absl::IsInternal(status)) return status;
   return absl::InternalError(absl::StrCat("the model could not run the step: ", status.message()));
+}
+
+// Where a sequence may begin, beside its first token.
+int32_t GroupTokens(const CapacityPolicy& policy) {
+  return policy.scope == CapacityScope::kRequest ? policy.group_tokens : 1;
 }
 
 QueuePlace PlaceOf(const RequestGroup& group) {
@@ -45,8 +49,10 @@ EngineLoop::EngineLoop(const EngineOptions& options, const LoopParts& parts)
                   .prefix_cache = {.keeps_idle = options.prefix_cache != PrefixCacheScope::kOff,
                                    .key_seed = options.prefix_cache_seed}},
                  &pool_),
+      capacity_slots_(limits_.max_capacity_slots),
       meter_(scheduler_.options().max_num_seqs, scheduler_.options().max_prefill_chunk) {
   static_assert(Sampler::kScratchBytesPerLogit == kSamplerBytesPerLogit, "the memory plan counts another sampler");
+  CADRE_CHECK(!options.tolerate_missing_experts || options.prefix_cache == PrefixCacheScope::kOff);
   sampler_.Reserve(static_cast<size_t>(limits_.vocab_size));
   notice_.snapshot.last_step_end = absl::InfinitePast();
   CloseBooks();
@@ -68,6 +74,7 @@ bool EngineLoop::Step() {
     CADRE_CHECK(active_.empty());  // whoever waits or runs is always part of some step
     return notice_.snapshot.num_finished() != num_ended;
   }
+  parts_.runner->PlaceExperts();
   if (absl::Status status = Forward(plan); status.ok()) {
     Publish(plan, Sample(plan));
   } else {
@@ -81,6 +88,7 @@ bool EngineLoop::Step() {
   notice_.snapshot.last_step_end = end;
   ++notice_.snapshot.steps;
   CloseBooks();
+  TellExpertFaults();
   if (parts_.observer != nullptr) parts_.observer->OnStep(report_);
   SayFarewells();
   return true;
@@ -88,7 +96,12 @@ bool EngineLoop::Step() {
 
 void EngineLoop::Admit(absl::Time now) {
   CADRE_FAILPOINT("engine.admit");
-  for (Request& request : parts_.queue->TakeAll()) {
+  std::vector<Request> requests = parts_.queue->TakeAll();
+  // Behind TakeAll: who was submitted after a reset was asked for belongs to the new epoch.
+  parts_.router_bias->ApplyReset();
+  parts_.expert_pins->Apply();
+  notice_.snapshot.router_bias_largest = parts_.router_bias->largest_nudge();
+  for (Request& request : requests) {
     ++notice_.taken_requests;
     notice_.taken_prompt_tokens += static_cast<int64_t>(request.prompt.size());
     AddRequest(std::move(request));
@@ -99,18 +112,24 @@ void EngineLoop::Admit(absl::Time now) {
 void EngineLoop::AddRequest(Request request) {
   const std::vector<int32_t> prompt = request.prompt;
   const auto group = std::make_shared<RequestGroup>(std::move(request), options_.eos_token_ids, limits_.vocab_size);
+  const CapacityPolicy capacity = group->request().capacity.value_or(CapacityPolicy());
   const SequenceId leader = next_id_;
   for (int32_t index = 0; index < group->request().num_sequences; ++index) {
     const SequenceId id = next_id_++;
     SequenceTraits traits{.max_tokens = group->rules().params().max_tokens,
                           .priority = group->request().priority,
                           .tenant = group->request().tenant,
-                          .cache_domain = CacheDomain(options_.prefix_cache, group->request(), leader),
+                          .cache_domain = CacheDomain(options_.prefix_cache, group->request(), leader,
+                                                      limits_.needs_seeds, parts_.router_bias->epoch()),
                           .leader = index == 0 ? kNoSequence : leader,
+                          .group_tokens = GroupTokens(capacity),
+                          .prompt_group = limits_.prompt_group,
                           .needs_prompt_logits = index == 0 && group->request().prompt_logprobs.has_value()};
     Active active{.sequence = Sequence(id, prompt, std::move(traits)),
                   .chooser = TokenChooser(&group->rules(), prompt, index),
-                  .response = Response(group, index, parts_.tokenizer)};
+                  .response = Response(group, index, parts_.tokenizer),
+                  .tenant = parts_.tenants->Open(group->request().tenant)};
+    if (group->request().wants_routed_experts) active.record.emplace(limits_.num_moe_layers, limits_.top_k);
     const auto it = active_.try_emplace(id, std::move(active)).first;
     scheduler_.Add(&it->second.sequence);
   }
@@ -169,6 +188,7 @@ StepPlan EngineLoop::Plan(absl::Time now) {
     }
     active.response.Start(now, active.sequence.num_found_tokens());
   }
+  for (SequenceId id : plan.preempted) capacity_slots_.Release(id);
   return plan;
 }
 
@@ -196,7 +216,9 @@ void EngineLoop::ObserveSeats(const StepPlan& plan) {
   const int32_t max_prompt_rows =
       std::min(limits.max_num_batched_tokens - plan.num_decodes,
                plan.num_decodes > 0 ? limits.max_prefill_chunk : limits.max_num_batched_tokens);
-  const bool has_seats = scheduler_.num_running() < limits.max_num_seqs && prompt_rows < max_prompt_rows;
+  // Where experts choose, fewer rows than a group of theirs are nobody's.
+  const int32_t fewest_rows = std::max(limits_.prompt_group, 1);
+  const bool has_seats = scheduler_.num_running() < limits.max_num_seqs && max_prompt_rows - prompt_rows >= fewest_rows;
   meter_.ObserveSeats(scheduler_.num_running(), has_seats && scheduler_.num_in_line() > 0);
 }
 
@@ -206,7 +228,13 @@ absl::Status EngineLoop::Forward(const StepPlan& plan) {
   sequences.reserve(plan.chunks.size());
   for (const ScheduledChunk& chunk : plan.chunks) sequences.push_back(&Find(chunk.sequence).sequence);
   BuildForwardBatch(plan, sequences, limits_.kv_block_size, &batch_);
+  LimitCapacity(plan);
+  ReplayRouting(plan);
+  DescribeSequences(plan);
+  batch_.keep_choices = std::ranges::any_of(
+      plan.chunks, [&](const ScheduledChunk& chunk) { return Find(chunk.sequence).record.has_value(); });
   PlanChoices(plan);
+  batch_.keep_expert_ids = parts_.routing_profile->WantsStep();
   parts_.board->SetInForward(true);
   absl::Status status = parts_.runner->Forward(batch_, &result_);
   parts_.board->SetInForward(false);
@@ -217,6 +245,7 @@ void EngineLoop::Publish(const StepPlan& plan, std::vector<ChunkResult> results)
   CADRE_FAILPOINT("engine.publish");
   CountStep(plan);
   CountRouting(plan);
+  RecordRouting(plan);
   for (const ScheduledChunk& chunk : plan.chunks) Find(chunk.sequence).sequence.Advance();
   const absl::Time now = parts_.clock->Now();
   for (size_t i = 0; i < plan.chunks.size(); ++i) {
@@ -252,23 +281,6 @@ void EngineLoop::CountStep(const StepPlan& plan) {
   notice_.snapshot.recomputed_tokens += report_.recomputed_tokens;
 }
 
-void EngineLoop::CountRouting(const StepPlan& plan) {
-  const StepRouting& routing = result_.routing;
-  const int64_t routed_tokens = static_cast<int64_t>(batch_.num_tokens()) * limits_.num_moe_layers;
-  const int64_t assignments = routed_tokens * limits_.top_k;
-  CADRE_CHECK_EQ(routing.num_tokens, int64_t{batch_.num_tokens()});
-  CADRE_CHECK_EQ(routing.sequence_assignments.size(), plan.chunks.size());
-  // Checked in every build: no assignment is lost without being counted.
-  CADRE_CHECK_EQ(std::reduce(routing.assignments.begin(), routing.assignments.end()), assignments);
-  CADRE_CHECK_EQ(std::reduce(routing.sequence_assignments.begin(), routing.sequence_assignments.end()), assignments);
-  for (size_t i = 0; i < plan.chunks.size(); ++i) {
-    Find(plan.chunks[i].sequence).response.AddRouting(routing.sequence_assignments[i]);
-  }
-  parts_.expert_stats->Record(routing);
-  notice_.snapshot.routed_tokens += routed_tokens;
-  notice_.snapshot.routed_assignments += assignments;
-}
-
 void EngineLoop::End(SequenceId id, const absl::Status& status) {
   const auto it = active_.find(id);
   if (it == active_.end()) return;
@@ -288,12 +300,15 @@ void EngineLoop::EndSequence(SequenceId id, const absl::Status& status) {
   Active& active = node.mapped();
   RequestGroup& group = active.response.group();
   const bool may_end_early = group.request().may_end_early;
+  capacity_slots_.Release(id);
+  parts_.tenants->Close(active.tenant);
   ReleaseBlocks(&active.sequence, status);
   ended_rows_ += active.sequence.peak_computed_tokens() - active.sequence.num_found_tokens();
   ended_assignments_ += active.response.num_assignments();
   FinishSummary summary = active.response.Summarize(status, parts_.clock->Now(), active.sequence.num_preemptions());
   const bool is_cut_off = summary.reason == FinishReason::kLength || summary.reason == FinishReason::kTimeLimit;
   if (may_end_early) meter_.ObserveEnd(active.sequence, status.ok() && !is_cut_off);
+  if (active.record) summary.routed_experts = std::move(*active.record).Take();
   summary.is_last = group.EndSequence(status);
   if (summary.is_last) CountEnd(group);
   farewells_.push_back({std::move(node), std::move(summary)});
@@ -314,8 +329,10 @@ void EngineLoop::CountEnd(const RequestGroup& group) {
 }
 
 void EngineLoop::ReleaseBlocks(Sequence* sequence, const absl::Status& status) {
-  const bool is_sound =
-      status.ok() || absl::IsCancelled(status) || absl::IsDeadlineExceeded(status) || absl::IsResourceExhausted(status);
+  const bool is_sound = status.ok() || absl::IsCancelled(status) || absl::IsDeadlineExceeded(status) ||
+                        absl::IsResourceExhausted(status) ||
+                        // Numbers all the same; and what the step computed has not been shared with anybody yet.
+                        RefusalOf(status) == Refusal::kExpertUnavailable;
   if (is_sound) {
     scheduler_.Finish(sequence);
     return;
@@ -368,6 +385,8 @@ void EngineLoop::CloseBooks() {
   snapshot.kv_blocks_in_use = pool_.num_in_use();
   snapshot.kv_blocks_cached = pool_.num_idle();
   snapshot.kv_block_evictions = scheduler_.prefix_cache().num_evictions();
+  snapshot.expert_cache = parts_.runner->expert_cache();
+  snapshot.expert_placement = parts_.runner->expert_placement();
   notice_.service = meter_.state();
   parts_.board->Publish(notice_);
 }

@@ -12,18 +12,23 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "engine/base/clock.h"
+#include "engine/capacity_slots.h"
 #include "engine/engine.h"
+#include "engine/expert_pins.h"
 #include "engine/experts/expert_stats.h"
+#include "engine/experts/routing_profile.h"
 #include "engine/model/model_runner.h"
 #include "engine/request/request_queue.h"
 #include "engine/request/sequence.h"
 #include "engine/response.h"
+#include "engine/routing_record.h"
 #include "engine/sample/sampler.h"
 #include "engine/sample/token_chooser.h"
 #include "engine/schedule/block_pool.h"
 #include "engine/schedule/scheduler.h"
 #include "engine/service_meter.h"
 #include "engine/status_board.h"
+#include "engine/tenant_ledger.h"
 
 namespace cadre {
 
@@ -35,6 +40,11 @@ struct LoopParts {
   EngineObserver* observer = nullptr;
   RequestQueue* queue = nullptr;
   ExpertStats* expert_stats = nullptr;
+  RoutingProfile* routing_profile = nullptr;
+  std::span<const uint8_t> token_classes = {};  // by token id
+  RouterBias* router_bias = nullptr;
+  ExpertPins* expert_pins = nullptr;
+  TenantLedger* tenants = nullptr;
   StatusBoard* board = nullptr;
 };
 
@@ -48,6 +58,8 @@ class EngineLoop {
 
   // One turn. False when there was nothing to do.
   bool Step();
+  // What is to be done when there was nothing to do; says for how long there will be nothing then, if nobody comes.
+  absl::Duration Rest();
   // Ends every request, queued ones included, with `status`.
   void EndAll(const absl::Status& status);
 
@@ -62,6 +74,8 @@ class EngineLoop {
     Sequence sequence;
     TokenChooser chooser;
     Response response;
+    size_t tenant = 0;                         // its account in the ledger
+    std::optional<RoutingRecord> record = {};  // of what the request wants to be told
   };
   using ActiveMap = std::map<SequenceId, Active>;
   // What is said last is said after the books are closed, so that whoever hears it finds itself counted.
@@ -86,6 +100,12 @@ class EngineLoop {
   // Gives up what the pressure demands; how many sequences the next step may leave running.
   RunningLimit YieldMemory();
   void AddRequest(Request request);
+  // Says in the batch whose experts are limited.
+  void LimitCapacity(const StepPlan& plan);
+  // Recorded choices of their rows.
+  void ReplayRouting(const StepPlan& plan);
+  // What the router asks of them.
+  void DescribeSequences(const StepPlan& plan);
   void EndInterrupted(absl::Time now);
   // Which rows the device samples, where it can.
   void PlanChoices(const StepPlan& plan);
@@ -98,7 +118,10 @@ class EngineLoop {
   // Sequences that run, and whether more wait for nothing but blocks.
   void ObserveSeats(const StepPlan& plan);
   void CountStep(const StepPlan& plan);
+  void TellExpertFaults();
   void CountRouting(const StepPlan& plan);
+  void ProfileRouting();
+  void RecordRouting(const StepPlan& plan);
   // Ends the sequence; one that failed takes the rest of its request with it. Nothing for one that has ended.
   void End(SequenceId id, const absl::Status& status);
   void EndSequence(SequenceId id, const absl::Status& status);
@@ -120,6 +143,7 @@ class EngineLoop {
   BlockPool pool_;
   Scheduler scheduler_;
   Sampler sampler_;
+  CapacitySlots capacity_slots_;
   ActiveMap active_;  // waiting and running, in order of arrival: those of one request stand together
   SequenceId next_id_ = 0;
   ForwardBatch batch_;

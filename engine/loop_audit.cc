@@ -26,12 +26,14 @@ absl::Status EngineLoop::AuditCounters() const {
   int64_t live_rows = 0;
   int64_t live_assignments = 0;
   int64_t in_flight = 0;
+  int64_t slots = 0;
   int64_t unstarted = 0;
   int64_t unstarted_tokens = 0;
   const RequestGroup* group = nullptr;
   for (const auto& [id, active] : active_) {
     live_rows += active.sequence.peak_computed_tokens() - active.sequence.num_found_tokens();
     live_assignments += active.response.num_assignments();
+    if (active.sequence.state() != SequenceState::kWaiting && capacity_slots_.Has(id)) ++slots;
     CADRE_RETURN_IF_ERROR(CheckEqual("generated tokens of a sequence", active.sequence.num_generated_tokens(),
                                      "tokens told to its sink", active.response.num_generated_tokens()));
     if (std::exchange(group, &active.response.group()) == &active.response.group()) continue;
@@ -49,6 +51,8 @@ absl::Status EngineLoop::AuditCounters() const {
                                    queue.pushed_requests - notice_.taken_requests + unstarted));
   CADRE_RETURN_IF_ERROR(CheckEqual("prompt tokens in the queue", queue.places.prompt_tokens, "those of its requests",
                                    queue.pushed_prompt_tokens - notice_.taken_prompt_tokens + unstarted_tokens));
+  CADRE_RETURN_IF_ERROR(CheckEqual("slots of running sequences", slots, "slots that count places",
+                                   int64_t{capacity_slots_.num_in_use()}));
   CADRE_RETURN_IF_ERROR(CheckEqual("free, used and cached KV blocks",
                                    pool_.num_free() + pool_.num_in_use() + pool_.num_idle(), "the pool",
                                    pool_.num_total()));
@@ -57,8 +61,18 @@ absl::Status EngineLoop::AuditCounters() const {
                                    "rows of all sequences", ended_rows_ + live_rows));
   CADRE_RETURN_IF_ERROR(CheckEqual("assignments routed", counters.routed_assignments, "assignments of all requests",
                                    ended_assignments_ + live_assignments));
-  return CheckEqual("assignments routed", counters.routed_assignments, "rows x MoE layers x K",
-                    (counters.prefill_tokens + counters.decode_tokens) * limits_.num_moe_layers * limits_.top_k);
+  CADRE_RETURN_IF_ERROR(CheckEqual("assignments routed", counters.routed_assignments, "assignments of all tenants",
+                                   parts_.tenants->num_assignments()));
+  const int64_t routed = (counters.prefill_tokens + counters.decode_tokens) * limits_.num_moe_layers;
+  CADRE_RETURN_IF_ERROR(CheckEqual("rows routed", counters.routed_tokens, "rows x MoE layers", routed));
+  const int64_t most = routed * limits_.top_k;
+  if (limits_.min_k == kAlwaysTopK) {
+    return CheckEqual("assignments routed", counters.routed_assignments, "rows x MoE layers x K", most);
+  }
+  // Each step was checked against what its rows chose.
+  const int64_t fewest = routed * limits_.min_k;
+  const int64_t within = std::clamp(counters.routed_assignments, fewest, most);
+  return CheckEqual("assignments routed", counters.routed_assignments, "what rows may choose", within);
 }
 
 }  // namespace cadre

@@ -1,6 +1,7 @@
 // From the rows of logits of a step to its tokens: chosen by the device, where it can, or here.
 #include <cstddef>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -9,6 +10,7 @@
 #include "engine/base/failpoint.h"
 #include "engine/engine_loop.h"
 #include "engine/request/nan_error.h"
+#include "engine/request/refusal.h"
 #include "engine/sample/arg_max.h"
 
 namespace cadre {
@@ -38,6 +40,12 @@ std::vector<EngineLoop::ChunkResult> EngineLoop::Sample(const StepPlan& plan) {
   // One sequence that fails ends its request: what its siblings would say is not worth the time, which all pay. But
   // whatever else failed, what was computed with NaN must not be kept.
   absl::flat_hash_map<const RequestGroup*, absl::Status> failures;
+  for (const SequenceFault& fault : result_.faults) {
+    if (options_.tolerate_missing_experts) break;
+    failures.try_emplace(
+        &Find(plan.chunks[static_cast<size_t>(fault.sequence)].sequence).response.group(),
+        MakeRefusal(Refusal::kExpertUnavailable, fault.status.code(), std::string(fault.status.message())));
+  }
   size_t row = 0;  // of logits
   for (const ScheduledChunk& chunk : plan.chunks) {
     const auto num_rows = static_cast<size_t>(chunk.num_logit_rows());

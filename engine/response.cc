@@ -42,8 +42,6 @@ void Response::Start(absl::Time now, int64_t cached_prompt_tokens) {
   if (!group_->has_started()) group_->Start(cached_prompt_tokens);
 }
 
-void Response::AddRouting(int64_t num_assignments) { routing_.processed += num_assignments; }
-
 FinishReason Response::Append(ChosenToken token, bool is_complete, absl::Time now) {
   CADRE_CHECK(reason_ == FinishReason::kNone);
   group_->TellStarted();
@@ -121,6 +119,7 @@ FinishSummary Response::Summarize(absl::Status status, absl::Time now, int32_t n
     summary.timings.decode = now - first_token_;
   }
   summary.routing = routing_;
+  summary.capacity = group_->request().capacity.value_or(CapacityPolicy());
   summary.num_preemptions = num_preemptions;
   return summary;
 }

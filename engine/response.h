@@ -42,8 +42,8 @@ class Response {
 
   // The first step that contains the sequence has been planned; so many tokens of its prompt need not be computed.
   void Start(absl::Time now, int64_t cached_prompt_tokens);
-  // Assignments of the sequence's rows in one step, all of them processed.
-  void AddRouting(int64_t num_assignments);
+  // What became of the assignments of the sequence's rows in one step.
+  void AddRouting(const RoutingReport& step) { routing_ += step; }
   // The next token: tells the sink. `is_complete`: the constraint lets nothing follow. Anything but kNone means that
   // the sequence has ended normally.
   FinishReason Append(ChosenToken token, bool is_complete, absl::Time now);

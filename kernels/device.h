@@ -66,7 +66,17 @@ class Device {
   virtual absl::StatusOr<DeviceBuffer> AllocateStaging(size_t size_bytes) { return Allocate(size_bytes); }
   // Bytes that Allocate can still be expected to give (for the memory plan).
   virtual size_t AvailableBytes() const = 0;
+  // Memory of the host that ops read where it lies, over the link, 64-byte aligned: for weights that the device has no
+  // room for. It holds anything at first. RESOURCE_EXHAUSTED names the size; UNIMPLEMENTED where ops read nothing but
+  // what Allocate gives.
+  virtual absl::StatusOr<DeviceBuffer> AllocateMapped(size_t /*size_bytes*/) {
+    return absl::UnimplementedError(name() + " reads no memory but its own");
+  }
+  // Bytes that AllocateMapped can still be expected to give.
+  virtual size_t AvailableMappedBytes() const { return 0; }
 
+  // Whether the memory that Allocate gives is the host's, too: threads of the host may write there what no op uses yet.
+  virtual bool shares_host_memory() const { return true; }
   // Backs all that was allocated with memory, so that none is missing when it is first used. RESOURCE_EXHAUSTED when
   // there is not enough. Nothing where Allocate does so at once.
   virtual absl::Status CommitMemory() { return absl::OkStatus(); }
@@ -77,6 +87,17 @@ class Device {
   // Copies `view.size_bytes()` bytes; ordered with the ops.
   virtual void CopyToDevice(View to, const void* from) = 0;
   virtual void CopyToHost(void* to, ConstView from) = 0;
+
+  // Copies from AllocateMapped's memory beside the ops: it begins when everything has ended that was ordered before,
+  // and nothing that is ordered later waits for it. Such copies end in the order in which they were ordered. After an
+  // error, which is this copy's alone, `to` may hold anything.
+  virtual absl::Status CopyInBackground(View /*to*/, const void* /*from*/) {
+    return absl::UnimplementedError(name() + " copies nothing in the background");
+  }
+  // How many copies in the background have ended since the start: what ops that are ordered now find in place.
+  virtual absl::StatusOr<int64_t> CountBackgroundCopies() { return 0; }
+  // Waits for all of them. Synchronize does not.
+  virtual absl::Status FinishBackgroundCopies() { return absl::OkStatus(); }
 
   // Whether Record works here.
   virtual bool can_record() const { return false; }

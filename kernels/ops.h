@@ -25,6 +25,7 @@
 #include <span>
 
 #include "absl/status/status.h"
+#include "kernels/capacity.h"
 #include "kernels/check.h"
 #include "kernels/view.h"
 
@@ -49,11 +50,17 @@ struct AttentionOptions {
 enum class RouterScore { kSoftmax, kSigmoid, kIdentity };
 // How a group of experts is scored when only the best groups may be chosen from.
 enum class GroupScore { kMax, kTop2Sum };
+// Which rows of prompts experts choose themselves (Zhou et al. 2022).
+struct ExpertChoiceOptions {
+  int64_t group = 0;    // positions of a sequence that experts choose from
+  double factor = 0.0;  // rows of an expert as a multiple of its even share: min(n, max(1, ceil(factor * n / E))) of n
+};
 // What happens to the weights of the K chosen experts.
 enum class WeightNorm {
   kNone,     // w = s[idx]
   kSum,      // w / (sum(w) + norm_epsilon)
   kSoftmax,  // softmax over the K chosen logits
+  kUniform,  // one over the number of the chosen
 };
 
 // The one parameterized router; engine/model/model_config.h says which family uses which setting.
@@ -66,6 +73,28 @@ struct RouterOptions {
   int64_t num_groups = 1;       // > 1: E is divided into equal groups, and only the best groups are chosen from
   int64_t num_kept_groups = 1;
   GroupScore group_score = GroupScore::kMax;
+  // > 0: a row chooses no more than it needs for its gate probabilities to add up to top_p, but min_k experts at least
+  // and top_k at most (Huang et al. 2024). What it does not use of its K places is kPadding with the weight 0.
+  float top_p = 0.0f;
+  // > 0: a row chooses the experts whose gate probability is at least so much, within the same bounds. Excludes top_p.
+  float threshold = 0.0f;
+  int64_t min_k = 1;
+  // > 0: a row has no more than max_choice experts, of its K places; 0: K.
+  int64_t max_choice = 0;
+  // > 0: LimitCapacity reroutes to the so many best experts behind the K best alone; 0: to any.
+  int64_t spill_over = 0;
+};
+
+// Whose choice of experts a row takes.
+enum class RowReplay : int32_t {
+  kNone,             // the router's
+  kRouterWeights,    // a recorded one, with the weights that the router gives those experts now
+  kRecordedWeights,  // a recorded one, with its weights
+};
+struct RecordedChoices {
+  ConstView modes;       // [T] i32 RowReplay
+  ConstView expert_ids;  // [T, K] i32: an expert once; kPadding behind the last one of a row that has fewer than K
+  ConstView weights;     // [T, K]: read of rows with kRecordedWeights, 0 where there is no expert
 };
 
 // The matrices of one gated MLP: down( silu(gate x) * (up x) ).
@@ -82,6 +111,28 @@ struct RoutingTally {
   View probability;           // [E] f64: sum over rows of the gate probability
   View squared_log_sum_exp;   // [1] f64: sum over rows of logsumexp(z)^2
   View sequence_assignments;  // [S] i64: assignments per sequence of the step
+  View row_assignments;       // [1] i64: assignments of all rows, counted by row
+  View sequence_gate_weight;  // [S] f64: sum of their routing weights
+};
+
+struct CapacityInputs {
+  ConstView sequences;     // [S, SequenceCapacity] i32
+  ConstView row_sequence;  // [T] i32
+  ConstView positions;     // [T] i32
+};
+// The rows whose assignments are limited, in place.
+struct LimitedRows {
+  View expert_ids;      // [T, K] i32: where the assignment goes now; kPadding for one that is lost
+  View weights;         // [T, K]: 0 for one that is lost
+  View states;          // [T, K] i32 AssignmentState, or kPadding where nothing was chosen; output only
+  View expert_outputs;  // [A, D]: zeros where an assignment is lost, for Combine; nothing else is written
+};
+// What became of all assignments of one MoE layer; verbs add to them. A lost assignment is counted where it was lost.
+struct CapacityTally {
+  View states;                     // [4, E] i64: assignments by AssignmentState
+  View lost_gate_weight;           // [E] f64: sum of the weights of lost assignments, as the router weighed them
+  View sequence_states;            // [S, 4] i64
+  View sequence_lost_gate_weight;  // [S] f64: of lost assignments
 };
 
 // How one row chooses its token: engine/sample/README.md has the chain. Lists and masks are in a buffer beside the
@@ -175,14 +226,58 @@ class Ops {
   // Chooses K experts per row: s = score(z); c = s + selection_bias; top-K of c (ties: lowest id first, ids in order of
   // falling c); weights from s. `probabilities` is the gate distribution for statistics: softmax(z) for kSoftmax and
   // kIdentity, s / sum(s) for kSigmoid. A row whose sequence is kPadding chooses kPadding K times; the rest is zeros.
+  // With options.top_p or options.threshold, a row may choose fewer than K.
   virtual void RouteTopK(View expert_ids /*[T, K] i32*/, View weights /*[T, K]*/, View probabilities /*[T, E]*/,
                          View log_sum_exp /*[T]*/, ConstView logits /*[T, E]*/,
                          ConstView selection_bias /*[E] f32, or empty*/, ConstView row_sequence /*[T] i32, or empty*/,
                          const RouterOptions& options) = 0;
-  // Rows of kPadding are not counted.
+  // In place: logits[t, e] += deviation * n, n of N(0, 1) from a draw (kernels/philox.h) that depends on the seed of
+  // the row's sequence, its position, the layer and the expert alone. Nothing for rows of kPadding.
+  virtual void AddGateNoise(View logits /*[T, E]*/, ConstView seeds /*[S, 2] i32: words, the low one first*/,
+                            ConstView row_sequence /*[T] i32*/, ConstView positions /*[T] i32*/, int64_t layer,
+                            float deviation) = 0;
+  // logits[t, e] = a number of [0, 1) that depends on the row's token, the layer, the expert and the seed alone.
+  virtual void HashLogits(View logits /*[T, E]*/, ConstView token_ids /*[T] i32*/, int64_t layer, uint64_t seed) = 0;
+  // What RouteTopK chose for rows of prompts gives way: of the rows of a sequence at positions [i * group, (i + 1) *
+  // group) below its prompt length, which are all in the call or none, each expert takes those where its probability is
+  // highest (ties: the lowest position first). Weights are probabilities times options.scaling_factor. A row that more
+  // than K experts take keeps the best K; one that none takes has none. An exception to the contract above, as
+  // LimitCapacity: a row depends on the rows of its group.
+  virtual void ChooseByExpert(View expert_ids /*[T, K] i32*/, View weights /*[T, K]*/,
+                              ConstView probabilities /*[T, E]*/, ConstView row_sequence /*[T] i32*/,
+                              ConstView positions /*[T] i32*/, ConstView prompt_lengths /*[S] i32*/,
+                              const ExpertChoiceOptions& choice, const RouterOptions& options) = 0;
+  // Recorded choices take the place of what was chosen, in rows that have one: the experts are the recorded ones, in
+  // the recorded order. With kRouterWeights, they have the weights that RouteTopK would have given them: the scores of
+  // the logits, normalized over these experts and times options.scaling_factor. Other rows, and `probabilities`, stay.
+  virtual void ReplayChoices(View expert_ids /*[T, K] i32*/, View weights /*[T, K]*/, ConstView logits /*[T, E]*/,
+                             ConstView probabilities /*[T, E]*/, const RecordedChoices& recorded,
+                             const RouterOptions& options) = 0;
+  // Rows of kPadding are not counted, nor are places that a row did not use.
   virtual void TallyRouting(const RoutingTally& tally, ConstView expert_ids /*[T, K] i32*/,
                             ConstView weights /*[T, K]*/, ConstView probabilities /*[T, E]*/,
                             ConstView log_sum_exp /*[T]*/, ConstView row_sequence /*[T] i32*/) = 0;
+  // Whether LimitCapacity is there.
+  virtual bool can_limit_capacity() const { return false; }
+  // Takes a place of its expert for every assignment that RouteTopK chose, while there are any; `overflow` says what
+  // becomes of the others. An exception to the contract above, and its reason: with kRequest a row depends on the rows
+  // of its own group too, and with kBatch on all rows of the call.
+  //
+  // kRequest: rows of a sequence take places in order of position, over any number of calls; a row's assignments in the
+  // order of j, and only then are those without a place rerouted, in the same order. taken[slot] counts them, from 0 on
+  // at every position that is a multiple of `group`. kBatch: all assignments of the call in order of falling weight,
+  // then of row, then of j; those without a place are rerouted in the same order, when all others have theirs.
+  //
+  // The weight of a rerouted assignment is the expert's own, normalized as the row's first choice was; with kUniform,
+  // that of its other experts. An expert whose
+  // logit is -inf or not a number, or that is outside of the kept groups, is no way out. Without one, or with kReweight
+  // and no positive weight left in the row, an assignment is dropped. REQUIRES: can_limit_capacity().
+  virtual void LimitCapacity(const LimitedRows& /*rows*/, View /*taken [slots, E] i32, in place*/,
+                             const CapacityTally& /*tally*/, const CapacityInputs& /*inputs*/,
+                             ConstView /*logits [T, E]*/, ConstView /*probabilities [T, E]*/,
+                             ConstView /*selection_bias [E] f32, or empty*/, const RouterOptions& /*options*/) {
+    CADRE_CHECK(false);
+  }
   // Sorts assignments by expert, stably: those of expert e are order[offsets[e]..offsets[e+1]). Assignments to kPadding
   // are left out: order[offsets[E]..A) is not written.
   virtual void GroupByExpert(View order /*[A] i32*/, View offsets /*[E + 1] i32*/,
@@ -192,7 +287,11 @@ class Ops {
   // experts (empty views) are left alone.
   virtual void ExpertFfn(View y /*[A, D]*/, ConstView x /*[T, D]*/, ConstView order /*[A] i32*/,
                          ConstView offsets /*[E + 1] i32*/, std::span<const MlpWeights> experts /*[E]*/) = 0;
-  // x[t] += sum over j of weights[t, j] * y[t * K + j], in the order of j.
+  // The experts of a layer lie where `experts` says now: what was recorded of ExpertFfn with this very span reads them
+  // there from here on. The others need no such call. REQUIRES: ExpertFfn has run with the span, and shapes and types
+  // are what they were then.
+  virtual void PlaceExperts(std::span<const MlpWeights> /*experts [E]*/) {}
+  // x[t] += sum over j of weights[t, j] * y[t * K + j], in the order of j. Where a weight is 0, y is not read.
   virtual void Combine(View x /*[T, D]*/, ConstView y /*[A, D]*/, ConstView weights /*[T, K]*/) = 0;
 
   // out = down( silu(gate x) * (up x) ): shared experts and dense layers.

@@ -11,6 +11,7 @@
 #include "server/field_support.h"
 #include "server/request_limits.h"
 #include "server/translate.h"
+#include "server/translate_capacity.h"
 #include "server/translate_structured.h"
 #include "server/wire.h"
 
@@ -34,6 +35,12 @@ absl::Status CheckAndSubmit(const ServiceContext& context, const std::shared_ptr
   CADRE_RETURN_IF_ERROR(context.host->CheckName(wire.model()));
   CADRE_RETURN_IF_ERROR(RefuseUnsupportedFields(wire));
   CADRE_ASSIGN_OR_RETURN(Request request, TranslateRequest(wire, model->card, *model->tokenizer, model->chat, kind));
+  if (wire.scheduling().has_capacity()) {
+    // By the engine, within Submit: an operator may change the policy until then.
+    request.choose_capacity = [&wire](const CapacityPolicy& own) {
+      return TranslateCapacity(wire.scheduling().capacity(), own, "scheduling.capacity");
+    };
+  }
   CADRE_RETURN_IF_ERROR(TranslateStructuredOutput(wire, model->constraints.get(), &request));
   stream->SetFacts({.request_id = request_id,
                     .model = model->card.name,

@@ -18,7 +18,10 @@
 #include "absl/strings/str_replace.h"
 #include "engine/model/simulated_runner.h"
 #include "engine/text/utf8.h"
+#include "server/capacity_flags.h"
 #include "server/exit_codes.h"
+#include "server/expert_flags.h"
+#include "server/routing_flags.h"
 #include "server/version.h"
 
 namespace cadre {
@@ -44,6 +47,9 @@ struct Typed {
   std::string prefix_cache = "on";
   std::string prefix_cache_scope = "tenant";
   std::string deadline_admission = "on";
+  CapacityFlags capacity;
+  RoutingFlags routing;
+  ExpertFlags experts;
   std::string max_queue_wait = "0s";
   std::string log_format = "text";
   std::string drain_delay = "0s";
@@ -191,6 +197,10 @@ void AddOperationOptions(CLI::App& app, Typed* typed) {
       ->check(DurationIn(absl::Seconds(1), absl::Hours(24)));
   app.add_option("--stats-window-tokens", c.stats_window_tokens, "Sliding window of the expert statistics")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
+  app.add_option("--routing-sample-steps", c.routing_sample_steps,
+                 "The choices of one step in so many are looked at token by token, for profiles; 0: of none, -1: of "
+                 "16, on a GPU of none")
+      ->check(CLI::Range(-1, 1 << 20));
   app.add_option("--metrics-experts", c.metrics_experts, "Where the layer x expert matrix stands on /metrics")
       ->check(CLI::IsMember({"auto", "full", "ranked"}));
   app.add_option("--log-level", c.log_level)->check(CLI::IsMember({"debug", "info", "warn", "error"}));
@@ -276,12 +286,24 @@ std::string DescribeError(const std::string& error, const std::vector<std::strin
   return error;
 }
 
+std::string DescribeUnknown(const std::string& what, const std::string& flag, const CLI::App& app) {
+  const auto closest = ClosestName(flag, LongFlags(app));
+  return absl::StrCat("unknown ", what, closest ? absl::StrCat("; did you mean ", *closest, "?") : "",
+                      " (--help lists all)");
+}
+
 std::string DescribeExtras(const CLI::App& app) {
   const std::string extra = app.remaining().empty() ? "" : app.remaining().front();
   const std::string flag = extra.substr(0, extra.find('='));
-  const auto closest = ClosestName(flag, LongFlags(app));
-  return absl::StrCat("unknown option ", flag, closest ? absl::StrCat("; did you mean ", *closest, "?") : "",
-                      " (--help lists all)");
+  return DescribeUnknown("option " + flag, flag, app);
+}
+
+// The library's message for a name that it does not know, "INI was not able to parse NAME", says neither.
+std::string DescribeConfigError(const std::string& error, const CLI::App& app) {
+  constexpr std::string_view kUnknown = "INI was not able to parse ";
+  if (!error.starts_with(kUnknown)) return error;
+  const std::string name = error.substr(kUnknown.size());
+  return DescribeUnknown("setting " + name + " in the file of --config", "--" + name, app);
 }
 
 ServerConfig Finish(const Typed& typed) {
@@ -291,6 +313,11 @@ ServerConfig Finish(const Typed& typed) {
   if (const absl::Duration wait = *ToDuration(typed.max_queue_wait); wait > absl::ZeroDuration()) {
     config.max_queue_wait = wait;
   }
+  config.capacity = typed.capacity.Policy();
+  config.routing_override = typed.routing.scheme;
+  config.bias_balancing = typed.routing.bias;
+  config.expert_cache = typed.experts.Config();
+  config.allow_capacity_override = typed.capacity.overrides == "allow";
   config.deadline_admission = typed.deadline_admission == "on";
   config.prefix_cache = typed.prefix_cache == "off"            ? PrefixCacheScope::kOff
                         : typed.prefix_cache_scope == "shared" ? PrefixCacheScope::kShared
@@ -347,6 +374,9 @@ ParsedConfig ParseConfig(int argc, const char* const* argv) {
   app.formatter(std::make_shared<HelpFormatter>());
   AddModelOptions(app, &typed);
   AddSchedulingOptions(app, &typed);
+  typed.capacity.AddTo(app);
+  typed.routing.AddTo(app);
+  typed.experts.AddTo(app);
   AddNetworkOptions(app, &typed);
   AddOperationOptions(app, &typed);
   app.set_config("--config", "", "TOML or INI file with settings by their long names");
@@ -373,6 +403,13 @@ ParsedConfig ParseConfig(int argc, const char* const* argv) {
       parsed.output = "--model is required: the folder of a checkpoint, or sim for a simulated one (--help lists all)";
       return parsed;
     }
+    std::string fault = typed.capacity.FindFault();
+    if (fault.empty()) fault = typed.experts.FindFault(typed.prefix_cache == "on");
+    if (!fault.empty()) {
+      parsed.exit_code = kExitUsage;
+      parsed.output = DescribeError(fault, env_flags);
+      return parsed;
+    }
     parsed.config = Finish(typed);
     const std::string& name = parsed.config->served_model_name;
     if (name.empty() || name.size() > kMaxModelNameBytes || !IsValidUtf8(name)) {
@@ -388,6 +425,9 @@ ParsedConfig ParseConfig(int argc, const char* const* argv) {
   } catch (const CLI::ExtrasError&) {
     parsed.exit_code = kExitUsage;
     parsed.output = DescribeExtras(app);
+  } catch (const CLI::ConfigError& error) {
+    parsed.exit_code = kExitUsage;
+    parsed.output = DescribeConfigError(error.what(), app);
   } catch (const CLI::Error& error) {
     parsed.exit_code = kExitUsage;
     parsed.output = DescribeError(error.what(), env_flags);

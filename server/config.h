@@ -9,7 +9,10 @@
 
 #include "absl/time/time.h"
 #include "engine/cache_domain.h"
+#include "engine/experts/bias_balancer.h"
+#include "engine/request/capacity_policy.h"
 #include "kernels/dtype.h"
+#include "server/expert_flags.h"
 
 namespace cadre {
 
@@ -32,8 +35,11 @@ struct ServerConfig {
   bool deadline_admission = true;
   absl::Duration max_queue_wait = absl::InfiniteDuration();
   PrefixCacheScope prefix_cache = PrefixCacheScope::kTenant;
+  CapacityPolicy capacity;
+  bool allow_capacity_override = true;
   int32_t kv_block_size = 16;
-  double kv_cache_gb = 0;      // 0: what is left, up to what max_num_seqs whole contexts need
+  double kv_cache_gb = 0;  // 0: what is left, up to what max_num_seqs whole contexts need
+  ExpertCacheConfig expert_cache;
   std::optional<DType> dtype;  // of the weights; absent: as stored
   std::optional<DType> kv_cache_dtype;
   int threads = 0;              // 0: one per CPU of the process
@@ -41,8 +47,11 @@ struct ServerConfig {
   double gpu_memory_utilization = 0.9;
   bool enforce_eager = false;
   std::string cpu_isa = "auto";
+  std::string routing_override;  // empty: the model's own
+  BiasBalancerOptions bias_balancing;
   std::string chat_template = "auto";  // auto, the name of a built-in format, or a path
   int64_t stats_window_tokens = 65536;
+  int32_t routing_sample_steps = -1;     // -1: 16 where steps are not recorded, else none
   std::string metrics_experts = "auto";  // auto, full, ranked
 
   absl::Duration drain_delay;

@@ -1,8 +1,10 @@
 #include "server/engine_metrics.h"
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "absl/time/time.h"
 
@@ -48,8 +50,40 @@ void WriteKvCache(const EngineSnapshot& snapshot, MetricPage& page) {
   page.Sample({{"state", "in_use"}}, snapshot.kv_blocks_in_use);
   page.Sample({{"state", "cached"}}, snapshot.kv_blocks_cached);
   page.Single(metric::kKvBlockEvictions, snapshot.kv_block_evictions);
+  page.Single(metric::kRouterBiasUpdates, snapshot.router_bias_updates);
+  page.Single(metric::kRouterBiasLargest, static_cast<double>(snapshot.router_bias_largest));
   const double total = snapshot.kv_blocks_total;
   page.Single(metric::kKvCacheUsage, total > 0.0 ? snapshot.kv_blocks_in_use / total : 0.0);
+}
+
+void WriteExpertCache(const ExpertCacheReport& report, MetricPage& page) {
+  page.Begin(metric::kExpertLookups);
+  page.Sample({{"result", "hit"}}, report.slots.hits);
+  page.Sample({{"result", "miss"}}, report.slots.misses);
+  page.Begin(metric::kExpertLoads);
+  page.Sample({{"cause", "miss"}}, report.slots.miss_loads);
+  page.Sample({{"cause", "prefetch"}}, report.slots.prefetch_loads);
+  page.Sample({{"cause", "placed"}}, report.slots.placed_loads);
+  page.Begin(metric::kExpertPrefetches);
+  page.Sample({{"result", "used"}}, report.slots.prefetches_used);
+  page.Sample({{"result", "late"}}, report.slots.prefetches_late);
+  page.Sample({{"result", "wasted"}}, report.slots.prefetches_wasted);
+  page.Sample({{"result", "failed"}}, report.slots.prefetches_failed);
+  page.Single(metric::kExpertLoadBytes, report.loads.bytes);
+  page.Single(metric::kExpertDirectBytes, report.direct_bytes);
+  page.Single(metric::kExpertLoadSeconds, absl::ToDoubleSeconds(report.loads.read_time));
+  page.Single(metric::kExpertWaitSeconds, absl::ToDoubleSeconds(report.wait_time));
+  page.Single(metric::kExpertEvictions, report.slots.evictions);
+  page.Single(metric::kExpertLoadErrors, report.loads.errors);
+  page.Single(metric::kExpertsMissing, report.missing);
+  page.Single(metric::kExpertsQuarantined, report.quarantined);
+  page.Single(metric::kExpertsKept, report.kept);
+  page.Single(metric::kExpertsAwaited, report.awaited);
+  page.Begin(metric::kExpertSlots);
+  page.Sample({{"state", "empty"}}, report.empty_slots);
+  page.Sample({{"state", "loading"}}, report.loading_slots);
+  page.Sample({{"state", "idle"}}, report.idle_slots);
+  page.Sample({{"state", "pinned"}}, report.pinned_slots);
 }
 
 }  // namespace
@@ -58,6 +92,28 @@ void WriteEngine(const EngineSnapshot& snapshot, MetricPage& page) {
   WriteRequests(snapshot, page);
   WriteTokens(snapshot, page);
   WriteKvCache(snapshot, page);
+  if (snapshot.expert_cache) WriteExpertCache(*snapshot.expert_cache, page);
+}
+
+void WriteWhatIf(const WhatIfReport& report, MetricPage& page) {
+  constexpr std::array<const char*, 3> kSizeNames = {"half", "same", "twice"};
+  const std::array<int64_t, 3> sizes = WhatIfSizes(report.num_slots, report.num_experts);
+  page.Begin(metric::kWhatIfHitRatio);
+  for (const std::string_view policy : kWhatIfPolicies) {
+    for (size_t i = 0; i < sizes.size(); ++i) {
+      const auto row = std::ranges::find_if(
+          report.rows, [&](const WhatIfRow& each) { return each.policy == policy && each.num_slots == sizes[i]; });
+      const double ratio = row == report.rows.end() || row->result.lookups == 0
+                               ? 0.0
+                               : static_cast<double>(row->result.hits) / static_cast<double>(row->result.lookups);
+      page.Sample({{"policy", policy}, {"size", kSizeNames[i]}}, ratio);
+    }
+  }
+  page.Begin(metric::kWhatIfSlots);
+  for (size_t i = 0; i < sizes.size(); ++i) page.Sample({{"size", kSizeNames[i]}}, sizes[i]);
+  page.Single(metric::kWhatIfLookups, report.num_lookups);
+  page.Single(metric::kWhatIfSimulations, report.num_simulations);
+  page.Single(metric::kWhatIfCpuSeconds, absl::ToDoubleSeconds(report.cpu_time));
 }
 
 void WriteServedModel(const ServedModel& model, MetricPage& page) {

@@ -13,6 +13,8 @@ namespace cadre {
 void WriteEngine(const EngineSnapshot& snapshot, MetricPage& page);
 
 // What is constant once a model is loaded.
+// What other expert caches would have done; 0 before the first simulation.
+void WriteWhatIf(const WhatIfReport& report, MetricPage& page);
 void WriteServedModel(const ServedModel& model, MetricPage& page);
 
 }  // namespace cadre

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <cstdlib>
 #include <numeric>
 #include <string>
+#include <utility>
 
 #include "engine/base/check.h"
 
@@ -14,11 +16,11 @@ namespace {
 constexpr int kExtremeRanks = 2;
 
 // The four final states of an assignment, by label value.
-struct AssignmentState {
+struct StateLabel {
   const char* name;
   std::vector<int64_t> LayerCounters::*counts;
 };
-constexpr std::array<AssignmentState, 4> kAssignmentStates = {{
+constexpr std::array<StateLabel, 4> kStateLabels = {{
     {"processed", &LayerCounters::processed},
     {"rerouted", &LayerCounters::rerouted},
     {"reweighted", &LayerCounters::reweighted},
@@ -51,6 +53,34 @@ void WriteMeanAndWorst(const MetricName& metric, const std::vector<RouterHealth>
   page.Begin(metric);
   page.Sample({{"over", "mean"}}, Mean(layers, field));
   page.Sample({{"over", "worst"}}, static_cast<double>(worst.*field));
+}
+
+// How many experts are in the lists of all layers.
+int64_t CountListed(const std::vector<RouterHealth>& layers, std::vector<int32_t> RouterHealth::*list) {
+  int64_t count = 0;
+  for (const RouterHealth& layer : layers) count += std::ssize(layer.*list);
+  return count;
+}
+
+// At a tenth and at a half of the experts: the middle of the curve and its steep end.
+void WriteConcentration(const std::vector<RouterHealth>& layers, MetricPage& page) {
+  static constexpr std::array<std::pair<const char*, double>, 2> kShares = {{{"0.1", 0.1}, {"0.5", 0.5}}};
+  page.Begin(metric::kRouterConcentration);
+  for (const auto& [name, share] : kShares) {
+    const auto point = std::find(kConcentrationPoints.begin(), kConcentrationPoints.end(), share);
+    const auto index = static_cast<size_t>(point - kConcentrationPoints.begin());
+    double sum = 0.0;
+    for (const RouterHealth& layer : layers) sum += layer.concentration[index];
+    page.Sample({{"busiest", name}}, sum / static_cast<double>(layers.size()));
+  }
+}
+
+void WriteDrift(const std::vector<double>& drift, MetricPage& page) {
+  const double sum = std::accumulate(drift.begin(), drift.end(), 0.0);
+  page.Begin(metric::kRouterDrift);
+  page.Sample({{"over", "mean"}}, drift.empty() ? 0.0 : sum / static_cast<double>(drift.size()));
+  page.Sample({{"over", "worst"}}, drift.empty() ? 0.0 : *std::max_element(drift.begin(), drift.end()));
+  page.Single(metric::kRouterHasBaseline, drift.empty() ? 0 : 1);
 }
 
 // Label values, written once and shared by all lines.
@@ -96,11 +126,23 @@ void WriteRoutingTotals(const ExpertSnapshot& snapshot, MetricPage& page) {
   for (const LayerCounters& layer : snapshot.total) tokens += layer.tokens;
   page.Single(metric::kRoutingTokens, tokens);
   page.Begin(metric::kRoutingAssignments);
-  for (const AssignmentState& state : kAssignmentStates) {
+  for (const StateLabel& state : kStateLabels) {
     int64_t assignments = 0;
     for (const LayerCounters& layer : snapshot.total) assignments += Sum(layer.*state.counts);
     page.Sample({{"state", state.name}}, assignments);
   }
+  double lost = 0.0;
+  for (const LayerCounters& layer : snapshot.total) {
+    lost = std::accumulate(layer.lost_gate_weight.begin(), layer.lost_gate_weight.end(), lost);
+  }
+  page.Single(metric::kRoutingLostGateWeight, lost);
+  int64_t unaccounted = 0;
+  for (const LayerCounters& layer : snapshot.total) {
+    int64_t in_states = 0;
+    for (const StateLabel& state : kStateLabels) in_states += Sum(layer.*state.counts);
+    unaccounted += std::abs(layer.assignments - in_states);
+  }
+  page.Single(metric::kRoutingUnaccounted, unaccounted);
 }
 
 void WriteRouterHealth(const ExpertSnapshot& snapshot, const std::vector<int32_t>& moe_layers, MetricPage& page) {
@@ -111,6 +153,13 @@ void WriteRouterHealth(const ExpertSnapshot& snapshot, const std::vector<int32_t
   WriteMeanAndWorst(metric::kRouterGateEntropy, layers, &RouterHealth::gate_entropy, false, page);
   WriteMeanAndWorst(metric::kRouterLoadImbalance, layers, &RouterHealth::load_imbalance, true, page);
   WriteMeanAndWorst(metric::kRouterUnusedExperts, layers, &RouterHealth::unused_experts, true, page);
+  WriteMeanAndWorst(metric::kRouterEffectiveExperts, layers, &RouterHealth::effective_experts, false, page);
+  WriteConcentration(layers, page);
+  page.Single(metric::kRouterDeadExperts, CountListed(layers, &RouterHealth::dead_experts));
+  page.Single(metric::kRouterHotExperts, CountListed(layers, &RouterHealth::hot_experts));
+  page.Single(metric::kRouterCollapsedLayers,
+              std::count(snapshot.collapsed.begin(), snapshot.collapsed.end(), uint8_t{1}));
+  WriteDrift(snapshot.drift, page);
   page.Single(metric::kRouterLoadVariation, Mean(layers, &RouterHealth::load_variation));
   page.Single(metric::kRouterBalanceLoss, Mean(layers, &RouterHealth::balance_loss));
   page.Single(metric::kRouterZLoss, Mean(layers, &RouterHealth::z_loss));
@@ -147,11 +196,23 @@ void WriteLayers(const ExpertSnapshot& snapshot, const std::vector<int32_t>& moe
   WriteLayerGauge(metric::kLayerBalanceLoss, layers, &RouterHealth::balance_loss, numerals, page);
   WriteLayerGauge(metric::kLayerZLoss, layers, &RouterHealth::z_loss, numerals, page);
   WriteLayerGauge(metric::kLayerUnusedExperts, layers, &RouterHealth::unused_experts, numerals, page);
+  WriteLayerGauge(metric::kLayerEffectiveExperts, layers, &RouterHealth::effective_experts, numerals, page);
+  const auto write = [&](const MetricName& metric, const auto& value_of) {
+    page.Begin(metric);
+    for (size_t i = 0; i < layers.size(); ++i) page.Sample({{"layer", numerals[i]}}, int64_t{value_of(i)});
+  };
+  write(metric::kLayerDeadExperts, [&](size_t i) { return std::ssize(layers[i].dead_experts); });
+  write(metric::kLayerHotExperts, [&](size_t i) { return std::ssize(layers[i].hot_experts); });
+  page.Begin(metric::kLayerDrift);
+  for (size_t i = 0; i < layers.size(); ++i) {
+    page.Sample({{"layer", numerals[i]}}, i < snapshot.drift.size() ? snapshot.drift[i] : 0.0);
+  }
+  write(metric::kLayerCollapsed, [&](size_t i) { return snapshot.collapsed[i]; });
   page.Begin(metric::kLayerTokens);
   for (size_t i = 0; i < snapshot.total.size(); ++i) page.Sample({{"layer", numerals[i]}}, snapshot.total[i].tokens);
   page.Begin(metric::kLayerAssignments);
   for (size_t i = 0; i < snapshot.total.size(); ++i) {
-    for (const AssignmentState& state : kAssignmentStates) {
+    for (const StateLabel& state : kStateLabels) {
       page.Sample({{"layer", numerals[i]}, {"state", state.name}}, Sum(snapshot.total[i].*state.counts));
     }
   }
@@ -166,18 +227,36 @@ void WriteExpertMatrix(const ExpertSnapshot& snapshot, const std::vector<int32_t
   page.Begin(metric::kExpertAssignments);
   for (size_t i = 0; i < layers.size(); ++i) {
     for (size_t j = 0; j < experts.size(); ++j) {
-      for (const AssignmentState& state : kAssignmentStates) {
+      for (const StateLabel& state : kStateLabels) {
         page.Sample({{"layer", layers[i]}, {"expert", experts[j]}, {"state", state.name}},
                     (snapshot.total[i].*state.counts)[j]);
       }
     }
   }
-  page.Begin(metric::kExpertGateWeight);
-  for (size_t i = 0; i < layers.size(); ++i) {
-    for (size_t j = 0; j < experts.size(); ++j) {
-      page.Sample({{"layer", layers[i]}, {"expert", experts[j]}}, snapshot.total[i].gate_weight[j]);
+  const auto write_weights = [&](const MetricName& metric, std::vector<double> LayerCounters::*weights) {
+    page.Begin(metric);
+    for (size_t i = 0; i < layers.size(); ++i) {
+      for (size_t j = 0; j < experts.size(); ++j) {
+        page.Sample({{"layer", layers[i]}, {"expert", experts[j]}}, (snapshot.total[i].*weights)[j]);
+      }
     }
+  };
+  write_weights(metric::kExpertGateWeight, &LayerCounters::gate_weight);
+  write_weights(metric::kExpertLostGateWeight, &LayerCounters::lost_gate_weight);
+}
+
+void WriteTenants(const std::vector<TenantRouting>& tenants, MetricPage& page) {
+  page.Begin(metric::kTenantAssignments);
+  for (const TenantRouting& one : tenants) {
+    page.Sample({{"tenant", one.tenant}, {"state", "processed"}}, one.routing.processed);
+    page.Sample({{"tenant", one.tenant}, {"state", "rerouted"}}, one.routing.rerouted);
+    page.Sample({{"tenant", one.tenant}, {"state", "reweighted"}}, one.routing.reweighted);
+    page.Sample({{"tenant", one.tenant}, {"state", "dropped"}}, one.routing.dropped);
   }
+  page.Begin(metric::kTenantGateWeight);
+  for (const TenantRouting& one : tenants) page.Sample({{"tenant", one.tenant}}, one.routing.total_gate_weight);
+  page.Begin(metric::kTenantLostGateWeight);
+  for (const TenantRouting& one : tenants) page.Sample({{"tenant", one.tenant}}, one.routing.lost_gate_weight);
 }
 
 }  // namespace cadre

@@ -8,12 +8,13 @@
 #include <vector>
 
 #include "engine/experts/expert_stats.h"
+#include "engine/tenant_ledger.h"
 #include "server/metric_page.h"
 
 namespace cadre {
 
 // Sample lines that one layer adds with WriteLayers.
-inline constexpr int64_t kSampleLinesPerLayer = 12;
+inline constexpr int64_t kSampleLinesPerLayer = 17;
 
 // An expert's load in the window, divided by the mean load of its layer. 1 in a layer without tokens.
 struct ExpertLoad {
@@ -34,8 +35,10 @@ void WriteRouterHealth(const ExpertSnapshot& snapshot, const std::vector<int32_t
 void WriteExtremeExperts(const ExpertSnapshot& snapshot, const std::vector<int32_t>& moe_layers, MetricPage& page);
 // Health and totals of every layer.
 void WriteLayers(const ExpertSnapshot& snapshot, const std::vector<int32_t>& moe_layers, MetricPage& page);
-// Assignments by state and gate weight of every expert: 5 lines each.
+// Assignments by state, gate weight and what was lost of it, of every expert: 6 lines each.
 void WriteExpertMatrix(const ExpertSnapshot& snapshot, const std::vector<int32_t>& moe_layers, MetricPage& page);
+// The same of every tenant.
+void WriteTenants(const std::vector<TenantRouting>& tenants, MetricPage& page);
 
 }  // namespace cadre
 

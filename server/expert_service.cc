@@ -1,20 +1,32 @@
-#include <grpcpp/alarm.h>
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/server_callback.h>
+#include <spdlog/spdlog.h>
 
+#include <cstdint>
+#include <memory>
 #include <mutex>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "cadre/v1/expert_service.grpc.pb.h"
 #include "engine/base/status_macros.h"
+#include "server/call_alarm.h"
+#include "server/call_place.h"
 #include "server/errors.h"
-#include "server/field_support.h"
 #include "server/grpc_status.h"
 #include "server/proto_time.h"
 #include "server/request_limits.h"
 #include "server/services.h"
+#include "server/stats_request.h"
+#include "server/stats_stream.h"
+#include "server/translate_bias.h"
+#include "server/translate_capacity.h"
+#include "server/translate_pins.h"
+#include "server/translate_placement.h"
+#include "server/translate_profile.h"
 #include "server/translate_stats.h"
 #include "server/unary_call.h"
 #include "server/wire.h"
@@ -22,128 +34,17 @@
 namespace cadre {
 namespace {
 
-// Common checks of a request that names a model; the model.
-template <typename Request>
-absl::StatusOr<std::shared_ptr<const ServedText>> Check(const ModelHost& host, const Request& request) {
-  CADRE_ASSIGN_OR_RETURN(std::shared_ptr<const ServedText> model, host.Text());
-  CADRE_RETURN_IF_ERROR(host.CheckName(request.model()));
-  CADRE_RETURN_IF_ERROR(RefuseUnsupportedFields(request));
-  return model;
-}
-
-// The same for a request that selects statistics.
-template <typename Request>
-absl::StatusOr<StatsSelection> Select(const Request& request, const ModelCard& card) {
-  const bool experts = request.has_include_experts() ? request.include_experts() : true;
-  return SelectStats(request.scope(), request.layers(), experts, card);
-}
-
-absl::StatusOr<absl::Duration> WatchInterval(const v1::WatchExpertStatsRequest& request) {
-  if (!request.has_interval()) return kDefaultWatchInterval;
-  const absl::Duration interval = FromProto(request.interval());
-  if (interval < kMinWatchInterval || interval > kMaxWatchInterval) {
-    return InvalidField("interval", absl::StrCat(absl::FormatDuration(interval), " is not in [",
-                                                 absl::FormatDuration(kMinWatchInterval), ", ",
-                                                 absl::FormatDuration(kMaxWatchInterval), "]"));
-  }
-  return interval;
-}
-
-// WatchExpertStats: write, wait, write. Exactly one of a write, an alarm and the end is under way at any time. Deletes
-// itself when gRPC is done with it.
-class StatsCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
- public:
-  StatsCall(const ServiceContext& services, const grpc::ByteBuffer& request) : host_(*services.host) {
-    if (const absl::Status status = Prepare(request); !status.ok()) {
-      Finish(ToGrpcStatus(status));
-      return;
-    }
-    next_ = absl::Now();
-    WriteStats();
-  }
-
-  void OnWriteDone(bool ok) override {
-    const std::lock_guard lock(mutex_);
-    if (!ok || is_cancelled_) {
-      Finish(grpc::Status::CANCELLED);
-      return;
-    }
-    next_ = std::max(next_ + interval_, absl::Now());
-    is_waiting_ = true;
-    alarm_.Set(absl::ToChronoTime(next_), [this](bool) { OnAlarm(); });
-  }
-
-  void OnCancel() override {
-    const std::lock_guard lock(mutex_);
-    is_cancelled_ = true;
-    if (is_waiting_) alarm_.Cancel();
-  }
-
-  void OnDone() override {
-    // Whoever called Finish may still be inside it.
-    mutex_.lock();
-    mutex_.unlock();
-    delete this;
-  }
-
- private:
-  absl::Status Prepare(const grpc::ByteBuffer& bytes) {
-    v1::WatchExpertStatsRequest request;
-    CADRE_RETURN_IF_ERROR(ParseMessage(bytes, &request));
-    CADRE_ASSIGN_OR_RETURN(model_, Check(host_, request));
-    CADRE_ASSIGN_OR_RETURN(selection_, Select(request, model_->card));
-    CADRE_ASSIGN_OR_RETURN(interval_, WatchInterval(request));
-    is_delta_ = request.delta();
-    return absl::OkStatus();
-  }
-
-  void OnAlarm() {
-    const std::lock_guard lock(mutex_);
-    is_waiting_ = false;
-    if (is_cancelled_) {
-      Finish(grpc::Status::CANCELLED);
-    } else {
-      WriteStats();
-    }
-  }
-
-  void WriteStats() {
-    ExpertSnapshot snapshot = host_.Experts();
-    if (is_delta_) {
-      // A reset by somebody else is none of this stream's business.
-      std::vector<LayerCounters> total = host_.LifetimeExperts().total;
-      snapshot.total = Difference(total, last_total_);
-      last_total_ = std::move(total);
-    }
-    v1::WatchExpertStatsResponse response;
-    FillExpertStats(snapshot, selection_, model_->card, absl::Now(), response.mutable_stats());
-    message_ = SerializeMessage(response);
-    StartWrite(&message_);
-  }
-
-  // Constant after construction.
-  ModelHost& host_;
-  std::shared_ptr<const ServedText> model_;
-  StatsSelection selection_;
-  absl::Duration interval_;
-  bool is_delta_ = false;
-
-  std::mutex mutex_;
-  grpc::Alarm alarm_;
-  bool is_waiting_ = false;
-  bool is_cancelled_ = false;
-  absl::Time next_;
-  std::vector<LayerCounters> last_total_;
-  grpc::ByteBuffer message_;  // in flight
-};
-
 using Service = v1::ExpertService;
-using RawReads = Service::WithRawCallbackMethod_GetExpertStats<
-    Service::WithRawCallbackMethod_WatchExpertStats<Service::WithRawCallbackMethod_GetPlacement<Service::Service>>>;
-using RawWrites = Service::WithRawCallbackMethod_ResetStats<
-    Service::WithRawCallbackMethod_SetCapacityPolicy<Service::WithRawCallbackMethod_PinExperts<RawReads>>>;
-using RawService =
-    Service::WithRawCallbackMethod_ExportProfile<Service::WithRawCallbackMethod_ImportProfile<RawWrites>>;
+using RawReads = Service::WithRawCallbackMethod_GetExpertStats<Service::WithRawCallbackMethod_WatchExpertStats<
+    Service::WithRawCallbackMethod_GetTenantStats<Service::WithRawCallbackMethod_GetPlacement<Service::Service>>>>;
+using RawWrites = Service::WithRawCallbackMethod_ResetStats<Service::WithRawCallbackMethod_SetCapacityPolicy<
+    Service::WithRawCallbackMethod_ResetRouterBias<Service::WithRawCallbackMethod_PinExperts<RawReads>>>>;
+using RawService = Service::WithRawCallbackMethod_ExportProfile<
+    Service::WithRawCallbackMethod_ImportProfile<Service::WithRawCallbackMethod_GetWhatIf<RawWrites>>>;
+
+// How often, and how long, a call of GetWhatIf looks for its simulation.
+constexpr absl::Duration kWhatIfPause = absl::Milliseconds(20);
+constexpr absl::Duration kMaxWhatIfWait = absl::Seconds(5);
 
 class ExpertService final : public RawService {
  public:
@@ -151,61 +52,288 @@ class ExpertService final : public RawService {
 
   grpc::ServerUnaryReactor* GetExpertStats(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                                            grpc::ByteBuffer* response) override {
-    return AnswerNow<v1::GetExpertStatsRequest, v1::GetExpertStatsResponse>(
-        context, *request, response, [this](const auto& in, auto* out) { return GetStats(in, out); });
+    const auto call = std::make_shared<StatsCall>();
+    call->request = request;
+    call->response = response;
+    call->reactor = context->DefaultReactor();
+    call->num_ended = services_.host->num_ended();
+    AnswerStats(call);
+    return call->reactor;
   }
 
   grpc::ServerWriteReactor<grpc::ByteBuffer>* WatchExpertStats(grpc::CallbackServerContext*,
                                                                const grpc::ByteBuffer* request) override {
-    return new StatsCall(services_, *request);
+    return NewStatsStream(*services_.host, *request, watchers_);
   }
 
   grpc::ServerUnaryReactor* ResetStats(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                                        grpc::ByteBuffer* response) override {
     return AnswerNow<v1::ResetStatsRequest, v1::ResetStatsResponse>(
-        context, *request, response, [this](const auto& in, auto* out) { return Reset(in, out); });
+        context, *request, response,
+        [this, peer = context->peer()](const auto& in, auto* out) { return Reset(peer, in, out); });
   }
 
-  // Those of later releases, refused by their names.
-  grpc::ServerUnaryReactor* GetPlacement(grpc::CallbackServerContext* context, const grpc::ByteBuffer*,
-                                         grpc::ByteBuffer*) override {
-    return AnswerStatus(context, UnsupportedMethod("ExpertService.GetPlacement"));
+  grpc::ServerUnaryReactor* SetCapacityPolicy(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                              grpc::ByteBuffer* response) override {
+    return AnswerNow<v1::SetCapacityPolicyRequest, v1::SetCapacityPolicyResponse>(
+        context, *request, response,
+        [this, peer = context->peer()](const auto& in, auto* out) { return SetCapacity(peer, in, out); });
   }
-  grpc::ServerUnaryReactor* SetCapacityPolicy(grpc::CallbackServerContext* context, const grpc::ByteBuffer*,
-                                              grpc::ByteBuffer*) override {
-    return AnswerStatus(context, UnsupportedMethod("ExpertService.SetCapacityPolicy"));
+
+  grpc::ServerUnaryReactor* ExportProfile(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                          grpc::ByteBuffer* response) override {
+    return AnswerOnQueue<v1::ExportProfileRequest, v1::ExportProfileResponse>(
+        context, request, response, [this](const auto& in, auto* out) { return Export(in, out); });
   }
-  grpc::ServerUnaryReactor* PinExperts(grpc::CallbackServerContext* context, const grpc::ByteBuffer*,
-                                       grpc::ByteBuffer*) override {
-    return AnswerStatus(context, UnsupportedMethod("ExpertService.PinExperts"));
+
+  grpc::ServerUnaryReactor* ImportProfile(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                          grpc::ByteBuffer* response) override {
+    return AnswerOnQueue<v1::ImportProfileRequest, v1::ImportProfileResponse>(
+        context, request, response, [this, peer = context->peer()](const auto& in, auto*) { return Import(peer, in); });
   }
-  grpc::ServerUnaryReactor* ExportProfile(grpc::CallbackServerContext* context, const grpc::ByteBuffer*,
-                                          grpc::ByteBuffer*) override {
-    return AnswerStatus(context, UnsupportedMethod("ExpertService.ExportProfile"));
+
+  grpc::ServerUnaryReactor* ResetRouterBias(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                            grpc::ByteBuffer* response) override {
+    return AnswerNow<v1::ResetRouterBiasRequest, v1::ResetRouterBiasResponse>(
+        context, *request, response,
+        [this, peer = context->peer()](const auto& in, auto* out) { return ResetBias(peer, in, out); });
   }
-  grpc::ServerUnaryReactor* ImportProfile(grpc::CallbackServerContext* context, const grpc::ByteBuffer*,
-                                          grpc::ByteBuffer*) override {
-    return AnswerStatus(context, UnsupportedMethod("ExpertService.ImportProfile"));
+
+  grpc::ServerUnaryReactor* GetTenantStats(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                           grpc::ByteBuffer* response) override {
+    return AnswerNow<v1::GetTenantStatsRequest, v1::GetTenantStatsResponse>(
+        context, *request, response, [this](const auto& in, auto* out) { return GetTenants(in, out); });
+  }
+
+  grpc::ServerUnaryReactor* PinExperts(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                       grpc::ByteBuffer* response) override {
+    return AnswerNow<v1::PinExpertsRequest, v1::PinExpertsResponse>(
+        context, *request, response,
+        [this, peer = context->peer()](const auto& in, auto* out) { return Pin(peer, in, out); });
+  }
+
+  grpc::ServerUnaryReactor* GetPlacement(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                         grpc::ByteBuffer* response) override {
+    return AnswerNow<v1::GetPlacementRequest, v1::GetPlacementResponse>(
+        context, *request, response, [this](const auto& in, auto* out) { return Place(in, out); });
+  }
+
+  grpc::ServerUnaryReactor* GetWhatIf(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                      grpc::ByteBuffer* response) override {
+    const auto call = std::make_shared<WhatIfCall>();
+    call->request = request;
+    call->response = response;
+    call->reactor = context->DefaultReactor();
+    call->num_accesses = services_.host->RefreshWhatIf();
+    AnswerWhatIf(call);
+    return call->reactor;
   }
 
  private:
-  absl::Status GetStats(const v1::GetExpertStatsRequest& request, v1::GetExpertStatsResponse* response) const {
-    CADRE_ASSIGN_OR_RETURN(const auto model, Check(*services_.host, request));
-    CADRE_ASSIGN_OR_RETURN(const StatsSelection selection, Select(request, model->card));
-    FillExpertStats(services_.host->Experts(), selection, model->card, absl::Now(), response->mutable_stats());
+  // A call of GetExpertStats that may wait for a copy. gRPC's, until it is finished.
+  struct StatsCall {
+    const grpc::ByteBuffer* request = nullptr;
+    grpc::ByteBuffer* response = nullptr;
+    grpc::ServerUnaryReactor* reactor = nullptr;
+    int64_t num_ended = 0;  // sequences, when it came
+    CallAlarm alarm;
+  };
+
+  // Now, or when there may be a copy that is new enough; no thread waits for that.
+  void AnswerStats(const std::shared_ptr<StatsCall>& call) const {
+    const std::shared_ptr<const TimedExperts> copy = services_.host->ExpertsKnowing(call->num_ended);
+    if (copy == nullptr) {
+      call->alarm.Set(kMinExpertsAge, [this, call] { AnswerStats(call); });
+      return;
+    }
+    v1::GetExpertStatsRequest request;
+    v1::GetExpertStatsResponse response;
+    absl::Status status = ParseMessage(*call->request, &request);
+    if (status.ok()) status = GetStats(request, *copy, &response);
+    if (status.ok()) *call->response = SerializeMessage(response);
+    call->reactor->Finish(ToGrpcStatus(status));
+  }
+
+  // A call of GetWhatIf that waits for a simulation. gRPC's, until it is finished.
+  struct WhatIfCall {
+    const grpc::ByteBuffer* request = nullptr;
+    grpc::ByteBuffer* response = nullptr;
+    grpc::ServerUnaryReactor* reactor = nullptr;
+    int64_t num_accesses = 0;  // of the cache, when it came
+    absl::Duration waited;
+    CallAlarm alarm;
+  };
+
+  // As AnswerStats.
+  void AnswerWhatIf(const std::shared_ptr<WhatIfCall>& call) const {
+    const std::shared_ptr<const WhatIfReport> report = services_.host->WhatIf();
+    const bool is_known = report == nullptr || report->num_accesses >= call->num_accesses;
+    const bool may_wait = call->waited < kMaxWhatIfWait && services_.host->state() != ModelHost::State::kStopped;
+    if (!is_known && may_wait) {
+      call->waited += kWhatIfPause;
+      call->alarm.Set(kWhatIfPause, [this, call] { AnswerWhatIf(call); });
+      return;
+    }
+    v1::GetWhatIfRequest request;
+    v1::GetWhatIfResponse response;
+    absl::Status status = ParseMessage(*call->request, &request);
+    if (status.ok()) status = TellWhatIf(request, report.get(), &response);
+    if (status.ok()) *call->response = SerializeMessage(response);
+    call->reactor->Finish(ToGrpcStatus(status));
+  }
+
+  absl::Status TellWhatIf(const v1::GetWhatIfRequest& request, const WhatIfReport* report,
+                          v1::GetWhatIfResponse* response) const {
+    CADRE_ASSIGN_OR_RETURN(const auto model, CheckModelRequest(*services_.host, request));
+    if (report == nullptr) {
+      return MakeError({.code = absl::StatusCode::kFailedPrecondition,
+                        .reason = reason::kExpertsResident,
+                        .message = "all experts are in device memory: there is no expert cache to compare with"});
+    }
+    FillWhatIf(*report, model->card, response);
     return absl::OkStatus();
   }
 
-  absl::Status Reset(const v1::ResetStatsRequest& request, v1::ResetStatsResponse* response) const {
-    CADRE_ASSIGN_OR_RETURN(const auto model, Check(*services_.host, request));
+  absl::Status Place(const v1::GetPlacementRequest& request, v1::GetPlacementResponse* response) const {
+    CADRE_ASSIGN_OR_RETURN(const auto model, CheckModelRequest(*services_.host, request));
+    FillPlacement(services_.host->Snapshot().expert_placement.get(), model->card, response);
+    return absl::OkStatus();
+  }
+
+  absl::Status TooManyProfileCalls() const {
+    return MakeError({.code = absl::StatusCode::kResourceExhausted,
+                      .reason = reason::kTooManyProfileCalls,
+                      .message = absl::StrCat("ExportProfile and ImportProfile: ", kMaxProfileCalls,
+                                              " call at a time is the limit, and one is under way"),
+                      .metadata = {{"limit", absl::StrCat(kMaxProfileCalls)}},
+                      .retry_delay = services_.host->RetryDelay()});
+  }
+
+  // As AnswerNow, for what takes so long that gRPC's few threads cannot be spared for it.
+  template <typename Request, typename Response, typename Method>
+  grpc::ServerUnaryReactor* AnswerOnQueue(grpc::CallbackServerContext* context, const grpc::ByteBuffer* bytes,
+                                          grpc::ByteBuffer* response, Method method) const {
+    auto place = std::make_shared<CallPlace>(profile_calls_, kMaxProfileCalls);
+    if (!place->is_taken()) return AnswerStatus(context, TooManyProfileCalls());
+    auto charge = ChargeReading(services_, bytes->Length());
+    if (!charge.ok()) return AnswerStatus(context, charge.status());
+    grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+    const bool is_posted =
+        services_.work_queue->Post([host = services_.host, context, bytes, response, method, reactor,
+                                    place = std::move(place), charge = *std::move(charge)]() mutable {
+          Request request;
+          Response message;
+          absl::Status status = CheckStillWanted(*host, *context);
+          if (status.ok()) status = ParseMessage(*bytes, &request);
+          if (status.ok()) status = method(request, &message);
+          if (status.ok()) *response = SerializeMessage(message);
+          charge.reset();
+          place.reset();  // whoever has the answer may call again
+          reactor->Finish(ToGrpcStatus(status));
+        });
+    if (!is_posted) {
+      reactor->Finish(ToGrpcStatus(MakeError({.code = absl::StatusCode::kResourceExhausted,
+                                              .reason = reason::kQueueFull,
+                                              .message = "too much waits to be done",
+                                              .retry_delay = services_.host->RetryDelay()})));
+    }
+    return reactor;
+  }
+
+  absl::Status GetStats(const v1::GetExpertStatsRequest& request, const TimedExperts& copy,
+                        v1::GetExpertStatsResponse* response) const {
+    CADRE_ASSIGN_OR_RETURN(const auto model, CheckModelRequest(*services_.host, request));
+    CADRE_ASSIGN_OR_RETURN(const StatsSelection selection, SelectionOf(request, model->card));
+    FillExpertStats(copy.experts, copy.experts.total, selection, model->card, copy.time, response->mutable_stats());
+    if (const RouterBiasReport bias = services_.host->router_bias(); bias.options.is_on()) {
+      FillRouterBias(bias, model->card.moe_layers, selection.experts, response->mutable_stats()->mutable_router_bias());
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status GetTenants(const v1::GetTenantStatsRequest& request, v1::GetTenantStatsResponse* response) const {
+    CADRE_ASSIGN_OR_RETURN(const auto model, CheckModelRequest(*services_.host, request));
+    *response->mutable_time() = ToProto(absl::Now());
+    response->set_model(model->card.name);
+    for (const TenantRouting& tenant : services_.host->Tenants()) FillTenant(tenant, response->add_tenants());
+    return absl::OkStatus();
+  }
+
+  absl::Status Reset(const std::string& peer, const v1::ResetStatsRequest& request,
+                     v1::ResetStatsResponse* response) const {
+    CADRE_ASSIGN_OR_RETURN(const auto model, CheckModelRequest(*services_.host, request));
     CADRE_ASSIGN_OR_RETURN(const StatsSelection selection,
                            SelectStats(v1::STATS_SCOPE_UNSPECIFIED, {}, /*experts=*/true, model->card));
-    FillExpertStats(services_.host->ResetExperts(), selection, model->card, absl::Now(),
-                    response->mutable_last_stats());
+    const ExpertSnapshot last = services_.host->ResetExperts();
+    FillExpertStats(last, last.total, selection, model->card, absl::Now(), response->mutable_last_stats());
+    spdlog::warn("expert statistics reset by {}", peer);
+    return absl::OkStatus();
+  }
+
+  absl::Status Export(const v1::ExportProfileRequest& request, v1::ExportProfileResponse* response) const {
+    CADRE_ASSIGN_OR_RETURN(const auto model, CheckModelRequest(*services_.host, request));
+    const int32_t max_pairs = request.has_max_pairs() ? request.max_pairs() : kDefaultProfilePairs;
+    if (max_pairs < 0 || max_pairs > kMaxProfilePairs) {
+      return InvalidField("max_pairs", absl::StrCat(max_pairs, " is not in [0, ", kMaxProfilePairs, "]"));
+    }
+    FillProfile(services_.host->LifetimeExperts().lifetime, services_.host->Profile(static_cast<size_t>(max_pairs)),
+                model->card, response->mutable_profile());
+    return absl::OkStatus();
+  }
+
+  absl::Status Import(const std::string& peer, const v1::ImportProfileRequest& request) const {
+    CADRE_ASSIGN_OR_RETURN(const auto model, CheckModelRequest(*services_.host, request));
+    if (!request.has_profile()) return InvalidField("profile", "is not set");
+    CADRE_ASSIGN_OR_RETURN(std::vector<int64_t> loads, ReadProfile(request.profile(), model->card));
+    services_.host->SetExpertBaseline(std::move(loads));
+    spdlog::warn("profile of experts imported by {}: drift is measured against {} tokens", peer,
+                 request.profile().tokens());
+    return absl::OkStatus();
+  }
+
+  // Leaves a line in the log, for whoever asks later who changed what.
+  absl::Status SetCapacity(const std::string& peer, const v1::SetCapacityPolicyRequest& request,
+                           v1::SetCapacityPolicyResponse* response) {
+    CADRE_RETURN_IF_ERROR(CheckModelRequest(*services_.host, request).status());
+    if (!request.has_policy()) return InvalidField("policy", "is not set");
+    // What one operator leaves as it is must not be what another is changing.
+    const std::lock_guard lock(capacity_mutex_);
+    CADRE_ASSIGN_OR_RETURN(const CapacityPolicy policy,
+                           TranslateCapacity(request.policy(), services_.host->capacity_policy(), "policy"));
+    CADRE_ASSIGN_OR_RETURN(const CapacityPolicy before, services_.host->SetCapacityPolicy(policy));
+    spdlog::warn("capacity of experts changed by {}: {}; before: {}", peer, DescribeCapacityPolicy(policy),
+                 DescribeCapacityPolicy(before));
+    if (policy.scope == CapacityScope::kBatch) {
+      spdlog::warn("capacity scope batch: what a request loses depends on the requests beside it");
+    }
+    FillCapacity(before, response->mutable_previous_policy());
+    return absl::OkStatus();
+  }
+
+  absl::Status Pin(const std::string& peer, const v1::PinExpertsRequest& request,
+                   v1::PinExpertsResponse* response) const {
+    CADRE_ASSIGN_OR_RETURN(const auto model, CheckModelRequest(*services_.host, request));
+    CADRE_ASSIGN_OR_RETURN(std::vector<ExpertId> experts, ReadPins(request, model->card));
+    CADRE_ASSIGN_OR_RETURN(const PinChange change, services_.host->PinExperts(std::move(experts)));
+    spdlog::warn("experts pinned by {}: {}; before: {}", peer, change.now, change.before);
+    response->set_num_pinned(static_cast<int32_t>(change.now));
+    return absl::OkStatus();
+  }
+
+  absl::Status ResetBias(const std::string& peer, const v1::ResetRouterBiasRequest& request,
+                         v1::ResetRouterBiasResponse* response) {
+    CADRE_ASSIGN_OR_RETURN(const auto model, CheckModelRequest(*services_.host, request));
+    const RouterBiasReport before = services_.host->router_bias();
+    CADRE_RETURN_IF_ERROR(services_.host->ResetRouterBias());
+    spdlog::warn("router bias reset by {}: the checkpoint's again, after {} updates", peer, before.num_updates);
+    FillRouterBias(before, model->card.moe_layers, /*with_experts=*/true, response->mutable_last_bias());
     return absl::OkStatus();
   }
 
   const ServiceContext services_;
+  std::mutex capacity_mutex_;
+  const std::shared_ptr<CallPlaces> watchers_ = std::make_shared<CallPlaces>();
+  const std::shared_ptr<CallPlaces> profile_calls_ = std::make_shared<CallPlaces>();
 };
 
 }  // namespace

@@ -17,7 +17,6 @@ namespace {
 
 using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
-using google::protobuf::Reflection;
 
 constexpr std::string_view kGenerateFields[] = {
     "request_id",
@@ -57,13 +56,25 @@ constexpr std::string_view kGenerateFields[] = {
     "output.prompt_logprobs",
     "output.echo",
     "output.token_bytes",
+    "output.routed_experts",
     "scheduling.priority",
     "scheduling.time_limit",
     "scheduling.tenant",
     "scheduling.cache_salt",
+    "scheduling.capacity.scope",
+    "scheduling.capacity.overflow",
+    "scheduling.capacity.capacity_factor",
+    "scheduling.capacity.min_capacity",
+    "scheduling.capacity.group_tokens",
     "structured_output.json_schema",
     "structured_output.regex",
     "structured_output.choices.choices",
+    "replay_routing.record.first_position",
+    "replay_routing.record.num_layers",
+    "replay_routing.record.top_k",
+    "replay_routing.record.expert_ids",
+    "replay_routing.record.weights",
+    "replay_routing.weights",
 };
 constexpr std::string_view kTokenizeFields[] = {
     "model",
@@ -79,9 +90,30 @@ constexpr std::string_view kTokenizeFields[] = {
     "token_bytes",
 };
 constexpr std::string_view kDetokenizeFields[] = {"model", "token_ids", "skip_special_tokens"};
-constexpr std::string_view kGetExpertStatsFields[] = {"model", "scope", "layers", "include_experts"};
-constexpr std::string_view kWatchExpertStatsFields[] = {"model",           "scope",    "layers",
-                                                        "include_experts", "interval", "delta"};
+constexpr std::string_view kGetExpertStatsFields[] = {"model", "scope", "layers", "include_experts", "as_matrix"};
+constexpr std::string_view kWatchExpertStatsFields[] = {
+    "model", "scope", "layers", "include_experts", "interval", "delta", "as_matrix",
+};
+constexpr std::string_view kSetCapacityPolicyFields[] = {
+    "model", "policy.scope", "policy.overflow", "policy.capacity_factor", "policy.min_capacity", "policy.group_tokens",
+};
+constexpr std::string_view kExportProfileFields[] = {"model", "max_pairs"};
+constexpr std::string_view kImportProfileFields[] = {
+    "model",
+    "profile.model_fingerprint",
+    "profile.tokens",
+    "profile.frequency",
+    "profile.num_experts",
+    "profile.format_version",
+    "profile.top_k",
+    "profile.layers",
+    "profile.assignments",
+    "profile.sampled_tokens",
+    "profile.co_activation",
+    "profile.transitions",
+    "profile.token_classes",
+};
+constexpr std::string_view kPinExpertsFields[] = {"model", "experts"};
 constexpr std::string_view kModelOnly[] = {"model"};
 
 struct RequestFields {
@@ -95,18 +127,17 @@ constexpr RequestFields kRequests[] = {
     {"DetokenizeRequest", kDetokenizeFields},
     {"GetExpertStatsRequest", kGetExpertStatsFields},
     {"WatchExpertStatsRequest", kWatchExpertStatsFields},
+    {"GetTenantStatsRequest", kModelOnly},
+    {"GetPlacementRequest", kModelOnly},
+    {"GetWhatIfRequest", kModelOnly},
     {"ResetStatsRequest", kModelOnly},
+    {"ResetRouterBiasRequest", kModelOnly},
+    {"SetCapacityPolicyRequest", kSetCapacityPolicyFields},
+    {"PinExpertsRequest", kPinExpertsFields},
+    {"ExportProfileRequest", kExportProfileFields},
+    {"ImportProfileRequest", kImportProfileFields},
     {"GetModelRequest", kModelOnly},
     {"GetLoadRequest", kModelOnly},
-};
-
-// Values of unsupported fields that ask for nothing.
-struct NeutralValue {
-  std::string_view path;
-  double value;
-};
-constexpr NeutralValue kNeutralValues[] = {
-    {"output.routed_experts", 0},
 };
 
 std::span<const std::string_view> SupportedFieldsOf(const Message& request) {
@@ -116,33 +147,10 @@ std::span<const std::string_view> SupportedFieldsOf(const Message& request) {
   return {};
 }
 
-double ScalarValue(const Message& message, const FieldDescriptor& field) {
-  const Reflection& reflection = *message.GetReflection();
-  switch (field.cpp_type()) {
-    case FieldDescriptor::CPPTYPE_BOOL:
-      return reflection.GetBool(message, &field) ? 1 : 0;
-    case FieldDescriptor::CPPTYPE_INT32:
-      return reflection.GetInt32(message, &field);
-    case FieldDescriptor::CPPTYPE_FLOAT:
-      return reflection.GetFloat(message, &field);
-    default:
-      return reflection.GetDouble(message, &field);
-  }
-}
-
-bool IsNeutral(const Message& message, const FieldDescriptor& field, std::string_view path) {
-  for (const NeutralValue& neutral : kNeutralValues) {
-    if (neutral.path == path) return ScalarValue(message, field) == neutral.value;
-  }
-  return false;
-}
-
-// Whether `path` is a message that holds supported or neutral fields, so that an empty one asks for nothing.
+// Whether `path` is a message that holds supported fields, so that an empty one asks for nothing.
 bool IsGroup(std::string_view path, std::span<const std::string_view> supported) {
   const std::string prefix = absl::StrCat(ToAbsl(path), ".");
-  return std::any_of(supported.begin(), supported.end(), [&](auto field) { return field.starts_with(prefix); }) ||
-         std::any_of(std::begin(kNeutralValues), std::end(kNeutralValues),
-                     [&](const NeutralValue& neutral) { return neutral.path.starts_with(prefix); });
+  return std::any_of(supported.begin(), supported.end(), [&](auto field) { return field.starts_with(prefix); });
 }
 
 bool IsOurMessage(const FieldDescriptor& field) {
@@ -166,7 +174,7 @@ void CollectUnsupported(const Message& message, const std::string& prefix, std::
         continue;
       }
     }
-    if (!IsNeutral(message, *field, path)) unsupported->push_back(path);
+    unsupported->push_back(path);
   }
 }
 

@@ -18,6 +18,7 @@
 #include "server/request_limits.h"
 #include "server/services.h"
 #include "server/translate.h"
+#include "server/unary_call.h"
 #include "server/wire.h"
 
 namespace cadre {
@@ -38,13 +39,13 @@ class StreamCall final : public RequestCall {
     StartWrite(&message_);
     return false;
   }
-  void WriteLast(const v1::GenerateResponse& event, const std::optional<RequestTimings>& timings) override {
+  void WriteLast(const v1::GenerateResponse& event, const std::optional<RequestTotals>& totals) override {
     message_ = SerializeMessage(event);
-    AddTrailers(absl::OkStatus(), timings);
+    AddTrailers(absl::OkStatus(), totals);
     StartWriteAndFinish(&message_, grpc::WriteOptions(), grpc::Status::OK);
   }
-  void Finish(const absl::Status& status, const std::optional<RequestTimings>& timings) override {
-    AddTrailers(status, timings);
+  void Finish(const absl::Status& status, const std::optional<RequestTotals>& totals) override {
+    AddTrailers(status, totals);
     ServerBidiReactor::Finish(ToGrpcStatus(status));
   }
   void CutOffAfter(absl::Duration patience) override {
@@ -70,12 +71,12 @@ class TextCall final : public RequestCall {
     Collect(event);
     return true;
   }
-  void WriteLast(const v1::GenerateResponse& event, const std::optional<RequestTimings>& timings) override {
+  void WriteLast(const v1::GenerateResponse& event, const std::optional<RequestTotals>& totals) override {
     Collect(event);
-    Finish(absl::OkStatus(), timings);
+    Finish(absl::OkStatus(), totals);
   }
-  void Finish(const absl::Status& status, const std::optional<RequestTimings>& timings) override {
-    AddTrailers(status, timings);
+  void Finish(const absl::Status& status, const std::optional<RequestTotals>& totals) override {
+    AddTrailers(status, totals);
     if (!status.ok()) {
       ServerBidiReactor::Finish(ToGrpcStatus(status));
       return;
@@ -152,12 +153,6 @@ absl::Status Detokenize(const ServiceContext& services, const grpc::ByteBuffer& 
   const bool skip_special = request.has_skip_special_tokens() ? request.skip_special_tokens() : true;
   response->set_text(model->tokenizer->Decode(ids, skip_special));
   return absl::OkStatus();
-}
-
-// Whether a call that had to wait is still worth its work.
-absl::Status CheckStillWanted(const ModelHost& host, const grpc::CallbackServerContext& context) {
-  if (context.IsCancelled()) return absl::CancelledError("cancelled by the client, or its deadline passed");
-  return host.state() == ModelHost::State::kStopped ? host.Admit().status() : absl::OkStatus();
 }
 
 // Answers a unary call with `method`, on the work queue: both methods take as long as their text is.

@@ -101,6 +101,7 @@ void HttpConnection::Send(HttpAnswer answer, bool keep_alive) {
   const bool is_head = parser_->is_header_done() && parser_->get().method() == http::verb::head;
   response_.emplace(status, 11);
   response_->set(http::field::content_type, answer.content_type);
+  for (const auto& [name, value] : answer.headers) response_->set(name, value);
   if (status == http::status::method_not_allowed) response_->set(http::field::allow, "GET, HEAD");
   response_->keep_alive(keep_alive);
   response_->content_length(answer.body.size());

@@ -2,6 +2,7 @@
 //
 //   /metrics           everything but what grows with the model, see server/metrics.h
 //   /metrics/experts   every layer and every expert
+//   /experts           what every expert does, for people: a page that needs nothing from elsewhere
 //   /healthz           200 as long as the process answers
 //   /readyz            200 while new requests are accepted, else 503: send requests elsewhere
 #ifndef CADRE_SERVER_HTTP_PAGES_H_

@@ -108,6 +108,9 @@ void Lifecycle::Watch() {
   if (host_->Snapshot().is_lost && !is_device_lost_.exchange(true)) {
     spdlog::error("the device is lost to this process: ending, for whoever supervises it to start another");
   }
+  if (const auto cache = host_->Snapshot().expert_cache; cache.has_value()) {
+    if (const auto line = placing_log_.Observe(*cache, now); line.has_value()) spdlog::info("{}", *line);
+  }
   WatchMemory();
   const bool is_stalled = SeesStall(now);
   if (is_stalled != is_stalled_.exchange(is_stalled)) {

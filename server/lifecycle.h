@@ -18,6 +18,7 @@
 #include "server/memory_guard.h"
 #include "server/metrics.h"
 #include "server/model_host.h"
+#include "server/placing_log.h"
 
 namespace cadre {
 
@@ -83,6 +84,7 @@ class Lifecycle {
   std::atomic<bool> is_stalled_{false};
   std::atomic<bool> is_device_lost_{false};
   bool is_memory_watched_ = false;
+  PlacingLog placing_log_;
   MemoryPressure memory_pressure_ = MemoryPressure::kNone;  // as the host was last told
   absl::Time last_progress_observed_ = absl::InfinitePast();
   int64_t last_steps_ = -1;

@@ -19,6 +19,7 @@
 #include "kernels/cpu/host_limits.h"
 #include "kernels/cuda/cuda_device.h"
 #include "server/config.h"
+#include "server/engine_log.h"
 #include "server/exit_codes.h"
 #include "server/grpc_server.h"
 #include "server/http_endpoint.h"
@@ -108,7 +109,8 @@ class Server {
         metrics_({.version = ServerVersion(),
                   .revision = ServerRevision(),
                   .expert_matrix = MatrixPlacement(config.metrics_experts)}),
-        host_(config.served_model_name, clock_, &metrics_) {}
+        engine_log_(&metrics_),
+        host_(config.served_model_name, clock_, &engine_log_) {}
 
   int Run() {
     if (const absl::Status status = Listen(); !status.ok()) {
@@ -214,7 +216,10 @@ class Server {
     const ModelCard card = model->card;
     host_.Install(*std::move(model));
     metrics_.SetModel(DescribeForMetrics(card), {.engine = [this] { return host_.Snapshot(); },
-                                                 .experts = [this] { return host_.LifetimeExperts(); }});
+                                                 .experts = [this] { return host_.LifetimeExperts(); },
+                                                 .profile = [this] { return host_.Profile(/*max_pairs=*/0); },
+                                                 .tenants = [this] { return host_.Tenants(); },
+                                                 .what_if = [this] { return host_.WhatIf(); }});
     metrics_.SetLoadDuration(absl::Now() - start_time_);
     spdlog::info(
         "ready: {} ({}), {} weights, {} KV cache, {} [{}], context {} tokens, {} sequences and {} tokens a step, "
@@ -229,6 +234,7 @@ class Server {
   const std::shared_ptr<const Clock> clock_ = std::make_shared<MonotonicClock>();
   std::unique_ptr<Device> device_;
   Metrics metrics_;
+  EngineLog engine_log_;
   ModelHost host_;
   WorkQueue work_queue_{kMaxWaitingTexts};
   StreamPump stream_pump_;

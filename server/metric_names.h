@@ -97,10 +97,53 @@ CADRE_GAUGE_(kKvBlocks, "cadre_kv_blocks", "KV blocks by state; the sum is the p
 CADRE_COUNTER_(kKvBlockEvictions, "cadre_kv_block_evictions_total", "Cached KV blocks given to another sequence.");
 CADRE_GAUGE_(kKvCacheUsage, "cadre_kv_cache_usage_ratio", "KV blocks in use divided by all blocks.");
 
-// Routing, summed over MoE layers. Assignments over all states = experts per token x tokens, within every page.
+// The expert cache; absent where all experts are in memory. lookups = hits + misses.
+CADRE_COUNTER_(kExpertLookups, "cadre_expert_lookups_total",
+               "Experts that a layer of a step needed, by whether they were in memory.");
+CADRE_COUNTER_(kExpertLoads, "cadre_expert_loads_total", "Reads of experts that were begun, by cause.");
+CADRE_COUNTER_(kExpertPrefetches, "cadre_expert_prefetches_total",
+               "Experts read ahead: there when first needed, still travelling then, or put out before.");
+CADRE_COUNTER_(kExpertDirectBytes, "cadre_expert_direct_bytes_total",
+               "Bytes of the experts that the device computed with where they lie in the host's memory.");
+CADRE_COUNTER_(kExpertLoadBytes, "cadre_expert_load_bytes_total", "Bytes of the experts that were read.");
+CADRE_COUNTER_(kExpertLoadSeconds, "cadre_expert_load_seconds_total", "Time spent reading, summed over reads.");
+CADRE_COUNTER_(kExpertWaitSeconds, "cadre_expert_wait_seconds_total", "Time that steps stood still for experts.");
+CADRE_COUNTER_(kExpertEvictions, "cadre_expert_evictions_total", "Experts that gave way to others.");
+CADRE_COUNTER_(kExpertLoadErrors, "cadre_expert_load_errors_total",
+               "Reads of experts that failed or gave other bytes than the first time, repeated ones included.");
+CADRE_COUNTER_(kExpertsMissing, "cadre_experts_missing_total",
+               "Experts that a layer of a step needed and that could not be read.");
+CADRE_GAUGE_(kExpertsQuarantined, "cadre_experts_quarantined",
+             "Experts that could not be read and are not tried again yet.");
+CADRE_GAUGE_(kExpertsKept, "cadre_experts_kept", "Experts that do not give way once they are in memory.");
+CADRE_GAUGE_(kExpertsAwaited, "cadre_experts_awaited",
+             "Experts of the profile or kept ones that are to be read before anybody needs them.");
+CADRE_GAUGE_(kExpertSlots, "cadre_expert_slots", "Places of experts in memory by state; the sum is the cache.");
+
+// What other caches would have made of the latest steps; absent with the cache.
+CADRE_GAUGE_(kWhatIfHitRatio, "cadre_expert_what_if_hit_ratio",
+             "Hits per lookup of a simulated expert cache of another policy or size; belady is the best possible.");
+CADRE_GAUGE_(kWhatIfSlots, "cadre_expert_what_if_slots", "Places of the simulated expert cache.");
+CADRE_GAUGE_(kWhatIfLookups, "cadre_expert_what_if_lookups", "Lookups of the latest steps that were simulated.");
+CADRE_COUNTER_(kWhatIfSimulations, "cadre_expert_what_if_simulations_total",
+               "Simulations of the latest steps that have ended.");
+CADRE_COUNTER_(kWhatIfCpuSeconds, "cadre_expert_what_if_cpu_seconds_total",
+               "Processor time that simulations have taken.");
+
+// Routing, summed over MoE layers. Assignments over all states = choices of the routers, within every page: experts per
+// token x tokens, or less where their number varies.
 CADRE_COUNTER_(kRoutingTokens, "cadre_routing_tokens_total", "Tokens routed, summed over MoE layers.");
 CADRE_COUNTER_(kRoutingAssignments, "cadre_routing_assignments_total",
                "Routed assignments (token x chosen expert) by final state.");
+CADRE_COUNTER_(kRoutingLostGateWeight, "cadre_routing_lost_gate_weight_total",
+               "Sum of the routing weights of assignments that were reweighted or dropped.");
+
+CADRE_COUNTER_(kRouterBiasUpdates, "cadre_router_bias_updates_total",
+               "Windows after which the routers' selection bias was nudged.");
+CADRE_GAUGE_(kRouterBiasLargest, "cadre_router_bias_largest_nudge",
+             "How far the farthest selection bias is from the checkpoint's.");
+CADRE_GAUGE_(kRoutingUnaccounted, "cadre_routing_unaccounted_assignments",
+             "Assignments that are in none of the four states, or in two; 0 unless the server counts wrongly.");
 
 // Router health over layers, in the sliding window.
 CADRE_GAUGE_(kRouterLoadEntropy, "cadre_router_load_entropy_ratio", "Entropy of expert load divided by log E.");
@@ -109,6 +152,20 @@ CADRE_GAUGE_(kRouterGateEntropy, "cadre_router_gate_entropy_ratio",
 CADRE_GAUGE_(kRouterLoadImbalance, "cadre_router_load_imbalance_ratio",
              "Busiest expert's load divided by the mean load; 1 is perfect.");
 CADRE_GAUGE_(kRouterUnusedExperts, "cadre_router_unused_experts", "Experts without a token in the window.");
+CADRE_GAUGE_(kRouterEffectiveExperts, "cadre_router_effective_experts",
+             "Experts that would have the same entropy with equal loads.");
+CADRE_GAUGE_(kRouterConcentration, "cadre_router_concentration_ratio",
+             "Share of the load that the busiest experts carry, mean over layers.");
+CADRE_GAUGE_(kRouterDeadExperts, "cadre_router_dead_experts",
+             "Experts without load where ten assignments were to be expected, all layers.");
+CADRE_GAUGE_(kRouterHotExperts, "cadre_router_hot_experts",
+             "Experts with more than three times the mean load of their layer, all layers.");
+CADRE_GAUGE_(kRouterCollapsedLayers, "cadre_router_collapsed_layers",
+             "Layers whose router sends everything to a few experts.");
+CADRE_GAUGE_(kRouterDrift, "cadre_router_drift_ratio",
+             "Jensen-Shannon divergence of the load from the imported profile's; 0 without one.");
+CADRE_GAUGE_(kRouterHasBaseline, "cadre_router_has_baseline",
+             "1 when a profile was imported to measure drift against.");
 CADRE_GAUGE_(kRouterLoadVariation, "cadre_router_load_variation_ratio", "Coefficient of variation of expert load.");
 CADRE_GAUGE_(kRouterBalanceLoss, "cadre_router_balance_loss",
              "E times the sum of load share times mean probability; 1 at uniform.");
@@ -134,6 +191,15 @@ CADRE_GAUGE_(kLayerLoadVariation, "cadre_layer_load_variation_ratio",
 CADRE_GAUGE_(kLayerBalanceLoss, "cadre_layer_balance_loss", "Balance loss of the layer.");
 CADRE_GAUGE_(kLayerZLoss, "cadre_layer_z_loss", "z-loss of the layer.");
 CADRE_GAUGE_(kLayerUnusedExperts, "cadre_layer_unused_experts", "Experts of the layer without a token in the window.");
+CADRE_GAUGE_(kLayerEffectiveExperts, "cadre_layer_effective_experts",
+             "Experts of the layer that would have the same entropy with equal loads.");
+CADRE_GAUGE_(kLayerDeadExperts, "cadre_layer_dead_experts",
+             "Experts of the layer without load where ten assignments were to be expected.");
+CADRE_GAUGE_(kLayerHotExperts, "cadre_layer_hot_experts",
+             "Experts of the layer with more than three times its mean load.");
+CADRE_GAUGE_(kLayerDrift, "cadre_layer_drift_ratio",
+             "Jensen-Shannon divergence of the layer's load from the imported profile's; 0 without one.");
+CADRE_GAUGE_(kLayerCollapsed, "cadre_layer_collapsed", "1 while the layer's router sends everything to a few experts.");
 CADRE_COUNTER_(kLayerTokens, "cadre_layer_tokens_total", "Tokens routed in the layer.");
 CADRE_COUNTER_(kLayerAssignments, "cadre_layer_assignments_total", "Assignments of the layer by final state.");
 
@@ -141,6 +207,16 @@ CADRE_COUNTER_(kLayerAssignments, "cadre_layer_assignments_total", "Assignments 
 CADRE_COUNTER_(kExpertAssignments, "cadre_expert_assignments_total", "Assignments of the expert by final state.");
 CADRE_COUNTER_(kExpertGateWeight, "cadre_expert_gate_weight_total",
                "Sum of the routing weights of the expert's assignments.");
+CADRE_COUNTER_(kExpertLostGateWeight, "cadre_expert_lost_gate_weight_total",
+               "Of it, the weights of assignments that were reweighted or dropped.");
+
+// By tenant.
+CADRE_COUNTER_(kTenantAssignments, "cadre_tenant_assignments_total",
+               "Assignments of the tenant's requests by final state.");
+CADRE_COUNTER_(kTenantGateWeight, "cadre_tenant_gate_weight_total",
+               "Sum of the routing weights of the tenant's assignments.");
+CADRE_COUNTER_(kTenantLostGateWeight, "cadre_tenant_lost_gate_weight_total",
+               "Of it, the weights of assignments that were reweighted or dropped.");
 
 // The server itself.
 CADRE_GAUGE_(kRenderDuration, "cadre_metrics_render_duration_seconds", "Time to render the previous page.");

@@ -16,6 +16,7 @@
 
 #include "engine/base/check.h"
 #include "server/engine_metrics.h"
+#include "server/expert_json.h"
 #include "server/expert_metrics.h"
 #include "server/metric_names.h"
 #include "server/metric_page.h"
@@ -85,6 +86,8 @@ struct Metrics::State {
   void WriteMemory(MetricPage& page) const;
   EngineSnapshot TakeEngineSnapshot() const { return sources.engine ? sources.engine() : last_engine; }
   ExpertSnapshot TakeExpertSnapshot() const { return sources.experts ? sources.experts() : last_experts; }
+  std::vector<TenantRouting> TakeTenants() const { return sources.tenants ? sources.tenants() : last_tenants; }
+  std::shared_ptr<const WhatIfReport> TakeWhatIf() const { return sources.what_if ? sources.what_if() : last_what_if; }
   bool MatrixOnDefaultPage(const ServedModel& served) const;
 
   const MetricsOptions options;
@@ -133,6 +136,8 @@ struct Metrics::State {
   MetricsSources sources;
   EngineSnapshot last_engine;  // what pages show without sources
   ExpertSnapshot last_experts;
+  std::vector<TenantRouting> last_tenants;
+  std::shared_ptr<const WhatIfReport> last_what_if;
 };
 
 Metrics::Metrics(MetricsOptions options) : state_(std::make_unique<State>(std::move(options))) {}
@@ -161,6 +166,7 @@ void Metrics::ClearSources() {
   const std::lock_guard lock(state_->mutex);
   state_->last_engine = state_->TakeEngineSnapshot();
   state_->last_experts = state_->TakeExpertSnapshot();
+  state_->last_what_if = state_->TakeWhatIf();
   state_->sources = {};
 }
 
@@ -267,6 +273,7 @@ std::string Metrics::RenderDefaultPage() {
   MetricPage page;
   state_->WriteServer(page);
   WriteEngine(engine, page);
+  if (const auto what_if = state_->TakeWhatIf(); what_if != nullptr) WriteWhatIf(*what_if, page);
   WriteRoutingTotals(experts, page);
   page.Append(prometheus::TextSerializer().Serialize(state_->registry.Collect()));
   if (state_->model.has_value()) {
@@ -289,8 +296,22 @@ std::string Metrics::RenderExpertPage() {
     const ExpertSnapshot experts = state_->TakeExpertSnapshot();
     WriteLayers(experts, state_->model->moe_layers, page);
     WriteExpertMatrix(experts, state_->model->moe_layers, page);
+    WriteTenants(state_->TakeTenants(), page);
   }
   return std::move(page).Take();
+}
+
+std::string Metrics::RenderExpertJson(bool window) {
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  const std::lock_guard lock(state_->mutex);
+  if (!state_->model.has_value()) return EmptyExpertJson(seconds);
+  return ExpertJson(state_->model->name, state_->TakeExpertSnapshot(), state_->model->moe_layers, window, seconds);
+}
+
+std::string Metrics::RenderExpertKindsJson() {
+  const std::lock_guard lock(state_->mutex);
+  if (!state_->model.has_value() || !state_->sources.profile) return ExpertKindsJson({}, {});
+  return ExpertKindsJson(state_->sources.profile(), state_->model->moe_layers);
 }
 
 }  // namespace cadre

@@ -13,6 +13,7 @@
 #include "absl/time/time.h"
 #include "engine/engine.h"
 #include "engine/experts/expert_stats.h"
+#include "engine/experts/routing_profile.h"
 #include "server/memory_guard.h"
 
 namespace cadre {
@@ -79,6 +80,9 @@ struct ServedModel {
 struct MetricsSources {
   std::function<EngineSnapshot()> engine;
   std::function<ExpertSnapshot()> experts;  // totals since the start: counters only grow
+  std::function<ProfileCounts()> profile = {};
+  std::function<std::vector<TenantRouting>()> tenants = {};
+  std::function<std::shared_ptr<const WhatIfReport>()> what_if = {};  // null without an expert cache
 };
 
 // Thread rules: every method may be called from any thread. The On... methods never wait for a page to be rendered:
@@ -117,6 +121,9 @@ class Metrics final : public EngineObserver {
   std::string RenderDefaultPage();
   // The page of the experts: health of every layer, and the whole matrix of layer x expert.
   std::string RenderExpertPage();
+  // What the page for people draws, of the window or since the start: see server/expert_json.h.
+  std::string RenderExpertJson(bool window);
+  std::string RenderExpertKindsJson();
 
  private:
   struct State;

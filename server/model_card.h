@@ -26,8 +26,12 @@ struct ModelCard {
   std::vector<int32_t> moe_layers;  // [MoE layers] index in the model of each
   int32_t hidden_size = 0;          // 0: simulated
   bool has_shared_expert = false;
+  std::string routing_scheme = "family";  // how tokens choose experts: engine/model/routing_scheme.h
+  std::string routing_description;
+  std::string routing_origin;  // what chose it; empty: nothing did
   RunnerLimits limits;
   EngineOptions engine;
+  CapacityPolicy capacity;  // at the start
   GenerationDefaults defaults;
   MemoryPlan memory;
 

@@ -35,11 +35,27 @@ std::string_view ReasonOf(Refusal refusal) {
       return reason::kDeadlineUnreachable;
     case Refusal::kMemoryPressure:
       return reason::kMemoryPressure;
+    case Refusal::kExpertUnavailable:
+      return reason::kExpertUnavailable;
     case Refusal::kNone:
     case Refusal::kQueueFull:
       return reason::kQueueFull;
   }
   return reason::kQueueFull;
+}
+
+bool IsYounger(std::chrono::steady_clock::time_point time, absl::Duration age) {
+  return std::chrono::steady_clock::now() - time < absl::ToChronoNanoseconds(age);
+}
+
+absl::Status RoutingRefusal(const absl::Status& status) {
+  return MakeError(
+      {.code = status.code(), .reason = reason::kRoutingSchemeRefused, .message = std::string(status.message())});
+}
+
+absl::Status CapacityRefusal(const absl::Status& status) {
+  return MakeError(
+      {.code = status.code(), .reason = reason::kCapacityPolicyRefused, .message = std::string(status.message())});
 }
 
 }  // namespace
@@ -60,7 +76,9 @@ void ModelHost::Install(LoadedModel model) {
   text->chat = std::move(model.chat);
   text->ready_time = clock_->Now();
   auto engine =
-      std::make_unique<Engine>(text->card.engine, std::move(model.runner), text->tokenizer.get(), clock_, observer_);
+      std::make_shared<Engine>(text->card.engine, std::move(model.runner), text->tokenizer.get(), clock_, observer_);
+  // The loader has checked that this model can.
+  CADRE_CHECK(engine->SetCapacityPolicy(text->card.capacity).ok());
   engine->Start();
   {
     const std::unique_lock lock(mutex_);
@@ -68,6 +86,10 @@ void ModelHost::Install(LoadedModel model) {
     text_ = std::move(text);
     device_ = std::move(model.device);
     engine_ = std::move(engine);
+  }
+  {
+    const std::lock_guard lock_experts(experts_mutex_);
+    experts_.reset();  // of no model
   }
   load_progress_.store(1.0);
   State expected = State::kLoading;
@@ -118,10 +140,13 @@ absl::StatusOr<std::shared_ptr<const ServedText>> ModelHost::Admit() const {
 
 absl::Status ModelHost::Submit(Request request) {
   absl::Status status = absl::UnavailableError("no engine");
+  bool wants_parts_of_groups = false;
   {
     const std::shared_lock lock(mutex_);
+    wants_parts_of_groups = engine_ != nullptr && engine_->limits().prompt_group > 0 && request.prompt_logprobs;
     if (engine_ != nullptr) status = engine_->Submit(std::move(request));
   }
+  if (!ErrorReason(status).empty()) return status;  // of the request's own choice of capacity
   switch (status.code()) {
     case absl::StatusCode::kUnavailable:
       return NotServing(State::kDraining);
@@ -137,6 +162,8 @@ absl::Status ModelHost::Submit(Request request) {
     case absl::StatusCode::kInvalidArgument:
       return MakeError(
           {.code = status.code(), .reason = reason::kContextLengthExceeded, .message = std::string(status.message())});
+    case absl::StatusCode::kFailedPrecondition:
+      return wants_parts_of_groups ? RoutingRefusal(status) : CapacityRefusal(status);
     default:
       return status;
   }
@@ -152,12 +179,53 @@ EngineSnapshot ModelHost::Snapshot() const {
   return engine_ != nullptr ? engine_->Snapshot() : last_snapshot_;
 }
 
-ExpertSnapshot ModelHost::Experts() const {
+std::shared_ptr<const TimedExperts> ModelHost::Experts() const {
+  const std::lock_guard lock_experts(experts_mutex_);
+  return experts_ != nullptr && IsYounger(experts_time_, kMaxExpertsAge) ? experts_ : CopyExperts();
+}
+
+std::shared_ptr<const TimedExperts> ModelHost::ExpertsKnowing(int64_t num_ended) const {
+  const std::lock_guard lock_experts(experts_mutex_);
+  if (experts_ == nullptr || !IsYounger(experts_time_, kMaxExpertsAge)) return CopyExperts();
+  if (experts_num_ended_ >= num_ended) return experts_;
+  return IsYounger(experts_time_, kMinExpertsAge) ? nullptr : CopyExperts();
+}
+
+std::shared_ptr<const TimedExperts> ModelHost::CopyExperts() const {
+  const auto now = std::chrono::steady_clock::now();
+  const int64_t num_ended = num_ended_.load();  // before the copy, which then knows of all of them
+  auto copy = std::make_shared<TimedExperts>();
+  copy->time = absl::Now();
+  {
+    const std::shared_lock lock(mutex_);
+    copy->experts = engine_ != nullptr ? engine_->expert_stats().Snapshot() : last_experts_;
+  }
+  experts_ = std::move(copy);
+  experts_time_ = now;
+  experts_num_ended_ = num_ended;
+  return experts_;
+}
+
+ProfileCounts ModelHost::Profile(size_t max_pairs) const {
+  std::shared_ptr<const Engine> engine;
+  {
+    const std::shared_lock lock(mutex_);
+    engine = engine_;
+  }
+  // Takes up to a second: nobody waits for it.
+  return engine != nullptr ? engine->routing_profile().Counts(max_pairs) : ProfileCounts();
+}
+
+void ModelHost::SetExpertBaseline(std::vector<int64_t> chosen) {
+  const std::lock_guard lock_experts(experts_mutex_);
+  experts_.reset();
   const std::shared_lock lock(mutex_);
-  return engine_ != nullptr ? engine_->expert_stats().Snapshot() : last_experts_;
+  if (engine_ != nullptr) engine_->expert_stats().SetBaseline(std::move(chosen));
 }
 
 ExpertSnapshot ModelHost::ResetExperts() {
+  const std::lock_guard lock_experts(experts_mutex_);
+  experts_.reset();
   const std::shared_lock lock(mutex_);
   return engine_ != nullptr ? engine_->expert_stats().Reset() : last_experts_;
 }
@@ -165,6 +233,81 @@ ExpertSnapshot ModelHost::ResetExperts() {
 ExpertSnapshot ModelHost::LifetimeExperts() const {
   const std::shared_lock lock(mutex_);
   return engine_ != nullptr ? engine_->expert_stats().LifetimeSnapshot() : last_lifetime_experts_;
+}
+
+std::shared_ptr<const WhatIfReport> ModelHost::WhatIf() const {
+  const std::shared_lock lock(mutex_);
+  const ShadowSimulator* simulator = engine_ != nullptr ? engine_->shadow_simulator() : nullptr;
+  return simulator != nullptr ? simulator->Latest() : last_what_if_;
+}
+
+int64_t ModelHost::RefreshWhatIf() {
+  const std::shared_lock lock(mutex_);
+  ShadowSimulator* simulator = engine_ != nullptr ? engine_->shadow_simulator() : nullptr;
+  if (simulator == nullptr) return 0;
+  const int64_t num_accesses = simulator->num_accesses();  // before: what comes later may miss the simulation
+  simulator->Refresh();
+  return num_accesses;
+}
+
+std::vector<TenantRouting> ModelHost::Tenants() const {
+  const std::shared_lock lock(mutex_);
+  return engine_ != nullptr ? engine_->Tenants() : last_tenants_;
+}
+
+absl::StatusOr<CapacityPolicy> ModelHost::SetCapacityPolicy(const CapacityPolicy& policy) {
+  absl::StatusOr<CapacityPolicy> before = absl::UnavailableError("no engine");
+  {
+    const std::shared_lock lock(mutex_);
+    if (engine_ != nullptr) before = engine_->SetCapacityPolicy(policy);
+  }
+  if (absl::IsUnavailable(before.status())) return NotServing(State::kDraining);
+  if (absl::IsFailedPrecondition(before.status())) return CapacityRefusal(before.status());
+  return before;
+}
+
+CapacityPolicy ModelHost::capacity_policy() const {
+  const std::shared_lock lock(mutex_);
+  return engine_ != nullptr ? engine_->capacity_policy() : CapacityPolicy();
+}
+
+RouterBiasReport ModelHost::router_bias() const {
+  const std::shared_lock lock(mutex_);
+  return engine_ != nullptr ? engine_->router_bias() : RouterBiasReport();
+}
+
+absl::Status ModelHost::ResetRouterBias() {
+  absl::Status status = absl::UnavailableError("no engine");
+  {
+    const std::shared_lock lock(mutex_);
+    if (engine_ != nullptr) status = engine_->ResetRouterBias();
+  }
+  if (absl::IsUnavailable(status)) return NotServing(State::kDraining);
+  return absl::IsFailedPrecondition(status) ? RoutingRefusal(status) : status;
+}
+
+absl::StatusOr<PinChange> ModelHost::PinExperts(std::vector<ExpertId> experts) {
+  absl::StatusOr<PinChange> change = absl::UnavailableError("no engine");
+  {
+    const std::shared_lock lock(mutex_);
+    if (engine_ != nullptr) change = engine_->PinExperts(std::move(experts));
+  }
+  const std::string message(change.status().message());
+  switch (change.status().code()) {
+    case absl::StatusCode::kUnavailable:
+      return NotServing(State::kDraining);
+    case absl::StatusCode::kFailedPrecondition:
+      return MakeError({.code = change.status().code(), .reason = reason::kExpertsResident, .message = message});
+    case absl::StatusCode::kInvalidArgument:
+      return InvalidField("experts", message);
+    default:
+      return change;
+  }
+}
+
+std::vector<ExpertId> ModelHost::pinned_experts() const {
+  const std::shared_lock lock(mutex_);
+  return engine_ != nullptr ? engine_->pinned_experts() : std::vector<ExpertId>();
 }
 
 void ModelHost::SetMemoryPressure(MemoryPressure pressure) {
@@ -219,10 +362,16 @@ void ModelHost::Stop() {
   // Only this thread replaces it, so it may be read without the lock.
   if (engine_ == nullptr) return;
   engine_->Stop();
+  const std::lock_guard lock_experts(experts_mutex_);
+  experts_.reset();
   const std::unique_lock lock(mutex_);
   last_snapshot_ = engine_->Snapshot();
   last_experts_ = engine_->expert_stats().Snapshot();
   last_lifetime_experts_ = engine_->expert_stats().LifetimeSnapshot();
+  last_tenants_ = engine_->Tenants();
+  if (const ShadowSimulator* simulator = engine_->shadow_simulator(); simulator != nullptr) {
+    last_what_if_ = simulator->Latest();
+  }
   engine_.reset();
 }
 

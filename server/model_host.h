@@ -9,12 +9,14 @@
 #define CADRE_SERVER_MODEL_HOST_H_
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <mutex>
 #include <shared_mutex>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -45,6 +47,17 @@ struct ServedText {
   ChatSupport chat;
   absl::Time ready_time;
 };
+
+// A copy of the statistics that many share, and when it was taken.
+struct TimedExperts {
+  absl::Time time;
+  ExpertSnapshot experts;
+};
+
+// However many clients ask, the engine is held up by copying a few times a second.
+inline constexpr absl::Duration kMaxExpertsAge = absl::Milliseconds(100);
+// And where they ask for a newer one, no sooner after the last than this.
+inline constexpr absl::Duration kMinExpertsAge = absl::Milliseconds(10);
 
 // Thread rules: any thread, except Install, Stop and the destructor, which belong to one thread at a time.
 class ModelHost {
@@ -79,11 +92,46 @@ class ModelHost {
   void Wake();
   // Of the engine; of its last moment once it is gone; all zero before.
   EngineSnapshot Snapshot() const;
-  ExpertSnapshot Experts() const;
+  // A copy that is at most kMaxExpertsAge old, and not older than the last reset or baseline. Never null.
+  std::shared_ptr<const TimedExperts> Experts() const;
+  // The same, and not older than the end of the first `num_ended` sequences. Null: there is none, and it is too early
+  // for another; there is kMinExpertsAge later.
+  std::shared_ptr<const TimedExperts> ExpertsKnowing(int64_t num_ended) const;
+  // Sequences that have ended: who has an answer finds all its tokens counted in a copy that knows of so many.
+  int64_t num_ended() const { return num_ended_.load(); }
+  // The engine gave the last of a sequence; to be called before its client hears of it.
+  void SequenceEnded() { num_ended_.fetch_add(1); }
+  // What was seen of single tokens; empty without an engine.
+  ProfileCounts Profile(size_t max_pairs) const;
+  // ExpertStats::SetBaseline; nothing without an engine.
+  void SetExpertBaseline(std::vector<int64_t> chosen);
   // The statistics before they were set to zero.
   ExpertSnapshot ResetExperts();
   // The same statistics without any reset, for metrics.
   ExpertSnapshot LifetimeExperts() const;
+
+  // What other expert caches would have done; null without a cache. Also after the engine.
+  std::shared_ptr<const WhatIfReport> WhatIf() const;
+  // Has what happened until now simulated, soon; experts that the cache was asked for by then.
+  int64_t RefreshWhatIf();
+
+  // Engine::Tenants, also after it.
+  std::vector<TenantRouting> Tenants() const;
+
+  // Engine::SetCapacityPolicy, with errors as clients see them; UNAVAILABLE without an engine.
+  absl::StatusOr<CapacityPolicy> SetCapacityPolicy(const CapacityPolicy& policy);
+  // Off without an engine.
+  CapacityPolicy capacity_policy() const;
+
+  // Engine::router_bias; of nothing without an engine.
+  RouterBiasReport router_bias() const;
+  // Engine::ResetRouterBias, with errors as clients see them; UNAVAILABLE without an engine.
+  absl::Status ResetRouterBias();
+
+  // Engine::PinExperts, with errors as clients see them; UNAVAILABLE without an engine.
+  absl::StatusOr<PinChange> PinExperts(std::vector<ExpertId> experts);
+  // Of Engine::pinned_experts; none without an engine.
+  std::vector<ExpertId> pinned_experts() const;
 
   // What to give up for memory from now on; see Engine::SetMemoryPressure.
   void SetMemoryPressure(MemoryPressure pressure);
@@ -109,6 +157,8 @@ class ModelHost {
 
  private:
   std::shared_ptr<const ServedText> text() const;
+  // REQUIRES: experts_mutex_ is held.
+  std::shared_ptr<const TimedExperts> CopyExperts() const;
   absl::Status NotServing(State state) const;
 
   // Constant after construction.
@@ -120,16 +170,26 @@ class ModelHost {
   std::atomic<double> load_progress_{0.0};
   std::atomic<double> finished_per_second_{0.0};
   std::atomic<int32_t> num_open_calls_{0};
+  std::atomic<int64_t> num_ended_{0};
 
   // Shared by calls into the engine, exclusive for replacing it. Never held while an engine stops: its thread may
   // be calling a sink that waits for somebody who waits for this lock.
   mutable std::shared_mutex mutex_;
   std::shared_ptr<const ServedText> text_;
   std::unique_ptr<Device> device_;
-  std::unique_ptr<Engine> engine_;
+  // Shared with those who count what may take long, which may outlast Stop by so much.
+  std::shared_ptr<Engine> engine_;
   EngineSnapshot last_snapshot_;
   ExpertSnapshot last_experts_;
   ExpertSnapshot last_lifetime_experts_;
+  std::vector<TenantRouting> last_tenants_;
+  std::shared_ptr<const WhatIfReport> last_what_if_;
+
+  // Held while a copy is made, so that one is made at a time. Locked before `mutex_`.
+  mutable std::mutex experts_mutex_;
+  mutable std::shared_ptr<const TimedExperts> experts_;  // null: to be made
+  mutable std::chrono::steady_clock::time_point experts_time_;
+  mutable int64_t experts_num_ended_ = 0;
 
   // Of ObserveProgress alone.
   absl::Time observed_at_ = absl::InfinitePast();

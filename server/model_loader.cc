@@ -2,19 +2,28 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <filesystem>
+#include <limits>
 #include <numeric>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/strings.h"
+#include "engine/experts/routing_profile.h"
+#include "engine/model/routing_scheme.h"
 #include "engine/model/simulated_runner.h"
 #include "engine/model/weights.h"
 #include "engine/text/builtin_chat_formats.h"
 #include "engine/text/chat_template.h"
+#include "engine/text/token_class.h"
+#include "server/expert_startup.h"
+#include "server/request_limits.h"
 #include "server/simulated_tokenizer.h"
 
 namespace cadre {
@@ -23,6 +32,8 @@ namespace {
 std::string Gib(int64_t bytes) {
   return absl::StrFormat("%.2f GiB", static_cast<double>(bytes) / static_cast<double>(int64_t{1} << 30));
 }
+
+int64_t ToBytes(double gib) { return static_cast<int64_t>(gib * static_cast<double>(int64_t{1} << 30)); }
 
 EngineOptions MakeEngineOptions(const ServerConfig& config) {
   EngineOptions options;
@@ -38,7 +49,10 @@ EngineOptions MakeEngineOptions(const ServerConfig& config) {
   options.max_tenant_share = config.max_tenant_queue_share;
   options.deadline_admission = config.deadline_admission;
   options.max_queue_wait = config.max_queue_wait;
+  options.bias_balancing = config.bias_balancing;
   options.stats_window_tokens = config.stats_window_tokens;
+  options.allow_capacity_override = config.allow_capacity_override;
+  options.tolerate_missing_experts = config.expert_cache.tolerates_missing;
   return options;
 }
 
@@ -49,11 +63,30 @@ RunnerOptions MakeRunnerOptions(const ServerConfig& config) {
   options.max_num_batched_tokens = config.max_num_batched_tokens;
   options.kv_block_size = config.kv_block_size;
   options.kv_dtype = config.kv_cache_dtype;
-  if (config.kv_cache_gb > 0) {
-    options.kv_cache_bytes = static_cast<int64_t>(config.kv_cache_gb * static_cast<double>(int64_t{1} << 30));
-  }
+  if (config.kv_cache_gb > 0) options.kv_cache_bytes = ToBytes(config.kv_cache_gb);
+  if (config.expert_cache.gib.has_value()) options.expert_cache_bytes = ToBytes(*config.expert_cache.gib);
+  if (config.expert_cache.host_gib.has_value()) options.expert_host_bytes = ToBytes(*config.expert_cache.host_gib);
+  options.expert_policy = config.expert_cache.policy;
+  options.expert_read_threads = config.expert_cache.read_threads;
+  options.expert_ahead_threads = config.expert_cache.prefetches ? config.expert_cache.read_threads : 0;
   options.record_steps = !config.enforce_eager;
   return options;
+}
+
+// One step in so many costs a CPU nothing that can be measured.
+constexpr int32_t kDefaultSampleSteps = 16;
+
+// A step whose choices are wanted is ordered op by op: where steps are recorded, nobody pays for that unasked.
+int32_t SampleSteps(const ServerConfig& config, const Device& device) {
+  if (config.routing_sample_steps >= 0) return config.routing_sample_steps;
+  return device.can_record() && !config.enforce_eager ? 0 : kDefaultSampleSteps;
+}
+
+int64_t ProfileBytes(const ModelConfig& model, const ServerConfig& config, const Device& device) {
+  const ProfileShape shape = {.num_layers = static_cast<int32_t>(model.num_moe_layers()),
+                              .num_experts = static_cast<int32_t>(model.num_experts),
+                              .num_classes = kNumTokenClasses};
+  return RoutingProfile::Bytes(shape, {.sample_steps = SampleSteps(config, device)});
 }
 
 void LogPlan(const MemoryPlan& plan) {
@@ -61,6 +94,47 @@ void LogPlan(const MemoryPlan& plan) {
                Gib(plan.dense_weight_bytes), Gib(plan.expert_weight_bytes), Gib(plan.kv_cache_bytes),
                plan.num_kv_blocks, plan.kv_block_size, Gib(plan.workspace_bytes), Gib(plan.total_bytes()),
                Gib(plan.available_bytes));
+}
+
+// Before anything is loaded that takes long.
+absl::Status CheckCapacity(const CapacityPolicy& policy, bool can_limit, std::string_view device,
+                           std::string_view routing_scheme) {
+  if (can_limit || !policy.is_on()) return absl::OkStatus();
+  return absl::OutOfRangeError(absl::StrCat("--capacity-factor: the device ", ToAbsl(device),
+                                            " with the routing scheme ", ToAbsl(routing_scheme),
+                                            " does not limit the capacity of experts"));
+}
+
+// Where the routers are to be nudged, they need something to be nudged.
+absl::Status PrepareBias(const BiasBalancerOptions& options, ModelConfig* model) {
+  if (!options.is_on()) return absl::OkStatus();
+  if (model->routing.scheme == RoutingScheme::kHash || model->routing.scheme == RoutingScheme::kExpertChoice) {
+    return absl::OutOfRangeError(absl::StrCat("--router-bias-rate: the routing scheme ",
+                                              ToAbsl(RoutingSchemeName(model->routing.scheme)),
+                                              " does not choose experts by a bias"));
+  }
+  std::vector<float>& bias = model->routing.selection_bias;
+  if (bias.empty()) bias.resize(static_cast<size_t>(model->num_moe_layers() * model->num_experts));
+  spdlog::warn("router bias: nudged by {} every {} tokens, up to {}: answers depend on what was served before",
+               options.rate, options.window_tokens, options.limit);
+  return absl::OkStatus();
+}
+
+// Cached prompts are found again up to where a group and a block end at once.
+void WarnOfRareHits(const char* what, int32_t group, int32_t block_size, PrefixCacheScope prefix_cache) {
+  const int64_t hit = std::lcm(int64_t{group}, int64_t{block_size});
+  if (prefix_cache == PrefixCacheScope::kOff || hit == std::max(group, block_size)) return;
+  spdlog::warn(
+      "{} is {}, which --kv-block-size, {}, does not divide: cached prompts are found in multiples of {} tokens", what,
+      group, block_size, hit);
+}
+
+void LogRouting(const ModelConfig& model, const ServerConfig& config) {
+  const std::string& origin = model.routing.origin;
+  spdlog::info("routing: {}{}", DescribeRouter(model), origin.empty() ? "" : absl::StrCat(" (", origin, ")"));
+  if (const int64_t group = model.routing.expert_choice.group; group > 0) {
+    WarnOfRareHits("routing: group", static_cast<int32_t>(group), config.kv_block_size, config.prefix_cache);
+  }
 }
 
 ModelCard MakeCard(const ServerConfig& config, const ModelConfig& model, const MemoryPlan& plan, const Device& device) {
@@ -75,8 +149,13 @@ ModelCard MakeCard(const ServerConfig& config, const ModelConfig& model, const M
   for (size_t i = 0; i < model.is_moe_layer.size(); ++i) {
     if (model.is_moe_layer[i]) card.moe_layers.push_back(static_cast<int32_t>(i));
   }
+  card.limits.num_experts = static_cast<int32_t>(model.num_experts);
+  card.limits.top_k = static_cast<int32_t>(model.router.top_k);
   card.hidden_size = static_cast<int32_t>(model.hidden_size);
   card.has_shared_expert = model.shared_expert_ffn_size > 0;
+  card.routing_scheme = std::string(RoutingSchemeName(model.routing.scheme));
+  card.routing_description = DescribeRouter(model);
+  card.routing_origin = model.routing.origin;
   card.memory = plan;
   return card;
 }
@@ -108,7 +187,11 @@ absl::StatusOr<ChatSupport> LoadChatSupport(const ServerConfig& config, const st
 absl::StatusOr<LoadedModel> LoadCheckpoint(const ServerConfig& config, std::unique_ptr<Device> device,
                                            const std::function<void(double)>& on_progress) {
   const std::filesystem::path folder = config.model;
-  CADRE_ASSIGN_OR_RETURN(const ModelConfig model_config, LoadModelConfig(folder));
+  CADRE_ASSIGN_OR_RETURN(ModelConfig model_config, LoadModelConfig(folder, config.routing_override));
+  CADRE_RETURN_IF_ERROR(
+      CheckCapacity(config.capacity,
+                    device->ops().can_limit_capacity() && model_config.routing.scheme != RoutingScheme::kExpertChoice,
+                    device->name(), RoutingSchemeName(model_config.routing.scheme)));
   CADRE_ASSIGN_OR_RETURN(GenerationDefaults defaults, LoadGenerationDefaults(folder));
   CADRE_ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer, Tokenizer::Load(folder));
   if (tokenizer->vocab_size() > model_config.vocab_size) {
@@ -119,24 +202,42 @@ absl::StatusOr<LoadedModel> LoadCheckpoint(const ServerConfig& config, std::uniq
 
   WeightsOptions weights_options;
   weights_options.dtype = config.dtype;
+  weights_options.reads_experts_directly = config.expert_cache.reads_directly;
   weights_options.on_progress = [&on_progress](int64_t done, int64_t total) {
     on_progress(total > 0 ? static_cast<double>(done) / static_cast<double>(total) : 1.0);
   };
   CADRE_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
                          Checkpoint::Open(folder, model_config, weights_options));
-  const RunnerOptions runner_options = MakeRunnerOptions(config);
+  std::vector<float>& selection_bias = model_config.routing.selection_bias;
+  if (selection_bias.empty()) selection_bias = checkpoint->selection_bias();
+  CADRE_RETURN_IF_ERROR(PrepareBias(config.bias_balancing, &model_config));
+  RunnerOptions runner_options = MakeRunnerOptions(config);
+  runner_options.profile_bytes = ProfileBytes(model_config, config, *device);
+  // Before anything is loaded. A device that does not know says the largest size_t.
+  runner_options.replay_bytes = MaxReplayBytes(static_cast<int64_t>(
+      std::min<size_t>(device->AvailableBytes(), static_cast<size_t>(std::numeric_limits<int64_t>::max()))));
   CADRE_ASSIGN_OR_RETURN(const MemoryPlan plan,
                          PlanMemory(model_config, checkpoint->summary(), runner_options, *device, device->ops()));
   LogPlan(plan);
-  CADRE_ASSIGN_OR_RETURN(Weights weights, checkpoint->Load(*device));
-
+  LogExpertCache(plan, checkpoint->summary(), config.expert_cache);
   LoadedModel loaded;
   loaded.card = MakeCard(config, model_config, plan, *device);
+  CADRE_RETURN_IF_ERROR(UseExpertProfile(config.expert_cache, loaded.card, &runner_options));
+  LogRouting(model_config, config);
+  if (const int64_t group = model_config.routing.expert_choice.group;
+      config.max_prefill_chunk > 0 && group > config.max_prefill_chunk) {
+    return absl::OutOfRangeError(absl::StrCat(model_config.routing.origin, ": group is ", group,
+                                              ", must be at most --max-prefill-chunk, ", config.max_prefill_chunk));
+  }
+  CADRE_ASSIGN_OR_RETURN(Weights weights, checkpoint->Load(*device, plan.expert_place()));
+
   CADRE_ASSIGN_OR_RETURN(loaded.runner,
                          CreateTransformerRunner(model_config, std::move(weights), plan, runner_options, device.get()));
   CADRE_RETURN_IF_ERROR(device->CommitMemory());
   loaded.card.limits = loaded.runner->limits();
   loaded.card.engine = MakeEngineOptions(config);
+  loaded.card.engine.routing_sample_steps = SampleSteps(config, *device);
+  loaded.card.engine.max_replay_bytes = runner_options.replay_bytes;
   loaded.card.engine.eos_token_ids = defaults.eos_token_ids;
   loaded.card.defaults = std::move(defaults);
   loaded.device = std::move(device);
@@ -163,6 +264,17 @@ absl::StatusOr<ChatSupport> MakeSimulatedChat(const ServerConfig& config) {
 
 absl::StatusOr<LoadedModel> MakeSimulated(const ServerConfig& config) {
   CADRE_ASSIGN_OR_RETURN(SimulatedOptions options, ParseSimulatedSpec(config.model));
+  if (!config.routing_override.empty()) {
+    return absl::InvalidArgumentError("--routing-override: a simulated model has no router");
+  }
+  if (config.bias_balancing.is_on()) {
+    return absl::InvalidArgumentError("--router-bias-rate: a simulated model has no router");
+  }
+  if (!config.expert_cache.cache_only_flags.empty() || config.expert_cache.gib.has_value()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(config.expert_cache.gib.has_value() ? "--expert-cache-gb" : config.expert_cache.cache_only_flags,
+                     ": a simulated model has no experts that could be read"));
+  }
   if (config.max_model_len > 0) options.limits.max_model_len = config.max_model_len;
   LoadedModel loaded;
   CADRE_ASSIGN_OR_RETURN(loaded.tokenizer, MakeSimulatedTokenizer(options.limits.vocab_size));
@@ -170,6 +282,8 @@ absl::StatusOr<LoadedModel> MakeSimulated(const ServerConfig& config) {
   ModelCard& card = loaded.card;
   card.name = config.served_model_name;
   card.family = "simulated";
+  card.routing_scheme = "simulated";
+  card.routing_description = "simulated: no router";
   card.device = "sim";
   card.kernels = "none";
   card.weight_dtype = "none";
@@ -179,8 +293,24 @@ absl::StatusOr<LoadedModel> MakeSimulated(const ServerConfig& config) {
   card.moe_layers.resize(static_cast<size_t>(card.num_layers));
   std::iota(card.moe_layers.begin(), card.moe_layers.end(), 0);
   card.engine = MakeEngineOptions(config);
+  card.engine.routing_sample_steps =
+      config.routing_sample_steps < 0 ? kDefaultSampleSteps : config.routing_sample_steps;
   loaded.runner = std::make_unique<SimulatedRunner>(std::move(options));
   return loaded;
+}
+
+// Takes the policy over where the model can follow it.
+absl::Status SetCapacity(const CapacityPolicy& policy, PrefixCacheScope prefix_cache, ModelCard* card) {
+  card->capacity = policy;
+  if (!policy.is_on()) return absl::OkStatus();
+  CADRE_RETURN_IF_ERROR(CheckCapacity(policy, card->limits.max_capacity_slots > 0, card->device, card->routing_scheme));
+  spdlog::info("capacity of experts: {}", DescribeCapacityPolicy(policy));
+  if (policy.scope == CapacityScope::kBatch) {
+    spdlog::warn("capacity scope batch: what a request loses depends on the requests beside it");
+  } else {
+    WarnOfRareHits("--capacity-group", policy.group_tokens, card->limits.kv_block_size, prefix_cache);
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -189,8 +319,17 @@ bool IsSimulated(const ServerConfig& config) { return IsSimulatedSpec(config.mod
 
 absl::StatusOr<LoadedModel> LoadModel(const ServerConfig& config, std::unique_ptr<Device> device,
                                       const std::function<void(double)>& on_progress) {
-  if (IsSimulated(config)) return MakeSimulated(config);
-  return LoadCheckpoint(config, std::move(device), on_progress);
+  absl::StatusOr<LoadedModel> loaded =
+      IsSimulated(config) ? MakeSimulated(config) : LoadCheckpoint(config, std::move(device), on_progress);
+  if (loaded.ok()) CADRE_RETURN_IF_ERROR(SetCapacity(config.capacity, config.prefix_cache, &loaded->card));
+  return loaded;
+}
+
+int64_t MaxReplayBytes(int64_t available_bytes) {
+  constexpr int64_t kPart = 64;
+  constexpr int64_t kMost = int64_t{256} << 20;
+  constexpr int64_t kOneRecord = kMaxRoutedChoices * int64_t{sizeof(int32_t) + sizeof(float)};
+  return std::clamp(available_bytes / kPart, kOneRecord, kMost);
 }
 
 ServedModel DescribeForMetrics(const ModelCard& card) {

@@ -2,6 +2,7 @@
 #ifndef CADRE_SERVER_MODEL_LOADER_H_
 #define CADRE_SERVER_MODEL_LOADER_H_
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 
@@ -21,6 +22,10 @@ bool IsSimulated(const ServerConfig& config);
 // DATA_LOSS say which file or setting is at fault, and why (see LoadErrorExitCode).
 absl::StatusOr<LoadedModel> LoadModel(const ServerConfig& config, std::unique_ptr<Device> device,
                                       const std::function<void(double)>& on_progress);
+
+// What the recorded choices of all requests in flight may take on a device with `available_bytes`: a 64th, at most
+// 256 MiB, and as much as one request may bring in any case.
+int64_t MaxReplayBytes(int64_t available_bytes);
 
 // What the metrics tell of a model.
 ServedModel DescribeForMetrics(const ModelCard& card);

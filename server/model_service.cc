@@ -12,6 +12,7 @@
 #include "server/proto_time.h"
 #include "server/request_limits.h"
 #include "server/services.h"
+#include "server/translate_capacity.h"
 #include "server/unary_call.h"
 #include "server/version.h"
 
@@ -40,6 +41,10 @@ void FillArchitecture(const ModelCard& card, v1::ModelArchitecture* wire) {
   wire->set_hidden_size(card.hidden_size);
   wire->set_vocab_size(card.limits.vocab_size);
   wire->set_has_shared_expert(card.has_shared_expert);
+  wire->mutable_routing()->set_name(card.routing_scheme);
+  wire->mutable_routing()->set_description(card.routing_description);
+  wire->mutable_routing()->set_min_k(card.limits.min_k == kAlwaysTopK ? card.limits.top_k : card.limits.min_k);
+  wire->mutable_routing()->set_origin(card.routing_origin);
 }
 
 void FillMemory(const ModelCard& card, v1::MemoryPlan* wire) {
@@ -49,6 +54,8 @@ void FillMemory(const ModelCard& card, v1::MemoryPlan* wire) {
   wire->set_workspace_bytes(card.memory.workspace_bytes);
   wire->set_total_bytes(card.memory.total_bytes());
   wire->set_available_bytes(card.memory.available_bytes);
+  wire->set_num_expert_slots(card.memory.num_expert_slots);
+  wire->set_all_expert_bytes(card.memory.all_expert_bytes);
   wire->set_num_kv_blocks(card.limits.num_kv_blocks);
   wire->set_kv_block_size(card.limits.kv_block_size);
 }
@@ -88,6 +95,8 @@ void FillModel(const ServedText& model, v1::Model* wire) {
     wire->mutable_default_stopping()->set_max_tokens(*card.defaults.max_new_tokens);
   }
   wire->mutable_eos_token_ids()->Assign(card.engine.eos_token_ids.begin(), card.engine.eos_token_ids.end());
+  wire->mutable_capacity()->set_allows_override(card.engine.allow_capacity_override);
+  wire->mutable_capacity()->set_is_supported(card.limits.max_capacity_slots > 0);
   for (std::string& field : SupportedGenerateFields()) wire->add_supported_fields(std::move(field));
   if (model.chat.chat_template != nullptr) {
     wire->mutable_chat_template()->set_source(model.chat.chat_template->source());
@@ -184,7 +193,10 @@ class ModelService final : public RawService {
     wire->set_name(host_.served_name());
     wire->set_state(ToWire(host_.state()));
     wire->set_load_progress(host_.load_progress());
-    if (const auto model = host_.Text(); model.ok()) FillModel(**model, wire);
+    if (const auto model = host_.Text(); model.ok()) {
+      FillModel(**model, wire);
+      FillCapacity(host_.capacity_policy(), wire->mutable_capacity()->mutable_policy());
+    }
   }
 
   ModelHost& host_;

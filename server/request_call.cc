@@ -73,8 +73,11 @@ void RequestCall::OnDone() {
 
 void RequestCall::SetRequestId(const std::string& id) { context_.AddInitialMetadata(kRequestIdKey, id); }
 
-void RequestCall::AddTrailers(const absl::Status& status, const std::optional<RequestTimings>& timings) {
-  if (timings.has_value()) context_.AddTrailingMetadata("server-timing", ServerTiming(*timings));
+void RequestCall::AddTrailers(const absl::Status& status, const std::optional<RequestTotals>& totals) {
+  if (totals.has_value()) {
+    context_.AddTrailingMetadata("server-timing", ServerTiming(totals->timings));
+    context_.AddTrailingMetadata("cadre-routing-report", RoutingTrailer(totals->routing));
+  }
   if (const auto delay = ErrorRetryDelay(status); delay.has_value()) {
     context_.AddTrailingMetadata("grpc-retry-pushback-ms", absl::StrCat(absl::ToInt64Milliseconds(*delay)));
   }

@@ -37,7 +37,7 @@ class RequestCall : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteB
 
   // The last thing in the constructor of a subclass.
   void Read();
-  void AddTrailers(const absl::Status& status, const std::optional<RequestTimings>& timings);
+  void AddTrailers(const absl::Status& status, const std::optional<RequestTotals>& totals);
   const ServiceContext& services() const { return services_; }
   const std::shared_ptr<TokenStream>& stream() const { return stream_; }
 

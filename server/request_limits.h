@@ -37,7 +37,12 @@ inline constexpr float kMaxRepetitionPenalty = 10.0f;
 inline constexpr int kMaxLogitBiasEntries = 1024;
 inline constexpr float kMaxLogitBias = 100.0f;  // and as much below zero
 inline constexpr int kMaxAllowedTokenIds = 1 << 16;
-inline constexpr int32_t kMaxSequences = 128;   // n
+inline constexpr int32_t kMaxSequences = 128;  // n
+// Choices of the router in an answer (token x layer x expert): below the 4 MiB that gRPC's clients take in one message
+// unless told otherwise. A choice takes 6 bytes, its weight included; where the number of experts varies, one that was
+// not made takes 14, because a negative number takes 10.
+inline constexpr int64_t kMaxRoutedChoices = int64_t{1} << 19;
+inline constexpr int64_t kMaxVaryingRoutedChoices = int64_t{1} << 18;
 inline constexpr int32_t kMaxTopLogprobs = 20;  // alternatives beside a token, of prompt or output
 inline constexpr int32_t kMaxPriority = 100;    // and as much below zero
 inline constexpr size_t kMaxLabelBytes = 128;   // tenant, cache salt
@@ -59,6 +64,15 @@ inline constexpr int kMaxDetokenizeIds = 1 << 20;
 inline constexpr absl::Duration kMinWatchInterval = absl::Milliseconds(100);
 inline constexpr absl::Duration kMaxWatchInterval = absl::Hours(1);
 inline constexpr absl::Duration kDefaultWatchInterval = absl::Seconds(1);
+// Calls of WatchExpertStats at a time: each copies all counters and holds a message.
+inline constexpr int kMaxStatsWatchers = 64;
+
+// Calls of ExportProfile and ImportProfile at a time: each takes up to a second of the thread that reads long prompts.
+inline constexpr int kMaxProfileCalls = 1;
+
+// Pairs of experts of one layer that ExportProfile tells.
+inline constexpr int32_t kMaxProfilePairs = 4096;
+inline constexpr int32_t kDefaultProfilePairs = 256;
 
 }  // namespace cadre
 

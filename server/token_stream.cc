@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/request/refusal.h"
 #include "server/errors.h"
 #include "server/metrics.h"
 #include "server/model_host.h"
@@ -19,7 +20,8 @@ constexpr absl::Duration kDeadlineTolerance = absl::Milliseconds(20);
 
 // What clients are not told must be found here.
 void LogEnd(const std::string& request_id, const FinishSummary& summary) {
-  const bool is_ours = summary.status.code() == absl::StatusCode::kInternal;
+  const bool is_ours =
+      summary.status.code() == absl::StatusCode::kInternal || RefusalOf(summary.status) == Refusal::kExpertUnavailable;
   spdlog::log(is_ours ? spdlog::level::err : spdlog::level::debug, "request {}: {} after {} generated tokens",
               request_id, summary.status.ToString(), summary.usage.generated_tokens);
 }
@@ -92,8 +94,14 @@ void TokenStream::OnTokens(TokenDelta delta) {
 }
 
 void TokenStream::OnFinish(FinishSummary summary) {
+  host_->SequenceEnded();
   std::unique_lock lock(mutex_);
-  timings_ = timings_.has_value() ? CoverBoth(*timings_, summary.timings) : summary.timings;
+  if (!totals_.has_value()) {
+    totals_ = {.timings = summary.timings, .routing = summary.routing};
+  } else {
+    totals_->timings = CoverBoth(totals_->timings, summary.timings);
+    totals_->routing += summary.routing;
+  }
   LogEnd(facts_.request_id, summary);
   if (!final_status_.has_value()) {
     const absl::Status error = FinishError(summary, facts_.request_id);
@@ -161,7 +169,7 @@ void TokenStream::Pump(std::unique_lock<std::mutex>* lock) {
     if (WriteNext(lock)) continue;
     if (!final_status_.has_value()) return;
     finish_called_ = true;
-    writer_->Finish(*final_status_, timings_);
+    writer_->Finish(*final_status_, totals_);
   }
 }
 
@@ -211,14 +219,14 @@ bool TokenStream::WriteNext(std::unique_lock<std::mutex>* lock) {
   // While these say so nobody else writes, and the call, which has not been finished, cannot go.
   ResponseWriter* const writer = writer_;
   const bool is_last = finish_called_;
-  const std::optional<RequestTimings> timings = timings_;
+  const std::optional<RequestTotals> totals = totals_;
 
   lock->unlock();
   v1::GenerateResponse event;
   FillEvent(facts_, std::move(item), &event);
   bool is_taken = false;
   if (is_last) {
-    writer->WriteLast(event, timings);
+    writer->WriteLast(event, totals);
   } else {
     is_taken = writer->Write(event);
   }

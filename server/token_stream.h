@@ -39,13 +39,13 @@ class ResponseWriter {
   // True: taken. False: in flight; nothing else is written until TokenStream::OnWriteDone.
   virtual bool Write(const v1::GenerateResponse& event) = 0;
   // Write, then Finish with OK, at once and without OnWriteDone.
-  virtual void WriteLast(const v1::GenerateResponse& event, const std::optional<RequestTimings>& timings) = 0;
+  virtual void WriteLast(const v1::GenerateResponse& event, const std::optional<RequestTotals>& totals) = 0;
   // Asks for TokenStream::CutOff after `patience`: once, while a write is in flight, and again only from CutOff.
   virtual void CutOffAfter(absl::Duration patience) { static_cast<void>(patience); }
   // Ends the call without a status of ours; the write in flight fails.
   virtual void Cancel() {}
-  // Last, unless WriteLast was: exactly one of the two, once. `timings` of a request that the engine ended.
-  virtual void Finish(const absl::Status& status, const std::optional<RequestTimings>& timings) = 0;
+  // Last, unless WriteLast was: exactly one of the two, once. `totals` of a request that the engine ended.
+  virtual void Finish(const absl::Status& status, const std::optional<RequestTotals>& totals) = 0;
 };
 
 struct TokenStreamOptions {
@@ -147,7 +147,7 @@ class TokenStream final : public TokenSink, public Pumped, public std::enable_sh
   TokenOutbox outbox_;
   size_t told_outbox_bytes_ = 0;              // to the metrics
   std::optional<absl::Status> final_status_;  // set: the stream ends with it once the outbox is empty
-  std::optional<RequestTimings> timings_;
+  std::optional<RequestTotals> totals_;
 
   absl::Time over_limit_since_ = absl::InfiniteFuture();
   std::map<int32_t, absl::Time> last_delivery_;  // by sequence

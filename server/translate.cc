@@ -11,6 +11,7 @@
 #include "server/errors.h"
 #include "server/random_bits.h"
 #include "server/request_limits.h"
+#include "server/translate_replay.h"
 
 namespace cadre {
 namespace {
@@ -86,6 +87,18 @@ absl::StatusOr<int32_t> TranslateMaxTokens(const v1::StopConditions& wire, const
   return wire.max_tokens();
 }
 
+absl::Status CheckRoutedExperts(const Request& request, const ModelCard& card) {
+  if (!request.wants_routed_experts) return absl::OkStatus();
+  const int64_t tokens = std::ssize(request.prompt) + request.sampling.max_tokens;
+  const int64_t choices_of_token = int64_t{card.limits.num_moe_layers} * card.limits.top_k;
+  const int64_t choices = tokens * request.num_sequences * choices_of_token;
+  const int64_t limit = card.limits.min_k == kAlwaysTopK ? kMaxRoutedChoices : kMaxVaryingRoutedChoices;
+  if (choices <= limit) return absl::OkStatus();
+  return InvalidField("output.routed_experts", absl::StrCat("prompt and max_tokens are ", tokens, " tokens of ",
+                                                            request.num_sequences, " sequences with ", choices_of_token,
+                                                            " choices each: ", choices, ", the limit is ", limit));
+}
+
 }  // namespace
 
 absl::StatusOr<std::string> ChooseRequestId(std::string_view from_client, std::string_view from_metadata) {
@@ -111,6 +124,9 @@ absl::StatusOr<Request> TranslateRequest(const v1::GenerateRequest& wire, const 
   CADRE_ASSIGN_OR_RETURN(request.sampling.max_tokens,
                          TranslateMaxTokens(wire.stopping(), card, std::ssize(request.prompt)));
   CADRE_RETURN_IF_ERROR(CheckAnswer(request, wire.output().token_bytes(), kind));
+  request.wants_routed_experts = wire.output().routed_experts();
+  CADRE_RETURN_IF_ERROR(CheckRoutedExperts(request, card));
+  if (wire.has_replay_routing()) CADRE_RETURN_IF_ERROR(TranslateReplay(wire.replay_routing(), card, &request));
   return request;
 }
 

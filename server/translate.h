@@ -67,8 +67,17 @@ absl::Status FinishError(const FinishSummary& summary, const std::string& reques
 // runs, and the last one ends it.
 RequestTimings CoverBoth(const RequestTimings& a, const RequestTimings& b);
 
+// What all sequences of a request took together.
+struct RequestTotals {
+  RequestTimings timings;
+  RoutingReport routing;
+};
+
 // "queue;dur=0.12, prefill;dur=3.4, decode;dur=51.0": milliseconds, as the header Server-Timing of HTTP.
 std::string ServerTiming(const RequestTimings& timings);
+// "processed=904;rerouted=0;reweighted=0;dropped=8;gate_weight=113.5;lost_gate_weight=0.75;fidelity=0.99": the numbers
+// of a RoutingReport, the last three with as many digits as it takes to read the same number back.
+std::string RoutingTrailer(const RoutingReport& routing);
 
 }  // namespace cadre
 

@@ -1,6 +1,9 @@
 // The answering half of translate.h.
 #include <algorithm>
+#include <array>
+#include <charconv>
 #include <span>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -10,6 +13,7 @@
 #include "server/errors.h"
 #include "server/proto_time.h"
 #include "server/translate.h"
+#include "server/translate_capacity.h"
 
 namespace cadre {
 namespace {
@@ -104,6 +108,18 @@ void FillFinished(const FinishSummary& summary, v1::FinishedEvent* event) {
   routing->set_reweighted(summary.routing.reweighted);
   routing->set_dropped(summary.routing.dropped);
   routing->set_lost_gate_weight(summary.routing.lost_gate_weight);
+  routing->set_expert_cache_hits(summary.routing.cache_hits);
+  routing->set_expert_cache_misses(summary.routing.cache_misses);
+  routing->set_fidelity(summary.routing.fidelity());
+  routing->set_gate_weight(summary.routing.total_gate_weight);
+  FillCapacity(summary.capacity, routing->mutable_capacity());
+  const RoutedExperts& routed = summary.routed_experts;
+  if (routed.num_layers == 0) return;
+  v1::RoutedExperts* const experts = event->mutable_routed_experts();
+  experts->set_num_layers(routed.num_layers);
+  experts->set_top_k(routed.top_k);
+  experts->mutable_expert_ids()->Assign(routed.expert_ids.begin(), routed.expert_ids.end());
+  experts->mutable_weights()->Assign(routed.weights.begin(), routed.weights.end());
 }
 
 absl::Status FinishError(const FinishSummary& summary, const std::string& request_id) {
@@ -132,9 +148,17 @@ absl::Status FinishError(const FinishSummary& summary, const std::string& reques
                                   " generated tokens: ", summary.status.message());
       break;
     case absl::StatusCode::kUnavailable:
+      spec.retry_delay = absl::Seconds(1);
+      if (RefusalOf(summary.status) == Refusal::kExpertUnavailable) {
+        spec.reason = reason::kExpertUnavailable;
+        spec.message = absl::StrCat(
+            "an expert that the request needs cannot be read from the checkpoint; the server's log tells more under "
+            "request id ",
+            request_id);
+        break;
+      }
       spec.reason = reason::kDraining;
       spec.message = "the server ended before the request did; another server may serve it";
-      spec.retry_delay = absl::Seconds(1);
       break;
     default:
       spec.code = absl::StatusCode::kInternal;
@@ -166,6 +190,17 @@ RequestTimings CoverBoth(const RequestTimings& a, const RequestTimings& b) {
   both.total = std::max(a.total, b.total);
   if (has_token(both)) both.decode = both.total - both.queue - both.prefill;
   return both;
+}
+
+std::string RoutingTrailer(const RoutingReport& routing) {
+  const auto digits = [](double number) {
+    std::array<char, 32> text = {};
+    return std::string(text.data(), std::to_chars(text.data(), text.data() + text.size(), number).ptr);
+  };
+  return absl::StrCat("processed=", routing.processed, ";rerouted=", routing.rerouted,
+                      ";reweighted=", routing.reweighted, ";dropped=", routing.dropped,
+                      ";gate_weight=", digits(routing.total_gate_weight),
+                      ";lost_gate_weight=", digits(routing.lost_gate_weight), ";fidelity=", digits(routing.fidelity()));
 }
 
 std::string ServerTiming(const RequestTimings& timings) {

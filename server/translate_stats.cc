@@ -18,6 +18,10 @@ void FillHealth(const RouterHealth& health, v1::RouterHealth* wire) {
   wire->set_balance_loss(health.balance_loss);
   wire->set_z_loss(health.z_loss);
   wire->set_unused_experts(health.unused_experts);
+  wire->set_effective_experts(health.effective_experts);
+  wire->mutable_concentration()->Assign(health.concentration.begin(), health.concentration.end());
+  wire->mutable_dead_experts()->Assign(health.dead_experts.begin(), health.dead_experts.end());
+  wire->mutable_hot_experts()->Assign(health.hot_experts.begin(), health.hot_experts.end());
 }
 
 template <typename T>
@@ -35,6 +39,33 @@ void FillLayer(const LayerCounters& counters, int32_t layer, bool experts, v1::L
   Assign(counters.reweighted, wire->mutable_reweighted());
   Assign(counters.dropped, wire->mutable_dropped());
   Assign(counters.gate_weight, wire->mutable_gate_weight());
+  Assign(counters.lost_gate_weight, wire->mutable_lost_gate_weight());
+}
+
+// The lists of the selected layers one after the other, or nothing where all are zero.
+template <typename From, typename To>
+void AppendRows(const std::vector<LayerCounters>& layers, const std::vector<int32_t>& selected,
+                std::vector<From> LayerCounters::*list, google::protobuf::RepeatedField<To>* to) {
+  const auto has_counts = [&](int32_t i) {
+    const std::vector<From>& row = layers[static_cast<size_t>(i)].*list;
+    return std::any_of(row.begin(), row.end(), [](From x) { return x != From{0}; });
+  };
+  if (std::none_of(selected.begin(), selected.end(), has_counts)) return;
+  for (const int32_t i : selected) {
+    for (const From x : layers[static_cast<size_t>(i)].*list) to->Add(static_cast<To>(x));
+  }
+}
+
+void FillMatrix(const std::vector<LayerCounters>& layers, const StatsSelection& selection, const ModelCard& card,
+                int32_t num_experts, v1::ExpertMatrix* wire) {
+  for (const int32_t i : selection.layers) wire->add_layers(card.moe_layers[static_cast<size_t>(i)]);
+  wire->set_num_experts(num_experts);
+  AppendRows(layers, selection.layers, &LayerCounters::processed, wire->mutable_processed());
+  AppendRows(layers, selection.layers, &LayerCounters::rerouted, wire->mutable_rerouted());
+  AppendRows(layers, selection.layers, &LayerCounters::reweighted, wire->mutable_reweighted());
+  AppendRows(layers, selection.layers, &LayerCounters::dropped, wire->mutable_dropped());
+  AppendRows(layers, selection.layers, &LayerCounters::gate_weight, wire->mutable_gate_weight());
+  AppendRows(layers, selection.layers, &LayerCounters::lost_gate_weight, wire->mutable_lost_gate_weight());
 }
 
 template <typename T>
@@ -65,6 +96,10 @@ absl::StatusOr<StatsSelection> SelectStats(v1::StatsScope scope, const google::p
     std::iota(selection.layers.begin(), selection.layers.end(), 0);
     return selection;
   }
+  if (static_cast<size_t>(layers.size()) > card.moe_layers.size()) {
+    return InvalidField("layers", absl::StrCat(layers.size(), " entries; the limit is the model's ",
+                                               card.moe_layers.size(), " MoE layers"));
+  }
   for (int i = 0; i < layers.size(); ++i) {
     const auto found = std::find(card.moe_layers.begin(), card.moe_layers.end(), layers[i]);
     if (found == card.moe_layers.end()) {
@@ -79,21 +114,41 @@ absl::StatusOr<StatsSelection> SelectStats(v1::StatsScope scope, const google::p
   return selection;
 }
 
-void FillExpertStats(const ExpertSnapshot& snapshot, const StatsSelection& selection, const ModelCard& card,
-                     absl::Time now, v1::ExpertStats* stats) {
-  *stats->mutable_time() = ToProto(now);
+void FillExpertStats(const ExpertSnapshot& snapshot, const std::vector<LayerCounters>& total,
+                     const StatsSelection& selection, const ModelCard& card, absl::Time time, v1::ExpertStats* stats) {
+  *stats->mutable_time() = ToProto(time);
   stats->set_model(card.name);
   stats->set_num_experts(snapshot.num_experts);
   stats->set_top_k(snapshot.top_k);
   stats->set_window_tokens(snapshot.window_tokens);
+  const bool lists = selection.experts && !selection.as_matrix;
   for (const int32_t i : selection.layers) {
     const size_t index = static_cast<size_t>(i);
-    if (selection.total)
-      FillLayer(snapshot.total[index], card.moe_layers[index], selection.experts, stats->add_total());
+    if (selection.total) FillLayer(total[index], card.moe_layers[index], lists, stats->add_total());
     if (selection.window) {
-      FillLayer(snapshot.window[index], card.moe_layers[index], selection.experts, stats->add_window());
+      v1::LayerStats* const layer = stats->add_window();
+      FillLayer(snapshot.window[index], card.moe_layers[index], lists, layer);
+      if (index < snapshot.drift.size()) layer->mutable_health()->set_drift(snapshot.drift[index]);
+      layer->mutable_health()->set_collapsed(index < snapshot.collapsed.size() && snapshot.collapsed[index] != 0);
     }
   }
+  if (!selection.experts || !selection.as_matrix) return;
+  if (selection.total) {
+    FillMatrix(total, selection, card, snapshot.num_experts, stats->mutable_total_matrix());
+  }
+  if (selection.window) {
+    FillMatrix(snapshot.window, selection, card, snapshot.num_experts, stats->mutable_window_matrix());
+  }
+}
+
+void FillTenant(const TenantRouting& tenant, v1::TenantStats* wire) {
+  wire->set_tenant(tenant.tenant);
+  wire->set_processed(tenant.routing.processed);
+  wire->set_rerouted(tenant.routing.rerouted);
+  wire->set_reweighted(tenant.routing.reweighted);
+  wire->set_dropped(tenant.routing.dropped);
+  wire->set_gate_weight(tenant.routing.total_gate_weight);
+  wire->set_lost_gate_weight(tenant.routing.lost_gate_weight);
 }
 
 std::vector<LayerCounters> Difference(const std::vector<LayerCounters>& now, const std::vector<LayerCounters>& before) {
@@ -101,11 +156,14 @@ std::vector<LayerCounters> Difference(const std::vector<LayerCounters>& now, con
   for (size_t i = 0; i < std::min(result.size(), before.size()); ++i) {
     LayerCounters& layer = result[i];
     layer.tokens -= before[i].tokens;
+    layer.assignments -= before[i].assignments;
+    Subtract(before[i].chosen, &layer.chosen);
     Subtract(before[i].processed, &layer.processed);
     Subtract(before[i].rerouted, &layer.rerouted);
     Subtract(before[i].reweighted, &layer.reweighted);
     Subtract(before[i].dropped, &layer.dropped);
     Subtract(before[i].gate_weight, &layer.gate_weight);
+    Subtract(before[i].lost_gate_weight, &layer.lost_gate_weight);
     Subtract(before[i].probability, &layer.probability);
     layer.squared_log_sum_exp -= before[i].squared_log_sum_exp;
   }

@@ -217,6 +217,10 @@ int RunBench(BenchOptions& options, const ClientOptions& client) {
     const absl::Status status = LoadPrompts(options.prompt_file, &options.workload.prompts);
     if (!status.ok()) return Fail(status);
   }
+  for (const std::string& path : {options.json_file, options.plot_file}) {
+    if (path.empty() || path == "-") continue;
+    if (const absl::Status status = CheckWritable(path); !status.ok()) return Fail(status);
+  }
   const auto stub = v1::ModelService::NewStub(OpenChannel(client));
   v1::GetModelRequest request;
   request.set_model(options.model);

@@ -16,6 +16,8 @@ void AddTopCommand(CLI::App& app, const ClientOptions& client, int* exit_code);
 void AddChatCommand(CLI::App& app, const ClientOptions& client, int* exit_code);
 void AddModelCommand(CLI::App& app, const ClientOptions& client, int* exit_code);
 void AddTokenizeCommand(CLI::App& app, const ClientOptions& client, int* exit_code);
+void AddProfileCommand(CLI::App& app, const ClientOptions& client, int* exit_code);
+void AddPinCommand(CLI::App& app, const ClientOptions& client, int* exit_code);
 void AddHealthCommand(CLI::App& app, const ClientOptions& client, int* exit_code);
 
 }  // namespace cadre

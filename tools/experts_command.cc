@@ -13,6 +13,7 @@
 #include "tools/duration_option.h"
 #include "tools/expert_table.h"
 #include "tools/text_io.h"
+#include "tools/what_if_table.h"
 
 namespace cadre {
 namespace {
@@ -22,6 +23,7 @@ struct ExpertsOptions {
   std::optional<int32_t> layer;
   bool total = false;
   bool watch = false;
+  bool what_if = false;
   absl::Duration interval = absl::Seconds(1);
   int count = 0;
   absl::Duration timeout = absl::Seconds(10);
@@ -63,6 +65,17 @@ int ShowOnce(const ExpertsOptions& options, const ClientOptions& client) {
   return kExitOk;
 }
 
+int ShowWhatIf(const ExpertsOptions& options, const ClientOptions& client) {
+  const auto stub = v1::ExpertService::NewStub(OpenChannel(client));
+  v1::GetWhatIfRequest request;
+  request.set_model(options.model);
+  v1::GetWhatIfResponse response;
+  const grpc::Status status = stub->GetWhatIf(MakeContext(options.timeout).get(), request, &response);
+  if (!status.ok()) return ReportError(status, client.address);
+  std::cout << (client.json ? ToJsonLine(response) : FormatWhatIf(response)) << std::flush;
+  return kExitOk;
+}
+
 int Watch(const ExpertsOptions& options, const ClientOptions& client) {
   constexpr char kClearScreen[] = "\x1b[H\x1b[2J";
   const auto stub = v1::ExpertService::NewStub(OpenChannel(client));
@@ -91,14 +104,22 @@ int Watch(const ExpertsOptions& options, const ClientOptions& client) {
 void AddExpertsCommand(CLI::App& app, const ClientOptions& client, int* exit_code) {
   auto options = std::make_shared<ExpertsOptions>();
   CLI::App* command = app.add_subcommand("experts", "Show the load of every expert and the health of every router");
-  command->add_option("--layer", options->layer, "Only this layer, with a line for each expert");
-  command->add_flag("--total", options->total, "Since the start, not over the sliding window");
+  CLI::Option* layer = command->add_option("--layer", options->layer, "Only this layer, with a line for each expert");
+  CLI::Option* total = command->add_flag("--total", options->total, "Since the start, not over the sliding window");
   command->add_option("--model", options->model, "Model name; default: the one that is served");
   CLI::Option* watch = command->add_flag("-w,--watch", options->watch, "Again and again, until interrupted");
   AddDurationOption(*command, "--interval", &options->interval, "Time between updates")->needs(watch);
   command->add_option("--count", options->count, "End after so many updates")->needs(watch)->check(CLI::PositiveNumber);
+  command->add_flag("--what-if", options->what_if, "What expert caches of other policies and sizes would have done")
+      ->excludes(layer)
+      ->excludes(total)
+      ->excludes(watch);
   AddTimeoutOption(*command, &options->timeout);
   command->callback([options, &client, exit_code] {
+    if (options->what_if) {
+      *exit_code = ShowWhatIf(*options, client);
+      return;
+    }
     *exit_code = options->watch ? Watch(*options, client) : ShowOnce(*options, client);
   });
 }

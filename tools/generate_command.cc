@@ -3,17 +3,20 @@
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <iostream>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "absl/strings/str_format.h"
+#include "absl/time/time.h"
 #include "cadre/v1/generation_service.grpc.pb.h"
+#include "tools/answer_summary.h"
 #include "tools/client.h"
 #include "tools/commands.h"
 #include "tools/generate_options.h"
 #include "tools/generation_printer.h"
+#include "tools/routing_file.h"
 #include "tools/text_io.h"
 
 namespace cadre {
@@ -33,6 +36,9 @@ struct GenerateFlags {
   bool logprobs = false;
   bool echo = false;
   bool token_bytes = false;
+  std::string routed_experts_file;
+  std::string replay_file;
+  v1::ReplayWeights replay_weights = v1::REPLAY_WEIGHTS_UNSPECIFIED;
   bool quiet = false;
 };
 
@@ -52,34 +58,24 @@ v1::GenerateRequest MakeRequest(const GenerateFlags& flags) {
   if (flags.prompt_logprobs) output.set_prompt_logprobs(*flags.prompt_logprobs);
   if (flags.echo) output.set_echo(true);
   if (flags.token_bytes) output.set_token_bytes(true);
+  if (!flags.routed_experts_file.empty()) output.set_routed_experts(true);
   return request;
 }
 
-// What all sequences of an answer took together.
-struct Totals {
-  std::optional<v1::FinishedEvent> last;
-  int num_finished = 0;
-  int64_t generated_tokens = 0;
-};
+// Reads the record that is to be replayed, if one is.
+absl::Status AddReplay(const GenerateFlags& flags, v1::GenerateRequest* request) {
+  if (flags.replay_file.empty()) return absl::OkStatus();
+  auto record = ReadRoutedExperts(flags.replay_file);
+  if (!record.ok()) return record.status();
+  *request->mutable_replay_routing()->mutable_record() = *std::move(record);
+  request->mutable_replay_routing()->set_weights(flags.replay_weights);
+  return absl::OkStatus();
+}
 
-// "42 tokens after a prompt of 5, 31.5 tokens/s, first token after 12 ms, end: length"
-std::string Summary(const Totals& totals, steady_clock::duration first_token, steady_clock::duration total) {
-  using Milliseconds = std::chrono::duration<double, std::milli>;
-  const v1::FinishedEvent& finished = *totals.last;
-  const int64_t tokens = totals.generated_tokens;
-  const double decode_seconds = std::chrono::duration<double>(total - first_token).count();
-  std::string text = absl::StrFormat("%d tokens after a prompt of %d", tokens, finished.usage().prompt_tokens());
-  if (tokens > totals.num_finished && decode_seconds > 0.0) {
-    text += absl::StrFormat(", %.1f tokens/s", static_cast<double>(tokens - totals.num_finished) / decode_seconds);
-  }
-  text += absl::StrFormat(", first token after %.1f ms", Milliseconds(first_token).count());
-  text += totals.num_finished > 1 ? absl::StrFormat(", %d sequences", totals.num_finished)
-                                  : ", end: " + FinishReasonText(finished);
-  const v1::RoutingReport& routing = finished.routing();
-  if (const int64_t lost = routing.reweighted() + routing.dropped(); lost > 0) {
-    text += absl::StrFormat(", lost assignments: %d of %d", lost, lost + routing.processed() + routing.rerouted());
-  }
-  return text;
+// Keeps what was told of the one sequence there is.
+absl::Status SaveRouting(const GenerateFlags& flags, const v1::RoutedExperts& routed) {
+  if (flags.routed_experts_file.empty()) return absl::OkStatus();
+  return WriteRoutedExperts(routed, flags.routed_experts_file);
 }
 
 int RunGenerate(GenerateFlags& flags, const ClientOptions& client) {
@@ -89,32 +85,38 @@ int RunGenerate(GenerateFlags& flags, const ClientOptions& client) {
   }
   const auto stub = v1::GenerationService::NewStub(OpenChannel(client));
   const auto context = MakeContext(flags.options.timeout);
-  const v1::GenerateRequest request = MakeRequest(flags);
+  v1::GenerateRequest request = MakeRequest(flags);
+  if (const absl::Status status = AddReplay(flags, &request); !status.ok()) {
+    std::cerr << "cadre: " << status.message() << "\n";
+    return kExitUsage;
+  }
   GenerationPrinter printer(request);
   const steady_clock::time_point start = steady_clock::now();
   std::optional<steady_clock::duration> first_token;
-  Totals totals;
+  AnswerSummary summary;
+  v1::RoutedExperts routed;
 
   const auto stream = stub->Generate(context.get(), request);
   for (v1::GenerateResponse event; stream->Read(&event);) {
     if (event.has_delta() && !first_token) first_token = steady_clock::now() - start;
-    if (event.has_finished()) {
-      ++totals.num_finished;
-      totals.generated_tokens += event.finished().usage().generated_tokens();
-      totals.last = event.finished();
-    }
+    if (event.has_finished()) summary.Add(event.finished());
+    if (event.finished().has_routed_experts()) routed = event.finished().routed_experts();
     std::cout << (client.json ? ToJsonLine(event) : ForStdout(printer.Print(event))) << std::flush;
   }
   const steady_clock::duration total = steady_clock::now() - start;
-  if (!client.json && first_token && !totals.last) std::cout << std::endl;
+  if (!client.json && first_token && summary.empty()) std::cout << std::endl;
   const grpc::Status status = stream->Finish();
   if (!status.ok()) return ReportError(status, client.address);
-  if (!totals.last) {
+  if (summary.empty()) {
     std::cerr << "cadre: the stream ended without a finished event\n";
     return kExitFailed;
   }
+  if (const absl::Status saved = SaveRouting(flags, routed); !saved.ok()) {
+    std::cerr << "cadre: " << saved.message() << "\n";
+    return kExitFailed;
+  }
   if (!client.json && !flags.quiet) {
-    std::cerr << "[" << Summary(totals, first_token.value_or(total), total) << "]\n";
+    std::cerr << "[" << summary.Text(absl::FromChrono(first_token.value_or(total))) << "]\n";
   }
   return kExitOk;
 }
@@ -130,6 +132,19 @@ void AddOutputOptions(CLI::App& command, GenerateFlags& flags) {
                    "Do not add the special tokens that the model's tokenizer adds to a prompt");
   command.add_flag("--parse-special", flags.parse_special,
                    "Read the text of a special token as the token, not as its characters");
+  command
+      .add_option("--routed-experts", flags.routed_experts_file,
+                  "Write the experts of each token to this file, as JSON")
+      ->excludes("--sequences");
+  CLI::Option* const replay =
+      command.add_option("--replay-routing", flags.replay_file, "Route the tokens to the experts in such a file");
+  const std::map<std::string, v1::ReplayWeights> weights = {{"router", v1::REPLAY_WEIGHTS_ROUTER},
+                                                            {"recorded", v1::REPLAY_WEIGHTS_RECORDED}};
+  command
+      .add_option("--replay-weights", flags.replay_weights,
+                  "What these experts weigh: what the router gives them now, or what the file says")
+      ->transform(CLI::CheckedTransformer(weights).description("router|recorded"))
+      ->needs(replay);
   command.add_flag("-q,--quiet", flags.quiet, "No summary on stderr");
 }
 

@@ -178,6 +178,10 @@ void AddSchedulingOptions(CLI::App& command, GenerateOptions& options) {
   AddField(command, options, "--tenant", "scheduling", "tenant", "Who is served: the unit of fair sharing");
   AddField(command, options, "--cache-salt", "scheduling", "cache_salt", "Share cached prompts with this salt only");
   v1::GenerateRequest* const request = &options.request;
+  command.add_flag_function(
+      "--dropless",
+      [request](int64_t) { request->mutable_scheduling()->mutable_capacity()->set_scope(v1::CAPACITY_SCOPE_OFF); },
+      "No expert may turn a token away, whatever the server's limits are");
   command
       .add_option_function<std::string>(
           "--time-limit",

@@ -42,9 +42,14 @@ std::string FinishReasonText(const v1::FinishedEvent& finished) {
 std::string FormatTokenDetails(const google::protobuf::RepeatedPtrField<v1::TokenDetail>& details) {
   std::string text = "   token  probability  logprob   rank  bytes, alternatives\n";
   for (const v1::TokenDetail& detail : details) {
-    absl::StrAppendFormat(&text, "%8d  %10.4f%% %8.4f %6d  %s", detail.token_id(),
-                          100.0 * std::exp(static_cast<double>(detail.logprob())), detail.logprob(), detail.rank(),
-                          ShownBytes(detail.token_bytes()));
+    if (detail.rank() == 0) {  // nothing is known of its probability
+      absl::StrAppendFormat(&text, "%8d  %11s %8s %6s  %s", detail.token_id(), "-", "-", "-",
+                            ShownBytes(detail.token_bytes()));
+    } else {
+      absl::StrAppendFormat(&text, "%8d  %10.4f%% %8.4f %6d  %s", detail.token_id(),
+                            100.0 * std::exp(static_cast<double>(detail.logprob())), detail.logprob(), detail.rank(),
+                            ShownBytes(detail.token_bytes()));
+    }
     for (const v1::TokenAlternative& alternative : detail.alternatives()) {
       absl::StrAppendFormat(&text, "  %d%s %.2f%%", alternative.token_id(), ShownBytes(alternative.token_bytes()),
                             100.0 * std::exp(static_cast<double>(alternative.logprob())));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -16,6 +17,9 @@ constexpr int kBarCells = 20;
 constexpr int kRankedExperts = 3;
 constexpr double kWarnShare = 0.75;
 constexpr double kHotImbalance = 2.0;
+// As the alert rules have them.
+constexpr double kWarnLost = 0.01;
+constexpr double kAlarmLost = 0.10;
 constexpr char kGreen[] = "\x1b[32m";
 constexpr char kYellow[] = "\x1b[33m";
 constexpr char kRed[] = "\x1b[31m";
@@ -87,6 +91,20 @@ const char* StateName(v1::ModelState state) {
   }
 }
 
+// Where not all experts are in device memory. Each line fits into 80 columns.
+void AddCache(const v1::GetPlacementResponse& placement, Lines& lines) {
+  const v1::PlacementTotals& totals = placement.totals();
+  const int64_t experts = totals.device() + totals.host() + totals.disk();
+  if (placement.device_slots() >= experts) return;
+  const double share = Share(static_cast<double>(totals.device()), static_cast<double>(experts));
+  lines.Add(Gauge("residing", share, absl::StrFormat("%d of %d experts", totals.device(), experts)));
+  const auto lookups = static_cast<double>(totals.hits() + totals.misses());
+  lines.Add(absl::StrFormat("cache    %.1f %% hits since the start, %d on their way, %d pinned, %d cannot be read",
+                            100.0 * Share(static_cast<double>(totals.hits()), lookups), totals.loading(),
+                            totals.pinned(), totals.quarantined()),
+            totals.quarantined() > 0 ? kRed : nullptr);
+}
+
 void AddLoad(const v1::ModelLoad& load, const LoadRates& rates, Lines& lines) {
   const double running = Share(static_cast<double>(load.running_requests()), load.max_running_requests());
   lines.Add(Gauge("running", running,
@@ -112,12 +130,17 @@ void AddLoad(const v1::ModelLoad& load, const LoadRates& rates, Lines& lines) {
   lines.Add(absl::StrFormat("steps    %9.1f /s, %d preemptions since the start", rates.steps, load.preemptions()));
 }
 
+// A list that the server left out holds zeros.
+int64_t LoadOf(const v1::LayerStats& layer, int expert) {
+  return layer.processed(expert) + (expert < layer.rerouted_size() ? layer.rerouted(expert) : 0);
+}
+
 // "12 (18.2%)" of the experts with the most load, or the least.
 std::string RankedExperts(const v1::LayerStats& layer, bool hottest) {
   std::vector<std::pair<int64_t, int>> loads;
   int64_t sum = 0;
   for (int i = 0; i < layer.processed_size(); ++i) {
-    loads.emplace_back(layer.processed(i) + layer.rerouted(i), i);
+    loads.emplace_back(LoadOf(layer, i), i);
     sum += loads.back().first;
   }
   const size_t count = std::min<size_t>(kRankedExperts, loads.size());
@@ -137,11 +160,11 @@ std::string RankedExperts(const v1::LayerStats& layer, bool hottest) {
 std::string ExpertBars(const v1::LayerStats& layer) {
   static constexpr const char* kBars[] = {"·", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
   double sum = 0.0;
-  for (int i = 0; i < layer.processed_size(); ++i) sum += static_cast<double>(layer.processed(i) + layer.rerouted(i));
+  for (int i = 0; i < layer.processed_size(); ++i) sum += static_cast<double>(LoadOf(layer, i));
   const double mean = sum / std::max(1, layer.processed_size());
   std::string bars;
   for (int i = 0; i < layer.processed_size(); ++i) {
-    const auto load = static_cast<double>(layer.processed(i) + layer.rerouted(i));
+    const auto load = static_cast<double>(LoadOf(layer, i));
     bars += kBars[load > 0.0 ? static_cast<int>(std::clamp(std::ceil(load / mean * 4), 1.0, 8.0)) : 0];
   }
   return bars;
@@ -159,21 +182,67 @@ std::vector<const v1::LayerStats*> ShownLayers(const v1::ExpertStats& stats, int
   return layers;
 }
 
+// What the layer's experts did, and what of it was lost.
+struct Losses {
+  int64_t assignments = 0;
+  int64_t lost = 0;
+  double gate_weight = 0.0;
+  double lost_gate_weight = 0.0;
+
+  void Add(const v1::LayerStats& layer) {
+    const auto sum = [](const auto& list) { return std::accumulate(list.begin(), list.end(), int64_t{0}); };
+    const int64_t lost_here = sum(layer.reweighted()) + sum(layer.dropped());
+    assignments += sum(layer.processed()) + sum(layer.rerouted()) + lost_here;
+    lost += lost_here;
+    gate_weight = std::accumulate(layer.gate_weight().begin(), layer.gate_weight().end(), gate_weight);
+    lost_gate_weight =
+        std::accumulate(layer.lost_gate_weight().begin(), layer.lost_gate_weight().end(), lost_gate_weight);
+  }
+  double share() const { return Share(static_cast<double>(lost), static_cast<double>(assignments)); }
+};
+
+// The state of all routers: what was lost, and who is not as it should be. Each line fits into 80 columns.
+void AddHealth(const v1::ExpertStats& stats, Lines& lines) {
+  Losses losses;
+  int collapsed = 0;
+  int dead = 0;
+  int hot = 0;
+  for (const v1::LayerStats& layer : stats.window()) {
+    losses.Add(layer);
+    collapsed += layer.health().collapsed() ? 1 : 0;
+    dead += layer.health().dead_experts_size();
+    hot += layer.health().hot_experts_size();
+  }
+  lines.Add(absl::StrFormat("lost     %.2f %% of assignments, %.2f %% of gate weight", 100.0 * losses.share(),
+                            100.0 * Share(losses.lost_gate_weight, losses.gate_weight)),
+            losses.share() > kAlarmLost  ? kRed
+            : losses.share() > kWarnLost ? kYellow
+                                         : kGreen);
+  lines.Add(absl::StrFormat("routers  collapsed layers %d, dead experts %d, hot experts %d", collapsed, dead, hot),
+            collapsed > 0 ? kRed : kGreen);
+}
+
 void AddExperts(const v1::ExpertStats& stats, Lines& lines) {
   lines.Add("");
   lines.Add(absl::StrFormat("experts  %d a layer, %d per token, the last %d tokens", stats.num_experts(), stats.top_k(),
                             stats.window_tokens()),
             kBold);
-  lines.Add("layer imbal. entropy  hottest experts              coldest experts              load of each");
+  AddHealth(stats, lines);
+  lines.Add("layer imbal. entropy   lost  hottest experts              coldest experts              load of each");
   const int room = lines.rows_left();
   const bool all_fit = stats.window_size() <= room;
   const auto layers = ShownLayers(stats, all_fit ? room : room - 1);
   for (const v1::LayerStats* layer : layers) {
     const v1::RouterHealth& health = layer->health();
-    lines.Add(absl::StrFormat("%5d %6.2f %7.3f  %-28s %-28s ", layer->layer(), health.load_imbalance(),
-                              health.load_entropy(), RankedExperts(*layer, true), RankedExperts(*layer, false)) +
+    Losses losses;
+    losses.Add(*layer);
+    lines.Add(absl::StrFormat("%5d %6.2f %7.3f %5.1f%%  %-28s %-28s ", layer->layer(), health.load_imbalance(),
+                              health.load_entropy(), 100.0 * losses.share(), RankedExperts(*layer, true),
+                              RankedExperts(*layer, false)) +
                   ExpertBars(*layer),
-              health.load_imbalance() > kHotImbalance ? kYellow : nullptr);
+              health.collapsed()                        ? kRed
+              : health.load_imbalance() > kHotImbalance ? kYellow
+                                                        : nullptr);
   }
   if (!all_fit) {
     lines.Add(absl::StrFormat("%d more layers, all more even than these",
@@ -217,6 +286,7 @@ std::string FormatLoadView(const LoadSample& sample, const LoadRates& rates, con
   }
   lines.Add(WithoutControlCharacters(heading), kBold);
   AddLoad(sample.load, rates, lines);
+  if (sample.placement) AddCache(*sample.placement, lines);
   if (sample.experts) AddExperts(*sample.experts, lines);
   return lines.Take();
 }

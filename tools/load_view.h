@@ -14,7 +14,8 @@ namespace cadre {
 struct LoadSample {
   v1::Model model;
   v1::ModelLoad load;
-  std::optional<v1::ExpertStats> experts;  // over the window; absent while the model is loading
+  std::optional<v1::ExpertStats> experts;                  // over the window; absent while the model is loading
+  std::optional<v1::GetPlacementResponse> placement = {};  // absent with them, and from servers that do not know it
 };
 
 // Differences of two samples' counters per second of the server's clock.

@@ -61,6 +61,8 @@ int main(int argc, char** argv) {
   cadre::AddTopCommand(app, client, &exit_code);
   cadre::AddModelCommand(app, client, &exit_code);
   cadre::AddTokenizeCommand(app, client, &exit_code);
+  cadre::AddProfileCommand(app, client, &exit_code);
+  cadre::AddPinCommand(app, client, &exit_code);
   cadre::AddHealthCommand(app, client, &exit_code);
 
   // Parsing also runs the subcommand.

@@ -44,6 +44,23 @@ void PrintLine(const char* name, const std::string& value) {
   std::cout << absl::StreamFormat("%-12s%s\n", name, value);
 }
 
+// "off", or "scope request, factor 1.25, at least 1, groups of 256, overflow reroute".
+std::string CapacityText(const v1::ModelCapacity& capacity) {
+  const v1::CapacityPolicy& policy = capacity.policy();
+  if (!capacity.is_supported()) return "off; this device does not limit experts";
+  std::string text = "off";
+  if (policy.scope() != v1::CAPACITY_SCOPE_OFF) {
+    const bool is_request = policy.scope() == v1::CAPACITY_SCOPE_REQUEST;
+    text = absl::StrCat("scope ", is_request ? "request" : "batch", ", factor ", policy.capacity_factor(),
+                        ", at least ", policy.min_capacity());
+    if (is_request) absl::StrAppend(&text, ", groups of ", policy.group_tokens());
+    constexpr const char* kOverflows[] = {"?", "drop", "reweight", "reroute"};
+    const int overflow = v1::OverflowPolicy_IsValid(policy.overflow()) ? policy.overflow() : 0;
+    absl::StrAppend(&text, ", overflow ", kOverflows[overflow]);
+  }
+  return absl::StrCat(text, capacity.allows_override() ? "; requests may choose" : "; requests may not choose");
+}
+
 void PrintModel(const v1::Model& model, const std::string& server_version) {
   const v1::ModelArchitecture& architecture = model.architecture();
   const v1::ModelExecution& execution = model.execution();
@@ -59,6 +76,7 @@ void PrintModel(const v1::Model& model, const std::string& server_version) {
   PrintLine("experts", absl::StrFormat("%d MoE layers x %d experts, %d per token%s", architecture.moe_layers_size(),
                                        architecture.num_experts(), architecture.top_k(),
                                        architecture.has_shared_expert() ? ", and a shared one" : ""));
+  PrintLine("capacity", CapacityText(model.capacity()));
   PrintLine("runs on", absl::StrCat(execution.device(), ", ", execution.kernels(), ", weights ",
                                     execution.weight_dtype(), ", KV cache ", execution.kv_cache_dtype()));
   PrintLine("memory",

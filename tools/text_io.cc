@@ -96,12 +96,22 @@ absl::StatusOr<std::string> ReadFile(const std::string& path, size_t max_bytes) 
   return text;
 }
 
-absl::Status WriteFile(const std::string& path, std::string_view text) {
-  std::ofstream file(path, std::ios::binary);
+namespace {
+
+absl::Status AppendOrReplace(const std::string& path, std::string_view text, std::ios::openmode mode) {
+  std::ofstream file(path, std::ios::binary | mode);
   file << text << std::flush;
   if (!file) return absl::InvalidArgumentError(path + ": cannot be written: " + std::strerror(errno));
   return absl::OkStatus();
 }
+
+}  // namespace
+
+absl::Status WriteFile(const std::string& path, std::string_view text) {
+  return AppendOrReplace(path, text, std::ios::trunc);
+}
+
+absl::Status CheckWritable(const std::string& path) { return AppendOrReplace(path, "", std::ios::app); }
 
 std::string ForStdout(std::string_view text) {
   return StdoutIsTerminal() ? WithoutControlCharacters(text) : std::string(text);

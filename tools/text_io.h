@@ -30,6 +30,9 @@ std::string ForStdout(std::string_view text);
 // A whole file; "-" is stdin. INVALID_ARGUMENT says what is wrong, and names the limit when it is larger.
 absl::StatusOr<std::string> ReadFile(const std::string& path, size_t max_bytes);
 absl::Status WriteFile(const std::string& path, std::string_view text);
+// Whether WriteFile can write there, asked before hours of work. A file that does not exist is made; one that does
+// keeps what it has.
+absl::Status CheckWritable(const std::string& path);
 
 // Columns and rows of the terminal that stdout is; 80 and 24 when it is none.
 int StdoutColumns();

@@ -107,7 +107,15 @@ class Sampler {
     stats_request.set_scope(v1::STATS_SCOPE_WINDOW);
     v1::GetExpertStatsResponse stats;
     status = experts_->GetExpertStats(Context().get(), stats_request, &stats);
-    if (status.ok()) sample->experts = std::move(*stats.mutable_stats());
+    if (!status.ok()) return status;
+    sample->experts = std::move(*stats.mutable_stats());
+
+    v1::GetPlacementRequest placement_request;
+    placement_request.set_model(options_.model);
+    v1::GetPlacementResponse placement;
+    status = experts_->GetPlacement(Context().get(), placement_request, &placement);
+    if (status.error_code() == grpc::StatusCode::UNIMPLEMENTED) return grpc::Status::OK;
+    if (status.ok()) sample->placement = std::move(placement);
     return status;
   }
 
@@ -119,7 +127,7 @@ class Sampler {
   const std::unique_ptr<v1::ExpertService::Stub> experts_;
 };
 
-// {"model": ..., "load": ..., "experts": ...} on one line.
+// {"model": ..., "load": ..., "experts": ..., "placement": ...} on one line.
 std::string ToJson(const LoadSample& sample) {
   const auto line = [](const google::protobuf::Message& message) {
     std::string json = ToJsonLine(message);
@@ -128,14 +136,17 @@ std::string ToJson(const LoadSample& sample) {
   };
   std::string json = "{\"model\": " + line(sample.model) + ", \"load\": " + line(sample.load);
   if (sample.experts) json += ", \"experts\": " + line(*sample.experts);
+  if (sample.placement) json += ", \"placement\": " + line(*sample.placement);
   return json + "}\n";
 }
 
 ViewSize CurrentSize(bool is_live) {
-  constexpr int kManyRows = 10000;
+  constexpr int kMany = 10000;
   const bool color = StdoutIsTerminal() && std::getenv("NO_COLOR") == nullptr;
-  // One row is left for the cursor.
-  return {.columns = StdoutColumns(), .rows = is_live ? std::max(1, StdoutRows() - 1) : kManyRows, .color = color};
+  // One row is left for the cursor. Files and pipes have no edge.
+  return {.columns = StdoutIsTerminal() ? StdoutColumns() : kMany,
+          .rows = is_live ? std::max(1, StdoutRows() - 1) : kMany,
+          .color = color};
 }
 
 void Sleep(absl::Duration interval) {

@@ -74,6 +74,14 @@ absl::Status InputFile::CheckUnchanged() const {
                                           " bytes then, ", static_cast<int64_t>(status.st_size), " bytes now)"));
 }
 
+absl::Status InputFile::CheckSameFile(int fd) const {
+  struct stat mine {};
+  struct stat other {};
+  if (fstat(fd_, &mine) != 0 || fstat(fd, &other) != 0) return ErrnoStatus(path_);
+  if (mine.st_dev == other.st_dev && mine.st_ino == other.st_ino) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(path_.string(), ": another file has taken its name"));
+}
+
 absl::StatusOr<std::string> ReadFileToString(const std::filesystem::path& path, int64_t max_bytes) {
   CADRE_ASSIGN_OR_RETURN(const InputFile file, InputFile::Open(path));
   if (file.size_bytes() > max_bytes) {

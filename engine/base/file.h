@@ -39,6 +39,9 @@ class InputFile {
   // DATA_LOSS when the file was written to since it was opened, as far as size and modification time tell.
   absl::Status CheckUnchanged() const;
 
+  // FAILED_PRECONDITION if `fd` is of another file.
+  absl::Status CheckSameFile(int fd) const;
+
  private:
   InputFile(std::filesystem::path path, int fd);
 

@@ -7,18 +7,23 @@
 #include <memory>
 #include <vector>
 
+#include "engine/experts/load_distribution.h"
 #include "engine/experts/step_routing.h"
 
 namespace cadre {
 
 // Counters of one MoE layer over some span of tokens.
 struct LayerCounters {
-  int64_t tokens = 0;                // rows routed
-  std::vector<int64_t> processed;    // [E] assignments computed by each expert
-  std::vector<int64_t> rerouted;     // [E] assignments that came here instead of to a full expert
-  std::vector<int64_t> reweighted;   // [E] assignments lost here, their weight given to the token's other experts
-  std::vector<int64_t> dropped;      // [E] assignments lost here
-  std::vector<double> gate_weight;   // [E] sum of routing weights
+  int64_t tokens = 0;               // rows routed
+  int64_t assignments = 0;          // choices of the router: what the four states below add up to
+  std::vector<int64_t> chosen;      // [E] the same by the expert that was chosen, before limits
+  std::vector<int64_t> processed;   // [E] assignments computed by each expert
+  std::vector<int64_t> rerouted;    // [E] assignments that came here instead of to a full expert
+  std::vector<int64_t> reweighted;  // [E] assignments lost here, their weight given to the token's other experts
+  std::vector<int64_t> dropped;     // [E] assignments lost here
+  std::vector<double> gate_weight;  // [E] sum of routing weights, as the router gave them
+  // [E] of it, what was reweighted or dropped
+  std::vector<double> lost_gate_weight;
   std::vector<double> probability;   // [E] sum of gate probabilities over rows
   double squared_log_sum_exp = 0.0;  // sum over rows of logsumexp(z)^2
 };
@@ -33,9 +38,17 @@ struct RouterHealth {
   double balance_loss = 1.0;    // E * sum f_i p_i (Fedus et al. 2021); 1 at uniform
   double z_loss = 0.0;          // mean logsumexp(z)^2 (Zoph et al. 2022)
   int32_t unused_experts = 0;   // n_i = 0
+  // See load_distribution.h; k is the mean number of experts of a token.
+  double effective_experts = 0.0;
+  ConcentrationCurve concentration = kConcentrationPoints;
+  std::vector<int32_t> dead_experts;
+  std::vector<int32_t> hot_experts;
 };
 
 RouterHealth ComputeRouterHealth(const LayerCounters& counters);
+
+// n_i of each expert.
+std::vector<int64_t> ComputedLoads(const LayerCounters& counters);
 
 struct ExpertSnapshot {
   int32_t num_layers = 0;
@@ -44,6 +57,13 @@ struct ExpertSnapshot {
   int64_t window_tokens = 0;          // tokens now in the window
   std::vector<LayerCounters> total;   // [num_layers] since start or the last reset
   std::vector<LayerCounters> window;  // [num_layers] over the last tokens
+  // [num_layers] since the start, whatever was reset; empty in what Reset tells
+  std::vector<LayerCounters> lifetime;
+  // [num_layers] 1 for a layer whose router had collapsed when the window last moved on; see collapse_detector.h. Of
+  // its choices: limits even out the load of a router that has collapsed.
+  std::vector<uint8_t> collapsed;
+  // [num_layers] Jensen-Shannon divergence of the window's choices from the baseline's; empty without a baseline
+  std::vector<double> drift;
 };
 
 // Thread rules: Record from one thread (the engine's), everything else from any; neither side ever waits for the other
@@ -54,14 +74,18 @@ class ExpertStats {
   ExpertStats(int32_t num_layers, int32_t num_experts, int32_t top_k, int64_t window_tokens);
   ~ExpertStats();
 
-  // Adds one step. Checks the accounting identity of every layer: sum of assignments = tokens * K.
+  // Adds one step. Checks the accounting identity of every layer: sum of assignments = tokens * K, or, where the number
+  // of experts varies, = the sum over tokens of what each chose, which is counted apart.
   void Record(const StepRouting& step);
   // Sets the totals and the window back to zero, and tells what they were: every step is in exactly one of the two.
   ExpertSnapshot Reset();
 
+  // Choices [num_layers, num_experts] that windows are compared with from now on.
+  void SetBaseline(std::vector<int64_t> chosen);
+
   // A consistent copy: the identity holds in it exactly.
   ExpertSnapshot Snapshot() const;
-  // The same, but the totals count from the start: no reset sets them back. For exported counters, which only grow.
+  // The same, with `lifetime` as its totals. For exported counters, which only grow.
   ExpertSnapshot LifetimeSnapshot() const;
 
  private:

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <numeric>
 #include <vector>
 
 #include "engine/experts/expert_stats.h"
@@ -21,18 +22,21 @@ double NormalizedEntropy(const std::vector<double>& shares) {
 
 }  // namespace
 
+std::vector<int64_t> ComputedLoads(const LayerCounters& counters) {
+  std::vector<int64_t> loads = counters.processed;
+  for (size_t e = 0; e < loads.size(); ++e) loads[e] += counters.rerouted[e];
+  return loads;
+}
+
 RouterHealth ComputeRouterHealth(const LayerCounters& counters) {
   RouterHealth health;
   const size_t num_experts = counters.processed.size();
+  health.effective_experts = static_cast<double>(num_experts);
   if (counters.tokens == 0 || num_experts == 0) return health;
 
-  std::vector<int64_t> loads(num_experts);
-  int64_t sum = 0;
-  for (size_t e = 0; e < num_experts; ++e) {
-    loads[e] = counters.processed[e] + counters.rerouted[e];
-    sum += loads[e];
-    if (loads[e] == 0) ++health.unused_experts;
-  }
+  const std::vector<int64_t> loads = ComputedLoads(counters);
+  const int64_t sum = std::accumulate(loads.begin(), loads.end(), int64_t{0});
+  health.unused_experts = static_cast<int32_t>(std::count(loads.begin(), loads.end(), int64_t{0}));
   std::vector<double> gate_shares(num_experts);
   for (size_t e = 0; e < num_experts; ++e) {
     gate_shares[e] = counters.probability[e] / static_cast<double>(counters.tokens);
@@ -56,6 +60,10 @@ RouterHealth ComputeRouterHealth(const LayerCounters& counters) {
   health.load_imbalance = static_cast<double>(*std::max_element(loads.begin(), loads.end())) / mean;
   health.load_variation = std::sqrt(squared_deviations / static_cast<double>(num_experts)) / mean;
   health.balance_loss = static_cast<double>(num_experts) * dot;
+  health.effective_experts = EffectiveExperts(loads);
+  health.concentration = Concentration(loads);
+  health.dead_experts = DeadExperts(loads);
+  health.hot_experts = HotExperts(loads, static_cast<double>(sum) / static_cast<double>(counters.tokens));
   return health;
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "engine/base/check.h"
 
@@ -63,6 +64,55 @@ void CheckSampling(const ForwardBatch& batch, const RunnerLimits& limits) {
   for (const SampleRow& row : batch.sample_rows) CheckSampleRow(row, limits, num_extras);
 }
 
+void CheckSeeds(const ForwardBatch& batch, const RunnerLimits& limits) {
+  if (batch.seeds.empty() && !limits.needs_seeds) return;
+  CADRE_CHECK_EQ(batch.seeds.size(), static_cast<size_t>(batch.num_sequences));
+}
+
+// Groups of prompts come whole.
+void CheckPromptGroups(const ForwardBatch& batch, const RunnerLimits& limits) {
+  if (batch.prompt_lengths.empty() && limits.prompt_group == 0) return;
+  CADRE_CHECK_EQ(batch.prompt_lengths.size(), static_cast<size_t>(batch.num_sequences));
+  if (limits.prompt_group == 0) return;
+  for (size_t row = 0; row < batch.positions.size(); ++row) {
+    const int32_t position = batch.positions[row];
+    const int32_t length = batch.prompt_lengths[static_cast<size_t>(batch.row_sequence[row])];
+    if (position >= length) continue;
+    const bool is_first = row == 0 || batch.row_sequence[row - 1] != batch.row_sequence[row];
+    const bool is_last = row + 1 == batch.positions.size() || batch.row_sequence[row + 1] != batch.row_sequence[row];
+    if (is_first) CADRE_CHECK_EQ(position % limits.prompt_group, 0);
+    if (is_last && position + 1 < length) CADRE_CHECK_EQ((position + 1) % limits.prompt_group, 0);
+  }
+}
+
+// What the experts are, the device checks.
+void CheckRecorded(const ForwardBatch& batch, const RunnerLimits& limits) {
+  const RecordedRows& recorded = batch.recorded;
+  const size_t num_rows = recorded.modes.size();
+  const size_t num_choices = num_rows * static_cast<size_t>(limits.num_moe_layers) * static_cast<size_t>(limits.top_k);
+  CADRE_CHECK_EQ(recorded.expert_ids.size(), num_choices);
+  CADRE_CHECK_EQ(recorded.weights.size(), num_choices);
+  if (num_rows == 0) return;
+  CADRE_CHECK(limits.can_replay_routing);
+  CADRE_CHECK_EQ(num_rows, batch.token_ids.size());
+}
+
+void CheckCapacity(const ForwardBatch& batch, const RunnerLimits& limits) {
+  if (batch.capacity.empty()) return;
+  CADRE_CHECK_EQ(batch.capacity.size(), static_cast<size_t>(batch.num_sequences));
+  CADRE_CHECK_GT(limits.max_capacity_slots, 0);
+  std::vector<bool> is_taken(static_cast<size_t>(limits.max_capacity_slots));
+  for (const SequenceCapacity& capacity : batch.capacity) {
+    CADRE_CHECK_GE(capacity.places, 0);
+    if (capacity.scope != CapacityScope::kRequest) continue;
+    CADRE_CHECK_GE(capacity.group, 1);
+    CADRE_CHECK_GE(capacity.slot, 0);
+    CADRE_CHECK_LT(capacity.slot, limits.max_capacity_slots);
+    CADRE_CHECK(!is_taken[static_cast<size_t>(capacity.slot)]);
+    is_taken[static_cast<size_t>(capacity.slot)] = true;
+  }
+}
+
 }  // namespace
 
 void CheckBatch(const ForwardBatch& batch, const RunnerLimits& limits) {
@@ -79,6 +129,10 @@ void CheckBatch(const ForwardBatch& batch, const RunnerLimits& limits) {
     row_before = row;
   }
   CheckSampling(batch, limits);
+  CheckCapacity(batch, limits);
+  CheckRecorded(batch, limits);
+  CheckSeeds(batch, limits);
+  CheckPromptGroups(batch, limits);
 }
 
 }  // namespace cadre

@@ -6,9 +6,17 @@
 #include <vector>
 
 #include "engine/experts/step_routing.h"
+#include "engine/model/step_faults.h"
 #include "kernels/ops.h"
 
 namespace cadre {
+
+// Choices of experts that take the place of the router's. Empty in a step without any.
+struct RecordedRows {
+  std::vector<RowReplay> modes;     // [T]
+  std::vector<int32_t> expert_ids;  // [num_layers, T, K], kPadding where there is none
+  std::vector<float> weights;       // [num_layers, T, K], read where modes say so
+};
 
 // T token rows of S sequences. Rows of one sequence stand together, in rising position.
 struct ForwardBatch {
@@ -23,8 +31,13 @@ struct ForwardBatch {
   // How rows of logits become tokens on the device: one for each of logit_rows, or none at all. The logits of rows that
   // do not want it come to the host.
   std::vector<SampleRow> sample_rows;
-  std::vector<int32_t> sample_extras;  // what they refer to
-  bool keep_expert_ids = false;        // also return the routing choices (tests and diagnostics)
+  std::vector<int32_t> sample_extras;      // what they refer to
+  std::vector<SequenceCapacity> capacity;  // [S] whose experts take so much and no more; empty: nobody is limited
+  std::vector<uint64_t> seeds;             // [S] of the requests; empty where the router draws nothing
+  std::vector<int32_t> prompt_lengths;     // [S] tokens; empty where the router does not ask
+  RecordedRows recorded;
+  bool keep_expert_ids = false;  // also return where the assignments went
+  bool keep_choices = false;     // also return what the router chose
 
   int32_t num_tokens() const { return static_cast<int32_t>(token_ids.size()); }
 };
@@ -43,7 +56,14 @@ struct ForwardResult {
   std::vector<float> logits;  // [rows that the device did not sample, V] row-major
   SampledRows sampled;        // empty without sample_rows
   StepRouting routing;
-  std::vector<int32_t> expert_ids;  // [num_layers, T, K] when asked for
+  std::vector<int32_t> expert_ids;  // [num_layers, T, K] when asked for; kPadding where an assignment was lost
+  // The choices of the router, before any limit, when asked for: [num_layers, T, K].
+  std::vector<int32_t> chosen_ids;
+  std::vector<float> chosen_weights;
+  // Sequences that went without an expert which could not be read. Their assignments to it are counted as dropped.
+  std::vector<SequenceFault> faults;
+  // [S] of the expert cache; empty where there is none, or where nobody counts.
+  std::vector<ExpertCacheUse> cache_uses;
 };
 
 }  // namespace cadre

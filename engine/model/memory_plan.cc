@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
 #include "engine/model/byte_count.h"
+#include "engine/model/expert_predictor.h"
 #include "engine/model/kv_cache.h"
 #include "engine/model/workspace.h"
 
@@ -19,6 +20,8 @@ constexpr int32_t kLargestMaxNumBatchedTokens = 1 << 20;
 constexpr int32_t kLargestKvBlockSize = 1 << 10;
 // Share of the available memory that an automatic KV cache leaves to the rest of the process (1/10).
 constexpr int64_t kReserveDivisor = 10;
+// And of what is left for experts and KV blocks where not all experts fit, so much for KV blocks.
+constexpr int64_t kKvDivisor = 4;
 
 // "1.50 GiB (1610612736 bytes)": people read the first, scripts the second.
 std::string FormatBytes(int64_t bytes) {
@@ -32,6 +35,15 @@ std::string FormatBytes(int64_t bytes) {
 absl::Status CheckRange(const char* flag, int32_t value, int32_t largest) {
   if (value >= 1 && value <= largest) return absl::OkStatus();
   return absl::OutOfRangeError(absl::StrCat(flag, " is ", value, ", must be 1 to ", largest));
+}
+
+// Where experts choose among groups of a prompt, the first prompt in line must be able to go on in every step.
+absl::Status CheckPromptGroup(const ModelConfig& config, const RunnerOptions& options) {
+  const int64_t group = config.routing.expert_choice.group;
+  const int64_t most = int64_t{options.max_num_batched_tokens} - options.max_num_seqs;
+  if (group == 0 || group <= most) return absl::OkStatus();
+  return absl::OutOfRangeError(absl::StrCat(config.routing.origin, ": group is ", group,
+                                            ", must be at most --max-num-batched-tokens less --max-num-seqs, ", most));
 }
 
 absl::Status CheckOptions(const RunnerOptions& options) {
@@ -79,12 +91,29 @@ absl::StatusOr<int32_t> ChooseMaxModelLen(const ModelConfig& config, const Runne
   return static_cast<int32_t>(wanted);
 }
 
+// The counters, and the choices of a step.
+int64_t ProfileBytes(const ModelConfig& config, const RunnerOptions& options) {
+  if (options.profile_bytes == 0) return 0;
+  const int64_t choices = SaturatingMultiply(config.num_moe_layers() * config.router.top_k,
+                                             int64_t{sizeof(int32_t)} * options.max_num_batched_tokens);
+  return SaturatingAdd(options.profile_bytes, choices);
+}
+
+// The records of requests in flight, and the rows of them that the largest step replays: experts and weights.
+int64_t ReplayBytes(const ModelConfig& config, const RunnerOptions& options) {
+  if (options.replay_bytes == 0) return 0;
+  const int64_t rows = SaturatingMultiply(config.num_moe_layers() * config.router.top_k,
+                                          int64_t{sizeof(int32_t) + sizeof(float)} * options.max_num_batched_tokens);
+  return SaturatingAdd(options.replay_bytes, rows);
+}
+
 // Beside the runner's tensors a step needs memory of the host, which on a CPU is the same: the mirror of the step
 // arena, the logits of all sequences, and the sampler's scratch.
 int64_t HostBytes(const ModelConfig& config, const RunnerOptions& options, const StepLimits& limits) {
   const int64_t logit_bytes = static_cast<int64_t>(sizeof(float)) * HeadRows(options);
-  return SaturatingAdd(StepArena::SizeBytes(config, limits),
-                       SaturatingMultiply(config.vocab_size, logit_bytes + kSamplerBytesPerLogit));
+  return SaturatingAdd(SaturatingAdd(ProfileBytes(config, options), ReplayBytes(config, options)),
+                       SaturatingAdd(StepArena::SizeBytes(config, limits),
+                                     SaturatingMultiply(config.vocab_size, logit_bytes + kSamplerBytesPerLogit)));
 }
 
 // Slots are numbered in int32.
@@ -96,6 +125,73 @@ std::string NeedsBeforeKv(const MemoryPlan& plan) {
   return absl::StrCat("weights need ", FormatBytes(SaturatingAdd(plan.dense_weight_bytes, plan.expert_weight_bytes)),
                       ", workspace ", FormatBytes(plan.workspace_bytes), "; the device has ",
                       FormatBytes(plan.available_bytes));
+}
+
+absl::Status NoRoomForAnExpert(const MemoryPlan& plan, const RunnerOptions& options, int64_t kv_bytes,
+                               int64_t slot_bytes) {
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "without experts the model needs ", FormatBytes(SaturatingAdd(plan.dense_weight_bytes, plan.workspace_bytes)),
+      ", and a KV cache of ", FormatBytes(kv_bytes),
+      options.kv_cache_bytes.has_value() ? " (--kv-cache-gb)" : " for one sequence (--max-model-len)",
+      "; the device has ", FormatBytes(plan.available_bytes), ", which leaves no room for a single expert of ",
+      FormatBytes(slot_bytes)));
+}
+
+// Where not all experts fit into a device with memory of its own, all of them lie in the host's.
+absl::Status PlanHostExperts(const CheckpointSummary& checkpoint, const RunnerOptions& options, const Device& device,
+                             MemoryPlan* plan) {
+  const auto available = static_cast<int64_t>(
+      std::min<size_t>(device.AvailableMappedBytes(), static_cast<size_t>(std::numeric_limits<int64_t>::max())));
+  const int64_t usable = options.expert_host_bytes.value_or(available - available / kReserveDivisor);
+  plan->host_expert_bytes = checkpoint.expert_bytes;
+  if (checkpoint.expert_bytes <= std::min(usable, available)) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("not all experts go into ", device.name(), ", so that the host's memory must hold them; they take ",
+                   FormatBytes(checkpoint.expert_bytes), ", of the host's memory ", FormatBytes(usable),
+                   options.expert_host_bytes.has_value() ? " may be used, as --expert-host-gb says, and "
+                                                         : " may be used, which --expert-host-gb can change, and ",
+                   FormatBytes(available), " are available"));
+}
+
+// All experts where they fit, or are allowed to; else slots for some. `sequence_bytes`: of the KV blocks of one
+// sequence.
+absl::Status PlanExperts(const ModelConfig& config, const CheckpointSummary& checkpoint, const RunnerOptions& options,
+                         const Device& device, int64_t sequence_bytes, MemoryPlan* plan) {
+  const int64_t slot_bytes = checkpoint.one_expert_bytes;
+  CADRE_CHECK_GT(slot_bytes, int64_t{0});
+  // A KV cache of a given size is taken as it is, and what it leaves is the experts'.
+  const bool is_kv_given = options.kv_cache_bytes.has_value();
+  const int64_t reserve = is_kv_given ? 0 : plan->available_bytes / kReserveDivisor;
+  const int64_t kv_bytes = options.kv_cache_bytes.value_or(sequence_bytes);
+  int64_t left = plan->available_bytes - reserve -
+                 SaturatingAdd(SaturatingAdd(plan->dense_weight_bytes, plan->workspace_bytes), kv_bytes);
+  plan->expert_weight_bytes = checkpoint.expert_bytes;
+  const bool is_given = options.expert_cache_bytes.has_value();
+  if (is_given ? *options.expert_cache_bytes >= checkpoint.expert_bytes : left >= checkpoint.expert_bytes) {
+    return absl::OkStatus();
+  }
+  const bool is_host_memory = device.shares_host_memory();
+  if (!is_host_memory && device.AvailableMappedBytes() == 0) {
+    if (!is_given) return absl::OkStatus();
+    return absl::OutOfRangeError(absl::StrCat("--expert-cache-gb asks for ", FormatBytes(*options.expert_cache_bytes),
+                                              ", and ", device.name(), " must hold all experts, which take ",
+                                              FormatBytes(checkpoint.expert_bytes)));
+  }
+  if (is_host_memory && options.expert_ahead_threads > 0) {
+    const int64_t predictor_bytes = ExpertPredictor::SizeBytes(config);
+    plan->workspace_bytes = SaturatingAdd(plan->workspace_bytes, predictor_bytes);
+    left -= predictor_bytes;
+  }
+  if (!is_given && left < slot_bytes) return NoRoomForAnExpert(*plan, options, kv_bytes, slot_bytes);
+  // What is not known to be needed for experts is left to KV blocks, which make batches larger.
+  const int64_t share = is_kv_given ? left : std::max(left / kKvDivisor * (kKvDivisor - 1), slot_bytes);
+  plan->num_expert_slots = options.expert_cache_bytes.value_or(share) / slot_bytes;
+  plan->expert_weight_bytes = plan->num_expert_slots * slot_bytes;
+  if (plan->num_expert_slots >= 1) {
+    return is_host_memory ? absl::OkStatus() : PlanHostExperts(checkpoint, options, device, plan);
+  }
+  return absl::OutOfRangeError(absl::StrCat("--expert-cache-gb asks for ", FormatBytes(*options.expert_cache_bytes),
+                                            ", and one expert takes ", FormatBytes(slot_bytes)));
 }
 
 // All the blocks that max_num_seqs sequences could use, or as many as fit.
@@ -166,7 +262,14 @@ StepLimits MakeStepLimits(const ModelConfig& config, const RunnerOptions& option
           .max_sequences = options.max_num_seqs,
           .max_blocks = (int64_t{max_model_len} + options.kv_block_size - 1) / options.kv_block_size,
           .max_sample_rows = sample_rows,
-          .max_sample_extras = std::min(sample_rows, kMostRowsWithExtras) * SampleExtrasOfRow(config.vocab_size)};
+          .max_sample_extras = std::min(sample_rows, kMostRowsWithExtras) * SampleExtrasOfRow(config.vocab_size),
+          .max_capacity_slots =
+              ops.can_limit_capacity() && config.routing.expert_choice.group == 0 ? options.max_num_seqs : 0};
+}
+
+int64_t CapacityCountBytes(const ModelConfig& config, const StepLimits& limits) {
+  const int64_t counts = SaturatingMultiply(config.num_moe_layers() * limits.max_capacity_slots, config.num_experts);
+  return SaturatingMultiply(counts, static_cast<int64_t>(sizeof(int32_t)));
 }
 
 int64_t HeadRows(const RunnerOptions& options) {
@@ -177,16 +280,22 @@ absl::StatusOr<MemoryPlan> PlanMemory(const ModelConfig& config, const Checkpoin
                                       const RunnerOptions& options, const Device& device, const Ops& ops) {
   CADRE_RETURN_IF_ERROR(CheckOptions(options));
   CADRE_RETURN_IF_ERROR(CheckAssignments(config, options));
+  CADRE_RETURN_IF_ERROR(CheckPromptGroup(config, options));
+  if (options.expert_host_bytes.has_value() && device.shares_host_memory()) {
+    return absl::OutOfRangeError(absl::StrCat("--expert-host-gb is for devices with memory of their own, and ",
+                                              device.name(), " computes in the host's: set --expert-cache-gb"));
+  }
   MemoryPlan plan;
   CADRE_ASSIGN_OR_RETURN(plan.max_model_len, ChooseMaxModelLen(config, options));
   plan.weight_dtype = checkpoint.dtype;
   plan.kv_dtype = options.kv_dtype.value_or(checkpoint.dtype);
   plan.kv_block_size = options.kv_block_size;
   plan.dense_weight_bytes = checkpoint.dense_bytes;
-  plan.expert_weight_bytes = checkpoint.expert_bytes;
+  plan.all_expert_bytes = checkpoint.expert_bytes;
   const StepLimits step_limits = MakeStepLimits(config, options, plan.max_model_len, ops);
   plan.workspace_bytes = Workspace::SizeBytes(config, step_limits.max_tokens, HeadRows(options));
   plan.workspace_bytes = SaturatingAdd(plan.workspace_bytes, StepArena::SizeBytes(config, step_limits));
+  plan.workspace_bytes = SaturatingAdd(plan.workspace_bytes, CapacityCountBytes(config, step_limits));
   plan.workspace_bytes = SaturatingAdd(plan.workspace_bytes, HostBytes(config, options, step_limits));
   plan.workspace_bytes = SaturatingAdd(
       plan.workspace_bytes, static_cast<int64_t>(ops.ScratchBytes(MakeOpsLimits(config, options, plan.max_model_len))));
@@ -194,16 +303,21 @@ absl::StatusOr<MemoryPlan> PlanMemory(const ModelConfig& config, const Checkpoin
   plan.available_bytes = static_cast<int64_t>(
       std::min<size_t>(device.AvailableBytes(), static_cast<size_t>(std::numeric_limits<int64_t>::max())));
 
+  const int64_t block_bytes =
+      MakeKvCacheShape(config, /*num_blocks=*/1, options.kv_block_size, plan.kv_dtype).BytesPerBlock();
+  CADRE_RETURN_IF_ERROR(
+      PlanExperts(config, checkpoint, options, device, SaturatingMultiply(block_bytes, step_limits.max_blocks), &plan));
+
   const int64_t needed =
       SaturatingAdd(SaturatingAdd(plan.dense_weight_bytes, plan.expert_weight_bytes), plan.workspace_bytes);
   const int64_t left_bytes = plan.available_bytes - needed;
   if (left_bytes < 0) {
-    return absl::ResourceExhaustedError(absl::StrCat(NeedsBeforeKv(plan), ": ", FormatBytes(-left_bytes),
-                                                     " too much; a lower --max-num-batched-tokens shrinks the "
-                                                     "workspace"));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        NeedsBeforeKv(plan), ": ", FormatBytes(-left_bytes),
+        " too much; a lower --max-num-batched-tokens shrinks the "
+        "workspace",
+        options.expert_cache_bytes.has_value() ? ", a lower --expert-cache-gb keeps fewer experts in memory" : ""));
   }
-  const int64_t block_bytes =
-      MakeKvCacheShape(config, /*num_blocks=*/1, options.kv_block_size, plan.kv_dtype).BytesPerBlock();
   int64_t num_blocks = 0;
   if (options.kv_cache_bytes.has_value()) {
     CADRE_ASSIGN_OR_RETURN(num_blocks, CheckNumBlocks(plan, options, left_bytes, block_bytes));

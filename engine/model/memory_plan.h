@@ -16,6 +16,8 @@ StepLimits MakeStepLimits(const ModelConfig& config, const RunnerOptions& option
                           const Ops& ops);
 // Rows whose logits are computed at once: a step wants at most one row of each sequence.
 int64_t HeadRows(const RunnerOptions& options);
+// Places of experts that sequences have taken, [MoE layers, slots, E] i32: where the device limits capacity.
+int64_t CapacityCountBytes(const ModelConfig& config, const StepLimits& limits);
 // What the engine's sampler keeps for each token of the vocabulary. engine_loop.cc checks that the sampler agrees, as
 // the model does not know it.
 inline constexpr int64_t kSamplerBytesPerLogit = 40;

@@ -12,6 +12,7 @@
 #include "engine/base/strings.h"
 #include "engine/model/config_reader.h"
 #include "engine/model/rope_config.h"
+#include "engine/model/routing_scheme.h"
 
 namespace cadre {
 namespace {
@@ -177,6 +178,29 @@ void ReadExperts(const FamilyTraits& traits, ConfigReader& reader, ModelConfig& 
   }
 }
 
+// The router that the file or the operator wants in place of the family's.
+absl::Status ReadRouting(const nlohmann::json& document, std::string_view override_text, ModelConfig& config) {
+  constexpr std::string_view kFlag = "--routing-override";
+  const auto block = document.find("cadre");
+  const bool has_block = block != document.end() && !block->is_null();
+  if (has_block) {
+    ConfigReader reader(*block, "config.json: cadre");
+    CADRE_RETURN_IF_ERROR(reader.status());
+    for (const auto& [key, value] : block->items()) {
+      if (key == "routing") continue;
+      reader.Fail(absl::StatusCode::kInvalidArgument, absl::StrCat("unknown key ", Quoted(key), " (routing is known)"));
+    }
+    CADRE_RETURN_IF_ERROR(reader.status());
+  }
+  if (!override_text.empty()) {
+    const absl::StatusOr<nlohmann::json> scheme = ParseRoutingOverride(override_text, kFlag);
+    const absl::Status status = scheme.ok() ? ApplyRoutingScheme(*scheme, kFlag, &config) : scheme.status();
+    return status.ok() ? status : absl::OutOfRangeError(status.message());  // it is no fault of the file
+  }
+  if (!has_block || !block->contains("routing")) return absl::OkStatus();
+  return ApplyRoutingScheme(block->at("routing"), "config.json: cadre.routing", &config);
+}
+
 // An upper bound, with every layer counted as MoE and dense at once. Every factor is bounded, so nothing overflows:
 // the largest term is kMaxExperts * 3 * 2^37 < 2^58.
 int64_t CountParameters(const ModelConfig& config) {
@@ -197,7 +221,13 @@ std::string_view ModelFamilyName(ModelFamily family) {
 
 int64_t ModelConfig::num_moe_layers() const { return std::count(is_moe_layer.begin(), is_moe_layer.end(), true); }
 
-absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json) {
+int32_t FewestExperts(const ModelConfig& config) {
+  if (config.routing.expert_choice.group > 0) return 0;
+  const bool varies = config.router.top_p > 0.0f || config.router.threshold > 0.0f;
+  return varies ? static_cast<int32_t>(config.router.min_k) : kAlwaysTopK;
+}
+
+absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json, std::string_view routing_override) {
   CADRE_ASSIGN_OR_RETURN(const nlohmann::json document, ParseJson(json, "config.json", kMaxConfigDepth));
   ConfigReader reader(document, "config.json");
   CADRE_RETURN_IF_ERROR(reader.status());
@@ -217,6 +247,7 @@ absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json) {
   ReadExperts(traits, reader, config);
   CADRE_RETURN_IF_ERROR(reader.status());
 
+  CADRE_RETURN_IF_ERROR(ReadRouting(document, routing_override, config));
   if (const int64_t parameters = CountParameters(config); parameters > kMaxParameters) {
     return absl::InvalidArgumentError(
         absl::StrCat("config.json: the sizes ask for ", parameters, " parameters, limit is ", kMaxParameters));
@@ -226,9 +257,9 @@ absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json) {
   return config;
 }
 
-absl::StatusOr<ModelConfig> LoadModelConfig(const std::filesystem::path& model_dir) {
+absl::StatusOr<ModelConfig> LoadModelConfig(const std::filesystem::path& model_dir, std::string_view routing_override) {
   CADRE_ASSIGN_OR_RETURN(const std::string text, ReadFileToString(model_dir / "config.json", kMaxConfigBytes));
-  return ParseModelConfig(text);
+  return ParseModelConfig(text, routing_override);
 }
 
 }  // namespace cadre

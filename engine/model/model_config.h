@@ -6,6 +6,8 @@
 //   qwen3_moe   softmax, kSum iff norm_topk_prob (file: true)  q/k norm per head, H*d != D          -
 //   mixtral     softmax, kSum always                           sliding window if given              -
 //
+// The router is another where the file or the operator asks for one: routing_scheme.h.
+//
 // olmoe and qwen3_moe have biases on q, k, v and o iff `attention_bias`; qwen3_moe has a window iff
 // `use_sliding_window`.
 #ifndef CADRE_ENGINE_MODEL_MODEL_CONFIG_H_
@@ -19,6 +21,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/experts/step_routing.h"
 #include "kernels/dtype.h"
 #include "kernels/ops.h"
 
@@ -40,6 +43,30 @@ inline constexpr int64_t kMaxParameters = int64_t{1} << 44;  // of the whole mod
 
 enum class ModelFamily { kOlmoe, kQwen2Moe, kQwen3Moe, kMixtral };
 std::string_view ModelFamilyName(ModelFamily family);  // the `model_type` of config.json
+
+// Which router: routing_scheme.h.
+enum class RoutingScheme {
+  kFamily,
+  kSoftmaxTopK,
+  kSigmoidBias,
+  kGroupLimited,
+  kSwitch,
+  kGshard,
+  kNoisyTopK,
+  kHash,
+  kTopP,
+  kThreshold,
+  kDense,
+  kExpertChoice
+};
+struct RoutingChoice {
+  RoutingScheme scheme = RoutingScheme::kFamily;
+  std::string origin;                 // what chose it, as messages name it; empty: nothing did
+  std::vector<float> selection_bias;  // [MoE layers, E], or empty
+  float noise = 0.0f;                 // standard deviation of what is added to logits
+  uint64_t hash_seed = 0;
+  ExpertChoiceOptions expert_choice;  // group 0: tokens choose
+};
 
 enum class QkNorm { kNone, kPerHead, kFullWidth };
 
@@ -71,12 +98,16 @@ struct ModelConfig {
   int64_t num_experts = 0;             // E
   int64_t expert_ffn_size = 0;         // F
   RouterOptions router;                // top_k, score, norm
+  RoutingChoice routing;               // whose router it is
   int64_t shared_expert_ffn_size = 0;  // 0: no shared expert
   int64_t dense_ffn_size = 0;          // width of the layers that are not MoE
   std::vector<bool> is_moe_layer;      // [num_layers]
 
   int64_t num_moe_layers() const;
 };
+
+// Of a token, where their number varies; kAlwaysTopK where it does not.
+int32_t FewestExperts(const ModelConfig& config);
 
 // Values of generation_config.json: what a request gets for fields that it leaves unset. A file that says `do_sample`
 // false is greedy whatever else it says, as in transformers. A file that does not say gets the values in it, as in
@@ -93,15 +124,18 @@ struct GenerationDefaults {
 };
 
 // Parses and checks the text of a config.json; keys that mean nothing here are ignored. INVALID_ARGUMENT names the key,
-// the value and the limit; UNIMPLEMENTED names an architecture or option that cadre does not run.
-absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json);
+// the value and the limit; UNIMPLEMENTED names an architecture or option that cadre does not run. Its object `cadre` is
+// ours: {"routing": {"scheme": ...}} (routing_scheme.h), where unknown keys are refused. `routing_override` takes the
+// place of that scheme, as --routing-override gives it; empty: it does not. OUT_OF_RANGE when it is wrong itself.
+absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json, std::string_view routing_override = {});
 // `generation_json` may be empty (no such file); `config_json` supplies eos_token_id then.
 absl::StatusOr<GenerationDefaults> ParseGenerationDefaults(std::string_view generation_json,
                                                            std::string_view config_json);
 
 // The same for model_dir/config.json (required: NOT_FOUND) and model_dir/generation_config.json (optional). A file
 // above kMaxConfigBytes is refused unread.
-absl::StatusOr<ModelConfig> LoadModelConfig(const std::filesystem::path& model_dir);
+absl::StatusOr<ModelConfig> LoadModelConfig(const std::filesystem::path& model_dir,
+                                            std::string_view routing_override = {});
 absl::StatusOr<GenerationDefaults> LoadGenerationDefaults(const std::filesystem::path& model_dir);
 
 }  // namespace cadre

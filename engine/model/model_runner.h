@@ -4,9 +4,14 @@
 #define CADRE_ENGINE_MODEL_MODEL_RUNNER_H_
 
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <span>
+#include <vector>
 
 #include "absl/status/status.h"
+#include "engine/experts/expert_cache.h"
+#include "engine/experts/expert_id.h"
 #include "engine/model/forward_batch.h"
 
 namespace cadre {
@@ -20,9 +25,18 @@ struct RunnerLimits {
   int32_t num_moe_layers = 0;
   int32_t num_experts = 0;  // per MoE layer
   int32_t top_k = 0;
+  int32_t min_k = kAlwaysTopK;  // fewest experts of a token, where their number varies up to top_k
+  bool needs_seeds = false;     // what a row computes depends on the seed of its request
+  // > 0: what a prompt's row computes depends on the rows of its group of so many positions; they are computed in one
+  // step, all or none.
+  int32_t prompt_group = 0;
   // Sampling on the device: rows of logits in a step that has sample_rows, and words of sample_extras. 0: none.
   int32_t max_sample_rows = 0;
   int64_t max_sample_extras = 0;
+  // Sequences that may be limited by groups of their own at a time. 0: experts cannot be limited in any way.
+  int32_t max_capacity_slots = 0;
+  int64_t num_expert_slots = 0;     // of a cache that can keep experts; 0: there is none
+  bool can_replay_routing = false;  // whether a batch may have recorded choices
 };
 
 class ModelRunner {
@@ -34,6 +48,25 @@ class ModelRunner {
   virtual absl::Status Forward(const ForwardBatch& batch, ForwardResult* result) = 0;
   // Whether Forward will fail for ever: its device is lost to this process. Engine thread only.
   virtual bool is_lost() const { return false; }
+  // What is added to the scores of experts when they are chosen, [MoE layers, E]; empty where the routers have none. As
+  // it was loaded.
+  virtual std::vector<float> selection_bias() const { return {}; }
+  // Another from the next step on. REQUIRES: selection_bias() is not empty. `bias` must stay as it is until the next
+  // step has ended. Engine thread only.
+  virtual void SetSelectionBias(std::span<const float> /*bias*/) {}
+  // What the expert cache does, where there is one. Engine thread only.
+  virtual std::optional<ExpertCacheReport> expert_cache() const { return std::nullopt; }
+  // What the expert cache could not read, or could again, since the last call. Engine thread only.
+  virtual ExpertFaults TakeExpertFaults() { return {}; }
+  // Where experts are, where there is an expert cache; else null: all are on the device. Engine thread only.
+  virtual std::shared_ptr<const ExpertPlacement> expert_placement() const { return nullptr; }
+  // What other expert caches would have done, where there is one; lives as long as the runner. Any thread.
+  virtual ShadowSimulator* shadow_simulator() const { return nullptr; }
+  // As ExpertCache::Keep and Place. REQUIRES: there is an expert cache. Engine thread only, between steps.
+  virtual void KeepExperts(const std::vector<ExpertId>& /*experts*/) {}
+  virtual absl::Duration PlaceExperts() { return absl::InfiniteDuration(); }
+  // Who is kept from the start.
+  virtual std::vector<ExpertId> kept_experts() const { return {}; }
   // Clears KV blocks whose contents are not to be trusted and which no sequence holds. A device's error is Forward's
   // next status. Engine thread only.
   virtual void ScrubBlocks(std::span<const int32_t> blocks) = 0;

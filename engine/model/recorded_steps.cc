@@ -26,7 +26,8 @@ void RecordedSteps::Add(RecordedStep step) {
 
 const RecordedStep* RecordedSteps::Find(const ForwardBatch& batch) const {
   const StepShape wanted = ShapeOf(batch);
-  if (wanted.num_logit_rows != wanted.num_tokens || batch.keep_expert_ids) return nullptr;
+  if (wanted.num_logit_rows != wanted.num_tokens || wanted.is_limited || wanted.is_replayed) return nullptr;
+  if (batch.keep_expert_ids || batch.keep_choices) return nullptr;
   const auto fits = [&](const RecordedStep& step) {
     return wanted.num_tokens <= step.shape.num_tokens && wanted.num_sequences <= step.shape.num_sequences &&
            wanted.max_blocks <= step.shape.max_blocks;

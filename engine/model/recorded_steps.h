@@ -30,7 +30,8 @@ class RecordedSteps {
   void Add(RecordedStep step);
 
   // The smallest into which `batch` fits; null when it must be ordered op by op: a step that computes more rows than it
-  // wants logits of, which is to say one with a prompt in it, or one that returns what is overwritten on the way.
+  // wants logits of, which is to say one with a prompt in it, one that limits experts, or one that returns what is
+  // overwritten on the way.
   const RecordedStep* Find(const ForwardBatch& batch) const;
 
  private:

@@ -57,11 +57,12 @@ absl::Status SimulatedRunner::Forward(const ForwardBatch& batch, ForwardResult* 
   result->routing.probability.assign(num_cells, 0.0);
   result->routing.squared_log_sum_exp.assign(static_cast<size_t>(limits.num_moe_layers), 0.0);
   result->routing.sequence_assignments.assign(static_cast<size_t>(batch.num_sequences), 0);
-  result->expert_ids.clear();
-  if (batch.keep_expert_ids) {
-    result->expert_ids.resize(static_cast<size_t>(limits.num_moe_layers) * static_cast<size_t>(num_tokens) *
-                              static_cast<size_t>(limits.top_k));
-  }
+  result->routing.sequence_gate_weight.assign(static_cast<size_t>(batch.num_sequences), 0.0);
+  const size_t num_choices =
+      static_cast<size_t>(limits.num_moe_layers) * static_cast<size_t>(num_tokens) * static_cast<size_t>(limits.top_k);
+  result->expert_ids.assign(batch.keep_expert_ids ? num_choices : 0, 0);
+  result->chosen_ids.assign(batch.keep_choices ? num_choices : 0, 0);
+  result->chosen_weights.assign(result->chosen_ids.size(), 1.0f / static_cast<float>(limits.top_k));
 
   ++step_;
   CADRE_RETURN_IF_ERROR(CheckSharing(batch));
@@ -199,14 +200,15 @@ void SimulatedRunner::RouteRow(const ForwardBatch& batch, int32_t row, ForwardRe
       ++routing.assignments[cell];
       routing.gate_weight[cell] += 1.0 / static_cast<double>(top_k);
       routing.probability[cell] += 1.0 / static_cast<double>(top_k);
-      if (batch.keep_expert_ids) {
-        const size_t place = layer * static_cast<size_t>(batch.num_tokens()) + r;
-        result->expert_ids[place * top_k + k] = static_cast<int32_t>(expert);
-      }
+      const size_t place = layer * static_cast<size_t>(batch.num_tokens()) + r;
+      if (batch.keep_expert_ids) result->expert_ids[place * top_k + k] = static_cast<int32_t>(expert);
+      if (batch.keep_choices) result->chosen_ids[place * top_k + k] = static_cast<int32_t>(expert);
     }
     routing.squared_log_sum_exp[layer] += 1.0;
   }
-  routing.sequence_assignments[static_cast<size_t>(batch.row_sequence[r])] += static_cast<int64_t>(num_layers * top_k);
+  const auto sequence = static_cast<size_t>(batch.row_sequence[r]);
+  routing.sequence_assignments[sequence] += static_cast<int64_t>(num_layers * top_k);
+  routing.sequence_gate_weight[sequence] += static_cast<double>(num_layers);
 }
 
 std::vector<int32_t> SimulatedRunner::ExpectedTokens(std::span<const int32_t> prompt, int32_t count,

@@ -48,7 +48,10 @@ absl::Status SetOption(const std::string& key, const std::string& value, Simulat
     return absl::OkStatus();
   }
   if (key != "step_ms" && key != "token_us") {
-    return absl::InvalidArgumentError(absl::StrCat("simulated model: unknown option ", key));
+    std::string names = "step_ms, token_us";
+    for (const CountKey& count : kCountKeys) absl::StrAppend(&names, ", ", count.name);
+    return absl::InvalidArgumentError(
+        absl::StrCat("simulated model: unknown option ", key, ", must be one of ", names));
   }
   double cost = 0.0;
   const double max = key == "step_ms" ? kMaxCostMs : kMaxCostMs * 1000;

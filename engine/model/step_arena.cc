@@ -28,6 +28,33 @@ void FillTables(const View& to, const ForwardBatch& batch) {
   }
 }
 
+// Zeros for sequences without one.
+void FillSeeds(const View& to, const ForwardBatch& batch) {
+  if (to.num_elements() == 0) return;
+  CADRE_CHECK_GE(to.dim(0), static_cast<int64_t>(batch.seeds.size()));
+  auto* const words = to.data<int32_t>();
+  std::fill(words, words + to.num_elements(), 0);
+  for (size_t s = 0; s < batch.seeds.size(); ++s) {
+    words[2 * s] = static_cast<int32_t>(static_cast<uint32_t>(batch.seeds[s]));
+    words[2 * s + 1] = static_cast<int32_t>(static_cast<uint32_t>(batch.seeds[s] >> 32));
+  }
+}
+
+// Sequences of padding have no rows.
+void FillCapacity(const View& to, const ForwardBatch& batch) {
+  if (to.num_elements() == 0) return;
+  CADRE_CHECK_GE(to.dim(0), static_cast<int64_t>(batch.capacity.size()));
+  auto* const rows = reinterpret_cast<SequenceCapacity*>(to.raw());
+  std::fill(std::ranges::copy(batch.capacity, rows).out, rows + to.dim(0), SequenceCapacity());
+}
+
+// As they are in the batch: such steps are not padded.
+template <typename T>
+void FillExactly(const View& to, const std::vector<T>& from) {
+  CADRE_CHECK_EQ(to.num_elements(), static_cast<int64_t>(from.size()));
+  if (!from.empty()) std::memcpy(to.raw(), from.data(), from.size() * sizeof(T));
+}
+
 template <typename T>
 void Read(std::vector<T>* to, const View& from) {
   const T* values = from.data<T>();
@@ -42,13 +69,31 @@ View ByteRange(const DeviceBuffer& buffer, int64_t begin, int64_t end) {
 
 }  // namespace
 
+RecordedChoices StepInputs::RecordedLayer(int64_t moe_layer) const {
+  if (recorded_modes.num_elements() == 0) return {};
+  const Shape of_layer = {recorded_expert_ids.dim(1), recorded_expert_ids.dim(2)};
+  return {.modes = recorded_modes,
+          .expert_ids = recorded_expert_ids.Rows(moe_layer, 1).Reshape(of_layer),
+          .weights = recorded_weights.Rows(moe_layer, 1).Reshape(of_layer)};
+}
+
 RoutingTally StepTallies::Layer(int64_t moe_layer) const {
   const Shape per_expert = {assignments.dim(1)};
   return {.assignments = assignments.Rows(moe_layer, 1).Reshape(per_expert),
           .gate_weight = gate_weight.Rows(moe_layer, 1).Reshape(per_expert),
           .probability = probability.Rows(moe_layer, 1).Reshape(per_expert),
           .squared_log_sum_exp = squared_log_sum_exp.Rows(moe_layer, 1),
-          .sequence_assignments = sequence_assignments};
+          .sequence_assignments = sequence_assignments,
+          .row_assignments = row_assignments.Rows(moe_layer, 1),
+          .sequence_gate_weight = sequence_gate_weight};
+}
+
+CapacityTally StepTallies::LimitedLayer(int64_t moe_layer) const {
+  const int64_t num_experts = states.dim(2);
+  return {.states = states.Rows(moe_layer, 1).Reshape({kNumAssignmentStates, num_experts}),
+          .lost_gate_weight = lost_gate_weight.Rows(moe_layer, 1).Reshape({num_experts}),
+          .sequence_states = sequence_states,
+          .sequence_lost_gate_weight = sequence_lost_gate_weight};
 }
 
 StepShape ShapeOf(const ForwardBatch& batch) {
@@ -56,11 +101,20 @@ StepShape ShapeOf(const ForwardBatch& batch) {
           .num_sequences = batch.num_sequences,
           .max_blocks = batch.max_blocks,
           .num_logit_rows = static_cast<int64_t>(batch.logit_rows.size()),
-          .samples = !batch.sample_rows.empty()};
+          .samples = !batch.sample_rows.empty(),
+          .is_limited = !batch.capacity.empty(),
+          .is_replayed = !batch.recorded.modes.empty()};
 }
 
-StepArena::Image StepArena::LayOut(std::byte* base, const StepShape& shape, int64_t num_moe_layers, int64_t num_experts,
-                                   int64_t num_extras) {
+StepArena::Sizes StepArena::SizesOf(const ModelConfig& config, const StepLimits& limits) {
+  return {.num_moe_layers = config.num_moe_layers(),
+          .num_experts = config.num_experts,
+          .top_k = config.router.top_k,
+          .num_extras = limits.max_sample_extras};
+}
+
+StepArena::Image StepArena::LayOut(std::byte* base, const StepShape& shape, const Sizes& sizes) {
+  const auto [num_moe_layers, num_experts, top_k, num_extras] = sizes;
   ArenaLayout layout(base);
   Image image;
   image.inputs.token_ids = layout.Take(DType::kI32, {shape.num_tokens});
@@ -69,8 +123,16 @@ StepArena::Image StepArena::LayOut(std::byte* base, const StepShape& shape, int6
   image.inputs.kv_slots = layout.Take(DType::kI32, {shape.num_tokens});
   image.inputs.block_tables = layout.Take(DType::kI32, {shape.num_sequences, shape.max_blocks});
   image.inputs.logit_rows = layout.Take(DType::kI32, {shape.num_logit_rows});
+  image.inputs.prompt_lengths = layout.Take(DType::kI32, {shape.num_sequences});
+  image.inputs.seeds = layout.Take(DType::kI32, {shape.num_sequences, 2});
   const int64_t num_sampled = shape.samples ? shape.num_logit_rows : 0;
   image.inputs.sample_rows = layout.Take(DType::kI32, {num_sampled, kSampleRowWords});
+  const int64_t num_limited = shape.is_limited ? shape.num_sequences : 0;
+  image.inputs.capacity = layout.Take(DType::kI32, {num_limited, kSequenceCapacityWords});
+  const int64_t num_recorded = shape.is_replayed ? shape.num_tokens : 0;
+  image.inputs.recorded_modes = layout.Take(DType::kI32, {num_recorded});
+  image.inputs.recorded_expert_ids = layout.Take(DType::kI32, {num_moe_layers, num_recorded, top_k});
+  image.inputs.recorded_weights = layout.Take(DType::kF32, {num_moe_layers, num_recorded, top_k});
   image.tallies_begin = layout.offset();
   const Shape layer_experts = {num_moe_layers, num_experts};
   image.tallies.assignments = layout.Take(DType::kI64, layer_experts);
@@ -78,6 +140,13 @@ StepArena::Image StepArena::LayOut(std::byte* base, const StepShape& shape, int6
   image.tallies.probability = layout.Take(DType::kF64, layer_experts);
   image.tallies.squared_log_sum_exp = layout.Take(DType::kF64, {num_moe_layers});
   image.tallies.sequence_assignments = layout.Take(DType::kI64, {shape.num_sequences});
+  image.tallies.row_assignments = layout.Take(DType::kI64, {num_moe_layers});
+  image.tallies.sequence_gate_weight = layout.Take(DType::kF64, {shape.num_sequences});
+  const int64_t num_limited_layers = shape.is_limited ? num_moe_layers : 0;
+  image.tallies.states = layout.Take(DType::kI64, {num_limited_layers, kNumAssignmentStates, num_experts});
+  image.tallies.lost_gate_weight = layout.Take(DType::kF64, {num_limited_layers, num_experts});
+  image.tallies.sequence_states = layout.Take(DType::kI64, {num_limited, kNumAssignmentStates});
+  image.tallies.sequence_lost_gate_weight = layout.Take(DType::kF64, {num_limited});
   image.tallies_end = layout.offset();
   image.sampled.tokens = layout.Take(DType::kI32, {num_sampled});
   image.sampled.ranks = layout.Take(DType::kI32, {num_sampled});
@@ -93,10 +162,11 @@ int64_t StepArena::SizeBytes(const ModelConfig& config, const StepLimits& limits
   StepShape shape = {.num_tokens = limits.max_tokens,
                      .num_sequences = limits.max_sequences,
                      .max_blocks = limits.max_blocks,
-                     .num_logit_rows = limits.max_tokens};
-  const auto bytes = [&] {
-    return LayOut(nullptr, shape, config.num_moe_layers(), config.num_experts, limits.max_sample_extras).end;
-  };
+                     .num_logit_rows = limits.max_tokens,
+                     .samples = false,
+                     .is_limited = limits.max_capacity_slots > 0,
+                     .is_replayed = true};
+  const auto bytes = [&] { return LayOut(nullptr, shape, SizesOf(config, limits)).end; };
   const int64_t without_sampling = bytes();
   // Steps that sample want fewer rows of logits.
   shape.num_logit_rows = limits.max_sample_rows;
@@ -108,24 +178,15 @@ absl::StatusOr<StepArena> StepArena::Create(const ModelConfig& config, const Ste
   const auto bytes = static_cast<size_t>(SizeBytes(config, limits));
   CADRE_ASSIGN_OR_RETURN(DeviceBuffer memory, device.Allocate(bytes));
   CADRE_ASSIGN_OR_RETURN(DeviceBuffer staging, device.AllocateStaging(bytes));
-  return StepArena(config, limits.max_sample_extras, std::move(memory), std::move(staging));
+  return StepArena(SizesOf(config, limits), FewestExperts(config), std::move(memory), std::move(staging));
 }
-
-StepArena::StepArena(const ModelConfig& config, int64_t num_extras, DeviceBuffer device_memory,
-                     DeviceBuffer host_memory)
-    : num_moe_layers_(config.num_moe_layers()),
-      num_experts_(config.num_experts),
-      top_k_(config.router.top_k),
-      num_extras_(num_extras),
-      device_memory_(std::move(device_memory)),
-      host_memory_(std::move(host_memory)) {}
 
 void StepArena::Upload(const ForwardBatch& batch, const StepShape& shape, Device& device) {
   num_tokens_ = batch.num_tokens();
   num_sequences_ = batch.num_sequences;
   num_sampled_ = static_cast<int64_t>(batch.sample_rows.size());
-  on_device_ = LayOut(device_memory_, shape);
-  on_host_ = LayOut(host_memory_, shape);
+  on_device_ = LayOut(device_memory_.data(), shape, sizes_);
+  on_host_ = LayOut(host_memory_.data(), shape, sizes_);
   CADRE_CHECK_LE(on_device_.end, static_cast<int64_t>(device_memory_.size_bytes()));
 
   Fill(on_host_.inputs.token_ids, batch.token_ids, kPadding);
@@ -134,6 +195,12 @@ void StepArena::Upload(const ForwardBatch& batch, const StepShape& shape, Device
   Fill(on_host_.inputs.kv_slots, batch.kv_slots, kPadding);
   FillTables(on_host_.inputs.block_tables, batch);
   Fill(on_host_.inputs.logit_rows, batch.logit_rows, kPadding);
+  Fill(on_host_.inputs.prompt_lengths, batch.prompt_lengths, 0);
+  FillSeeds(on_host_.inputs.seeds, batch);
+  FillCapacity(on_host_.inputs.capacity, batch);
+  FillExactly(on_host_.inputs.recorded_modes, batch.recorded.modes);
+  FillExactly(on_host_.inputs.recorded_expert_ids, batch.recorded.expert_ids);
+  FillExactly(on_host_.inputs.recorded_weights, batch.recorded.weights);
   std::memset(host_memory_.data() + on_host_.tallies_begin, 0,
               static_cast<size_t>(on_host_.tallies_end - on_host_.tallies_begin));
   const int64_t end = shape.samples ? FillSampling(batch) : on_host_.tallies_end;
@@ -157,15 +224,24 @@ void StepArena::Download(Device& device) {
 }
 
 void StepArena::ReadRouting(StepRouting* routing) const {
-  routing->num_layers = static_cast<int32_t>(num_moe_layers_);
-  routing->num_experts = static_cast<int32_t>(num_experts_);
-  routing->top_k = static_cast<int32_t>(top_k_);
+  routing->num_layers = static_cast<int32_t>(sizes_.num_moe_layers);
+  routing->num_experts = static_cast<int32_t>(sizes_.num_experts);
+  routing->top_k = static_cast<int32_t>(sizes_.top_k);
+  routing->min_k = min_k_;
   routing->num_tokens = num_tokens_;
+  Read(&routing->row_assignments, on_host_.tallies.row_assignments);
   Read(&routing->assignments, on_host_.tallies.assignments);
   Read(&routing->gate_weight, on_host_.tallies.gate_weight);
   Read(&routing->probability, on_host_.tallies.probability);
   Read(&routing->squared_log_sum_exp, on_host_.tallies.squared_log_sum_exp);
   Read(&routing->sequence_assignments, on_host_.tallies.sequence_assignments.Rows(0, num_sequences_));
+  Read(&routing->sequence_gate_weight, on_host_.tallies.sequence_gate_weight.Rows(0, num_sequences_));
+  const StepTallies& tallies = on_host_.tallies;
+  const int64_t num_limited = tallies.sequence_states.dim(0) == 0 ? 0 : num_sequences_;
+  Read(&routing->states, tallies.states);
+  Read(&routing->lost_gate_weight, tallies.lost_gate_weight);
+  Read(&routing->sequence_states, tallies.sequence_states.Rows(0, num_limited));
+  Read(&routing->sequence_lost_gate_weight, tallies.sequence_lost_gate_weight.Rows(0, num_limited));
 }
 
 void StepArena::ReadSampled(SampledRows* rows) const {

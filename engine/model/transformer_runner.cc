@@ -3,15 +3,19 @@
 #include <algorithm>
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <span>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
 #include "engine/base/status_macros.h"
+#include "engine/experts/expert_ranking.h"
 #include "engine/model/batch_check.h"
 #include "engine/model/kv_cache.h"
 #include "engine/model/memory_plan.h"
+#include "engine/model/offloaded_experts.h"
 #include "engine/model/recorded_steps.h"
 #include "engine/model/step_arena.h"
 #include "engine/model/transformer.h"
@@ -23,13 +27,17 @@ namespace {
 class TransformerRunner final : public ModelRunner {
  public:
   TransformerRunner(const RunnerLimits& limits, Transformer transformer, KvCache cache, Workspace workspace,
-                    StepArena arena, int64_t max_logit_rows, Device* device)
+                    StepArena arena, DeviceBuffer places_taken, std::unique_ptr<OffloadedExperts> offloaded,
+                    int64_t max_logit_rows, std::vector<ExpertId> kept_experts, Device* device)
       : limits_(limits),
         max_logits_(static_cast<size_t>(max_logit_rows * limits.vocab_size)),
         transformer_(std::move(transformer)),
         cache_(std::move(cache)),
         workspace_(std::move(workspace)),
         arena_(std::move(arena)),
+        kept_experts_(std::move(kept_experts)),
+        places_taken_(std::move(places_taken)),
+        offloaded_(std::move(offloaded)),
         device_(device) {}
 
   const RunnerLimits& limits() const override { return limits_; }
@@ -42,21 +50,32 @@ class TransformerRunner final : public ModelRunner {
         std::ranges::count_if(batch.sample_rows, [](const SampleRow& row) { return row.is_wanted; });
     const size_t num_logit_rows = batch.logit_rows.size() - static_cast<size_t>(num_sampled);
     result->logits.resize(num_logit_rows * static_cast<size_t>(limits_.vocab_size));
-    result->expert_ids.resize(batch.keep_expert_ids ? static_cast<size_t>(limits_.num_moe_layers) * num_tokens *
-                                                          static_cast<size_t>(limits_.top_k)
-                                                    : 0);
+    const auto num_choices =
+        static_cast<size_t>(limits_.num_moe_layers) * num_tokens * static_cast<size_t>(limits_.top_k);
+    result->expert_ids.resize(batch.keep_expert_ids ? num_choices : 0);
+    result->chosen_ids.resize(batch.keep_choices ? num_choices : 0);
+    result->chosen_weights.resize(result->chosen_ids.size());
 
     if (const RecordedStep* step = recorded_.Find(batch); step != nullptr) {
       arena_.Upload(batch, step->shape, *device_);
       device_->Replay(*step->work);
       DownloadLogits(workspace_.For(step->shape.num_tokens), batch, /*begin=*/0, batch.logit_rows.size(), result);
     } else {
-      OrderStep(batch, result);
+      CADRE_RETURN_IF_ERROR(OrderStep(batch, result));
     }
     arena_.Download(*device_);
     CADRE_RETURN_IF_ERROR(device_->Synchronize());
     arena_.ReadRouting(&result->routing);
     arena_.ReadSampled(&result->sampled);
+    result->faults.clear();
+    result->cache_uses.clear();
+    if (offloaded_ != nullptr) offloaded_->EndStep(result->routing);
+    if (const CachedExperts* cached = transformer_.cached_experts(); cached != nullptr) {
+      CountFaults(cached->faults(), &result->routing);
+      result->faults = cached->faults().sequences;
+      result->cache_uses = cached->uses();
+      result->cache_uses.resize(result->routing.sequence_assignments.size());
+    }
     return absl::OkStatus();
   }
 
@@ -71,7 +90,9 @@ class TransformerRunner final : public ModelRunner {
                                .samples = limits_.max_sample_rows > 0};
       const Activations act = workspace_.For(rows);
       const auto order = [&] {
-        transformer_.RunLayers(arena_.inputs(), arena_.tallies(), cache_, act, /*expert_ids=*/nullptr);
+        CADRE_CHECK(
+            transformer_.RunLayers(arena_.inputs(), arena_.tallies(), cache_, act, /*places_taken=*/{}, /*choices=*/{})
+                .ok());  // nothing is waited for
         transformer_.ComputeLogits(arena_.inputs(), act, /*begin=*/0, rows);
         if (shape.samples) OrderSampling(act);
       };
@@ -91,17 +112,50 @@ class TransformerRunner final : public ModelRunner {
     return absl::OkStatus();
   }
 
+  std::vector<float> selection_bias() const override { return transformer_.selection_bias(); }
+  void SetSelectionBias(std::span<const float> bias) override { transformer_.SetSelectionBias(bias); }
+  std::optional<ExpertCacheReport> expert_cache() const override {
+    if (offloaded_ != nullptr) return offloaded_->Report();
+    const CachedExperts* cached = transformer_.cached_experts();
+    return cached == nullptr ? std::nullopt : std::optional(cached->Report());
+  }
+  ExpertFaults TakeExpertFaults() override {
+    CachedExperts* cached = transformer_.cached_experts();
+    return cached == nullptr ? ExpertFaults() : cached->TakeFaults();
+  }
+  std::shared_ptr<const ExpertPlacement> expert_placement() const override {
+    if (offloaded_ != nullptr) return std::make_shared<const ExpertPlacement>(offloaded_->Placement());
+    const CachedExperts* cached = transformer_.cached_experts();
+    return cached == nullptr ? nullptr : std::make_shared<const ExpertPlacement>(cached->Placement());
+  }
+  ShadowSimulator* shadow_simulator() const override {
+    if (offloaded_ != nullptr) return offloaded_->shadow_simulator();
+    const CachedExperts* cached = transformer_.cached_experts();
+    return cached == nullptr ? nullptr : cached->shadow_simulator();
+  }
+  void KeepExperts(const std::vector<ExpertId>& experts) override { transformer_.cached_experts()->Keep(experts); }
+  absl::Duration PlaceExperts() override {
+    CachedExperts* cached = transformer_.cached_experts();
+    return cached == nullptr ? absl::InfiniteDuration() : cached->Place();
+  }
+  std::vector<ExpertId> kept_experts() const override { return kept_experts_; }
   bool is_lost() const override { return device_->is_lost(); }
   void ScrubBlocks(std::span<const int32_t> blocks) override { cache_.Scrub(blocks, *device_); }
   void ReleaseMemory(std::span<const int32_t> blocks) override { cache_.ReleasePages(blocks, *device_); }
 
  private:
   // Op by op.
-  void OrderStep(const ForwardBatch& batch, ForwardResult* result) {
+  absl::Status OrderStep(const ForwardBatch& batch, ForwardResult* result) {
     arena_.Upload(batch, ShapeOf(batch), *device_);
     const Activations act = workspace_.For(batch.num_tokens());
-    transformer_.RunLayers(arena_.inputs(), arena_.tallies(), cache_, act,
-                           batch.keep_expert_ids ? result->expert_ids.data() : nullptr);
+    HostChoices choices;
+    if (batch.keep_expert_ids) choices.expert_ids = result->expert_ids.data();
+    if (batch.keep_choices) {
+      choices.chosen_ids = result->chosen_ids.data();
+      choices.chosen_weights = result->chosen_weights.data();
+    }
+    CADRE_RETURN_IF_ERROR(
+        transformer_.RunLayers(arena_.inputs(), arena_.tallies(), cache_, act, PlacesTaken(), choices));
     // A server wants one row per sequence, which fits at once; whoever wants every row of a prompt gets it in pieces.
     const size_t num_rows = batch.logit_rows.size();
     const auto rows_at_once = static_cast<size_t>(act.logits.dim(0));
@@ -111,6 +165,12 @@ class TransformerRunner final : public ModelRunner {
       if (!batch.sample_rows.empty()) OrderSampling(act);  // they are never more than fit at once
       DownloadLogits(act, batch, begin, count, result);
     }
+    return absl::OkStatus();
+  }
+
+  View PlacesTaken() const {
+    if (limits_.max_capacity_slots == 0) return {};
+    return places_taken_.view(DType::kI32, {limits_.num_moe_layers, limits_.max_capacity_slots, limits_.num_experts});
   }
 
   void OrderSampling(const Activations& act) {
@@ -141,6 +201,9 @@ class TransformerRunner final : public ModelRunner {
   KvCache cache_;
   Workspace workspace_;
   StepArena arena_;
+  const std::vector<ExpertId> kept_experts_;
+  DeviceBuffer places_taken_;                    // of whom experts are limited, from step to step
+  std::unique_ptr<OffloadedExperts> offloaded_;  // null where the device holds all experts, or shares their memory
   RecordedSteps recorded_;
   Device* const device_;
 };
@@ -153,8 +216,55 @@ RunnerLimits MakeRunnerLimits(const ModelConfig& config, const MemoryPlan& plan,
           .num_moe_layers = static_cast<int32_t>(config.num_moe_layers()),
           .num_experts = static_cast<int32_t>(config.num_experts),
           .top_k = static_cast<int32_t>(config.router.top_k),
+          .min_k = FewestExperts(config),
+          .needs_seeds = config.routing.noise > 0.0f,
+          .prompt_group = static_cast<int32_t>(config.routing.expert_choice.group),
           .max_sample_rows = static_cast<int32_t>(step_limits.max_sample_rows),
-          .max_sample_extras = step_limits.max_sample_extras};
+          .max_sample_extras = step_limits.max_sample_extras,
+          .max_capacity_slots = static_cast<int32_t>(step_limits.max_capacity_slots),
+          .num_expert_slots = plan.expert_place() == ExpertPlace::kCheckpoint ? plan.num_expert_slots : 0,
+          .can_replay_routing = true};
+}
+
+std::vector<ExpertId> ChooseKeptExperts(const ModelConfig& config, const MemoryPlan& plan,
+                                        const RunnerOptions& options) {
+  if (plan.expert_place() != ExpertPlace::kCheckpoint || options.expert_profile.empty()) return {};
+  CADRE_CHECK_LT(options.num_kept_experts, plan.num_expert_slots);
+  return ChooseKept(options.expert_profile, config.num_experts, options.num_kept_experts, LayerShare::kGlobal);
+}
+
+std::vector<ExpertId> ChooseWarmStart(const ModelConfig& config, const MemoryPlan& plan, const RunnerOptions& options,
+                                      std::span<const ExpertId> kept) {
+  if (options.expert_profile.empty()) return {};
+  return OrderWarmStart(options.expert_profile, config.num_experts, plan.num_expert_slots, kept, LayerShare::kGlobal);
+}
+
+// Null where the weights have all experts.
+absl::StatusOr<std::unique_ptr<CachedExperts>> CreateCachedExperts(const ModelConfig& config, const MemoryPlan& plan,
+                                                                   const RunnerOptions& options,
+                                                                   const std::vector<ExpertId>& kept, Weights* weights,
+                                                                   Device* device) {
+  const bool is_read = plan.expert_place() == ExpertPlace::kCheckpoint;
+  CADRE_CHECK_EQ(weights->expert_source != nullptr, is_read);
+  if (!is_read) return nullptr;
+  return CachedExperts::Create(config, ExpertLayout(config, weights->dtype), std::move(weights->expert_source),
+                               {.num_slots = plan.num_expert_slots,
+                                .policy = options.expert_policy,
+                                .num_threads = options.expert_read_threads,
+                                .num_ahead_threads = options.expert_ahead_threads,
+                                .warm_start = ChooseWarmStart(config, plan, options, kept),
+                                .kept = kept},
+                               device);
+}
+
+// Null where the device has all experts, or none.
+absl::StatusOr<std::unique_ptr<OffloadedExperts>> CreateOffloadedExperts(const ModelConfig& config,
+                                                                         const MemoryPlan& plan,
+                                                                         const RunnerOptions& options,
+                                                                         Transformer& transformer, Device* device) {
+  if (plan.expert_place() != ExpertPlace::kHost) return nullptr;
+  return OffloadedExperts::Create(ExpertLayout(config, plan.weight_dtype), transformer.placed_experts(),
+                                  {.num_slots = plan.num_expert_slots, .policy = options.expert_policy}, device);
 }
 
 }  // namespace
@@ -165,17 +275,27 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> CreateTransformerRunner(const Model
   CADRE_CHECK_EQ(plan.kv_block_size, options.kv_block_size);
   CADRE_RETURN_IF_ERROR(device->ops().Reserve(MakeOpsLimits(config, options, plan.max_model_len)));
   const StepLimits step_limits = MakeStepLimits(config, options, plan.max_model_len, device->ops());
-  CADRE_ASSIGN_OR_RETURN(Transformer transformer, Transformer::Create(config, std::move(weights), device));
+  std::vector<ExpertId> kept = ChooseKeptExperts(config, plan, options);
+  CADRE_ASSIGN_OR_RETURN(std::unique_ptr<CachedExperts> cached,
+                         CreateCachedExperts(config, plan, options, kept, &weights, device));
+  const bool is_cached = cached != nullptr;
+  CADRE_ASSIGN_OR_RETURN(Transformer transformer,
+                         Transformer::Create(config, std::move(weights), std::move(cached), device));
+  CADRE_ASSIGN_OR_RETURN(std::unique_ptr<OffloadedExperts> offloaded,
+                         CreateOffloadedExperts(config, plan, options, transformer, device));
   CADRE_ASSIGN_OR_RETURN(
       KvCache cache,
       KvCache::Create(MakeKvCacheShape(config, plan.num_kv_blocks, plan.kv_block_size, plan.kv_dtype), *device));
   CADRE_ASSIGN_OR_RETURN(Workspace workspace,
                          Workspace::Create(config, step_limits.max_tokens, HeadRows(options), *device));
   CADRE_ASSIGN_OR_RETURN(StepArena arena, StepArena::Create(config, step_limits, *device));
-  auto runner = std::make_unique<TransformerRunner>(MakeRunnerLimits(config, plan, step_limits), std::move(transformer),
-                                                    std::move(cache), std::move(workspace), std::move(arena),
-                                                    HeadRows(options), device);
-  if (options.record_steps && device->can_record()) {
+  CADRE_ASSIGN_OR_RETURN(DeviceBuffer places_taken,
+                         device->Allocate(static_cast<size_t>(CapacityCountBytes(config, step_limits))));
+  auto runner = std::make_unique<TransformerRunner>(
+      MakeRunnerLimits(config, plan, step_limits), std::move(transformer), std::move(cache), std::move(workspace),
+      std::move(arena), std::move(places_taken), std::move(offloaded), HeadRows(options), std::move(kept), device);
+  // Which experts a step has to wait for is known while it runs, and to the host alone.
+  if (options.record_steps && device->can_record() && !is_cached) {
     CADRE_RETURN_IF_ERROR(runner->RecordSteps(step_limits.max_blocks));
   }
   return runner;

@@ -5,8 +5,10 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/experts/eviction_policy.h"
 #include "engine/model/model_config.h"
 #include "engine/model/model_runner.h"
 #include "engine/model/weights.h"
@@ -27,12 +29,33 @@ struct RunnerOptions {
   bool record_steps = true;
   // Samples where the logits are, where the device can.
   bool sample_on_device = true;
+  // Memory for routed experts: fewer bytes than all of them take make it a cache. Absent: all of them if they fit, else
+  // what is left.
+  std::optional<int64_t> expert_cache_bytes = std::nullopt;
+  // Of the host, for all routed experts where the device has memory of its own that does not hold them. Absent: what is
+  // available, less a reserve.
+  std::optional<int64_t> expert_host_bytes = std::nullopt;
+  EvictionPolicyKind expert_policy = EvictionPolicyKind::kNextUse;
+  int expert_read_threads = 4;
+  int expert_ahead_threads = 0;  // to read experts on before they are needed
+  // Assignments of each expert, [MoE layers, E], by which a cache of experts that are read from the checkpoint is
+  // filled at the start; empty: it starts empty.
+  std::vector<int64_t> expert_profile = {};
+  // So many of the most used of them do not give way. REQUIRES: less than the plan's num_expert_slots.
+  int64_t num_kept_experts = 0;
+  // Of the host, for what the engine learns of single tokens' experts; above 0 it may ask for their choices.
+  int64_t profile_bytes = 0;
+  // Of the host, for recorded choices of requests in flight; 0: no request brings any.
+  int64_t replay_bytes = 0;
 };
 
 // Bytes by pool, decided before anything is loaded; printed by the server and answered by GetModel.
 struct MemoryPlan {
   int64_t dense_weight_bytes = 0;
-  int64_t expert_weight_bytes = 0;
+  int64_t expert_weight_bytes = 0;  // in memory: of all routed experts, or of the slots
+  int64_t all_expert_bytes = 0;     // of the checkpoint's
+  int64_t num_expert_slots = 0;     // 0: all experts are in memory
+  int64_t host_expert_bytes = 0;    // beside the slots: all routed experts, in memory of the host that the device reads
   int64_t kv_cache_bytes = 0;
   int64_t workspace_bytes = 0;
   int64_t available_bytes = 0;  // of the device, before loading
@@ -41,6 +64,11 @@ struct MemoryPlan {
   int32_t max_model_len = 0;
   DType weight_dtype = DType::kBF16;
   DType kv_dtype = DType::kBF16;
+  ExpertPlace expert_place() const {
+    if (num_expert_slots == 0) return ExpertPlace::kDevice;
+    return host_expert_bytes > 0 ? ExpertPlace::kHost : ExpertPlace::kCheckpoint;
+  }
+  // Of the device.
   int64_t total_bytes() const { return dense_weight_bytes + expert_weight_bytes + kv_cache_bytes + workspace_bytes; }
 };
 

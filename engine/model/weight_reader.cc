@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <span>
+#include <system_error>
 #include <utility>
 
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/strings.h"
@@ -18,60 +20,113 @@ constexpr int64_t kProgressBytes = int64_t{1} << 26;
 // Vectors of bytes are aligned for every element type, since operator new is.
 static_assert(alignof(std::max_align_t) >= 8);
 
-int64_t StoredBytes(const WeightSource& source) {
-  return source.num_elements * static_cast<int64_t>(DTypeBytes(*source.tensor->info.dtype));
-}
+DType StoredType(const WeightSource& source) { return *source.tensor->info.dtype; }
+
+int64_t ElementBytes(DType dtype) { return static_cast<int64_t>(DTypeBytes(dtype)); }
 
 }  // namespace
 
-WeightReader::WeightReader(const std::vector<InputFile>& files, Device& device,
+WeightReader::WeightReader(const std::vector<InputFile>& files, Device& device, int num_threads,
                            std::function<void(int64_t, int64_t)> on_progress)
-    : files_(files), device_(device), on_progress_(std::move(on_progress)), stored_(kChunkBytes) {}
+    : files_(files), device_(device), num_threads_(num_threads), on_progress_(std::move(on_progress)) {
+  CADRE_CHECK_GE(num_threads, 1);
+}
 
 absl::Status WeightReader::ReadAll(const std::vector<WeightTransfer>& transfers) {
   for (const InputFile& file : files_) file.ExpectSequentialReads();
-  for (const WeightTransfer& transfer : transfers) total_bytes_ += StoredBytes(transfer.from);
-  for (const WeightTransfer& transfer : transfers) {
-    if (absl::Status status = Read(transfer); !status.ok()) {
-      return absl::Status(status.code(),
-                          absl::StrCat(status.message(), " (tensor ", Quoted(transfer.from.tensor->info.name), ")"));
-    }
-  }
+  Plan(transfers);
+  CADRE_ASSIGN_OR_RETURN(const DeviceBuffer staging, device_.AllocateStaging(staging_bytes_));
+  std::vector<std::thread> helpers;
+  const size_t num_threads = std::min(static_cast<size_t>(num_threads_), chunks_.size());
+  while (helpers.size() + 1 < num_threads && StartHelper(&helpers)) continue;
+  ReadChunks(staging);
+  for (std::thread& helper : helpers) helper.join();
+  if (has_failed_) return error_.second;
   for (const InputFile& file : files_) CADRE_RETURN_IF_ERROR(file.CheckUnchanged());
   if (on_progress_) on_progress_(done_bytes_, total_bytes_);
   return absl::OkStatus();
 }
 
-absl::Status WeightReader::Read(const WeightTransfer& transfer) {
-  const InputFile& file = files_[transfer.from.tensor->shard];
-  const DType stored_dtype = *transfer.from.tensor->info.dtype;
-  const DType held_dtype = transfer.to.dtype();
-  const auto stored_bytes = static_cast<int64_t>(DTypeBytes(stored_dtype));
-  const auto held_bytes = static_cast<int64_t>(DTypeBytes(held_dtype));
-  const int64_t chunk_elements = kChunkBytes / stored_bytes;
-  for (int64_t done = 0; done < transfer.from.num_elements; done += chunk_elements) {
-    const int64_t count = std::min(chunk_elements, transfer.from.num_elements - done);
-    const std::span<std::byte> chunk(stored_.data(), static_cast<size_t>(count * stored_bytes));
-    CADRE_RETURN_IF_ERROR(file.ReadAt(transfer.from.offset_bytes + done * stored_bytes, chunk));
-    const std::byte* data = chunk.data();
-    if (held_dtype != stored_dtype) {
-      converted_.resize(std::max(converted_.size(), static_cast<size_t>(count * held_bytes)));
-      ConvertElements(stored_dtype, data, held_dtype, converted_.data(), static_cast<size_t>(count));
-      data = converted_.data();
+void WeightReader::Plan(const std::vector<WeightTransfer>& transfers) {
+  for (const WeightTransfer& transfer : transfers) {
+    const int64_t stored_bytes = ElementBytes(StoredType(transfer.from));
+    const int64_t chunk_elements = kChunkBytes / stored_bytes;
+    total_bytes_ += transfer.from.num_elements * stored_bytes;
+    for (int64_t first = 0; first < transfer.from.num_elements; first += chunk_elements) {
+      const int64_t count = std::min(chunk_elements, transfer.from.num_elements - first);
+      chunks_.push_back({&transfer, first, count});
+      const int64_t held_bytes = count * ElementBytes(transfer.to.dtype());
+      staging_bytes_ = std::max(staging_bytes_, static_cast<size_t>(held_bytes));
     }
-    device_.CopyToDevice(View(transfer.to.raw() + done * held_bytes, held_dtype, {count}), data);
-    // The staging memory is used again at once, and a device may copy in the background.
-    CADRE_RETURN_IF_ERROR(device_.Synchronize());
-    AddProgress(count * stored_bytes);
   }
+}
+
+bool WeightReader::StartHelper(std::vector<std::thread>* helpers) {
+  try {
+    helpers->emplace_back([this] {
+      // Without staging memory of its own, a helper leaves the work to others.
+      absl::StatusOr<DeviceBuffer> staging = device_.AllocateStaging(staging_bytes_);
+      if (staging.ok()) ReadChunks(*staging);
+    });
+    return true;
+  } catch (const std::system_error&) {  // no more threads are allowed: those that there are do it
+    return false;
+  }
+}
+
+void WeightReader::ReadChunks(const DeviceBuffer& staging) {
+  std::vector<std::byte> stored;
+  while (!has_failed_) {
+    const size_t index = next_chunk_.fetch_add(1);
+    if (index >= chunks_.size()) return;
+    const absl::Status status = ReadNext(chunks_[index], staging.data(), &stored);
+    if (!status.ok()) return NoteError(index, status);
+  }
+}
+
+absl::Status WeightReader::ReadNext(const Chunk& chunk, std::byte* staging, std::vector<std::byte>* stored) {
+  const WeightTransfer& transfer = *chunk.transfer;
+  const DType stored_dtype = StoredType(transfer.from);
+  const DType held_dtype = transfer.to.dtype();
+  const auto num_elements = static_cast<size_t>(chunk.count);
+  const auto stored_bytes = static_cast<size_t>(chunk.count * ElementBytes(stored_dtype));
+  const View to(transfer.to.raw() + chunk.first * ElementBytes(held_dtype), held_dtype, {chunk.count});
+  std::byte* const held = transfer.is_host_memory ? to.raw() : staging;
+  std::byte* read_to = held;
+  if (held_dtype != stored_dtype) {
+    stored->resize(std::max(stored->size(), stored_bytes));
+    read_to = stored->data();
+  }
+  const int64_t offset = transfer.from.offset_bytes + chunk.first * ElementBytes(stored_dtype);
+  const absl::Status read = files_[transfer.from.tensor->shard].ReadAt(offset, std::span(read_to, stored_bytes));
+  if (!read.ok()) {
+    return absl::Status(read.code(),
+                        absl::StrCat(read.message(), " (tensor ", Quoted(transfer.from.tensor->info.name), ")"));
+  }
+  if (held_dtype != stored_dtype) ConvertElements(stored_dtype, read_to, held_dtype, held, num_elements);
+  if (!transfer.is_host_memory) {
+    device_.CopyToDevice(to, staging);
+    // The staging memory is used again at once, and a device may copy in the background. An error may be that of
+    // another thread's copy.
+    CADRE_RETURN_IF_ERROR(device_.Synchronize());
+  }
+  AddProgress(static_cast<int64_t>(stored_bytes));
   return absl::OkStatus();
 }
 
 void WeightReader::AddProgress(int64_t bytes) {
+  const std::lock_guard lock(mutex_);
   done_bytes_ += bytes;
   if (!on_progress_ || done_bytes_ - reported_bytes_ < kProgressBytes) return;
   reported_bytes_ = done_bytes_;
   on_progress_(done_bytes_, total_bytes_);
+}
+
+void WeightReader::NoteError(size_t chunk, const absl::Status& status) {
+  const std::lock_guard lock(mutex_);
+  if (has_failed_ && error_.first < chunk) return;
+  error_ = {chunk, status};
+  has_failed_ = true;
 }
 
 }  // namespace cadre

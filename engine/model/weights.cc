@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "absl/container/flat_hash_set.h"
@@ -10,8 +11,11 @@
 #include "engine/base/status_macros.h"
 #include "engine/base/strings.h"
 #include "engine/model/arena_layout.h"
+#include "engine/model/checkpoint_experts.h"
 #include "engine/model/checkpoint_files.h"
 #include "engine/model/element_conversion.h"
+#include "engine/model/routing_scheme.h"
+#include "engine/model/stored_selection_bias.h"
 #include "engine/model/weight_layout.h"
 #include "engine/model/weight_reader.h"
 
@@ -60,6 +64,14 @@ absl::Status CheckNothingIsLeft(const CheckpointFiles& files, const ModelConfig&
   for (const Placement& placement : placements) used.insert(placement.source.tensor);
   for (const StoredTensor& tensor : files.tensors()) {
     if (used.contains(&tensor) || IsIgnoredTensor(config, tensor.info.name)) continue;
+    if (IsSelectionBias(config, tensor.info.name)) {
+      if (TakesSelectionBias(config)) continue;
+      return absl::InvalidArgumentError(
+          absl::StrCat(files.Describe(tensor),
+                       ": only the routing schemes sigmoid-bias and group-limited take a selection bias, and this "
+                       "model's is ",
+                       ToAbsl(RoutingSchemeName(config.routing.scheme))));
+    }
     return absl::InvalidArgumentError(absl::StrCat(files.Describe(tensor), ": config.json has no place for it in a ",
                                                    ToAbsl(ModelFamilyName(config.family)), " model"));
   }
@@ -82,7 +94,16 @@ DType CommonMatrixDType(const std::vector<Placement>& placements) {
   return common.value_or(DType::kF32);
 }
 
+int NumThreads(const WeightsOptions& options) {
+  if (options.num_threads > 0) return options.num_threads;
+  // More than copy as fast as any link or disk does.
+  return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, 8);
+}
+
 absl::Status CheckOptions(const WeightsOptions& options) {
+  if (options.num_threads < 0) {
+    return absl::InvalidArgumentError(absl::StrCat("num_threads is ", options.num_threads, ", less than 0"));
+  }
   if (!options.dtype.has_value()) return absl::OkStatus();
   if (IsStoredFloat(*options.dtype) && *options.dtype != DType::kF64) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("weights cannot be held as ", ToAbsl(DTypeName(*options.dtype)),
@@ -97,6 +118,7 @@ struct Checkpoint::State {
   CheckpointFiles files;
   std::vector<Placement> placements;  // in the order of VisitWeights
   std::vector<int64_t> pool_bytes;
+  std::vector<float> selection_bias;
   CheckpointSummary summary;
 
   absl::Status Visit(Weights* weights, absl::FunctionRef<absl::Status(const WeightSlot&)> visit) const {
@@ -128,25 +150,32 @@ struct Checkpoint::State {
     for (const ArenaLayout& pool : pools) pool_bytes.push_back(pool.size_bytes());
     summary.dense_bytes = pool_bytes.front();
     for (size_t i = 1; i < pool_bytes.size(); ++i) summary.expert_bytes += pool_bytes[i];
+    summary.one_expert_bytes = ExpertLayout(config, summary.dtype).size_bytes();
     summary.num_tensors = static_cast<int64_t>(files.tensors().size());
     for (const StoredTensor& tensor : files.tensors()) summary.file_bytes += tensor.info.size_bytes;
   }
 
-  // Buffers of the pools, in order; a layer without experts has none.
-  absl::StatusOr<std::vector<DeviceBuffer>> AllocatePools(Device& device) const {
-    std::vector<DeviceBuffer> buffers(pool_bytes.size());
-    for (size_t i = 0; i < pool_bytes.size(); ++i) {
+  // Buffers of the pools that are loaded, in order; a layer without experts has none.
+  absl::StatusOr<std::vector<DeviceBuffer>> AllocatePools(Device& device, ExpertPlace experts) const {
+    std::vector<DeviceBuffer> buffers(experts == ExpertPlace::kCheckpoint ? 1 : pool_bytes.size());
+    for (size_t i = 0; i < buffers.size(); ++i) {
       if (pool_bytes[i] == 0) continue;
-      CADRE_ASSIGN_OR_RETURN(buffers[i], device.Allocate(static_cast<size_t>(pool_bytes[i])));
+      const auto size_bytes = static_cast<size_t>(pool_bytes[i]);
+      const bool is_mapped = i > 0 && experts == ExpertPlace::kHost;
+      CADRE_ASSIGN_OR_RETURN(buffers[i], is_mapped ? device.AllocateMapped(size_bytes) : device.Allocate(size_bytes));
     }
     return buffers;
   }
 
-  // What to read, in the order of the files, so that the disk reads straight ahead.
-  std::vector<WeightTransfer> PlanTransfers(const std::vector<View>& views) const {
+  // What to read into the views that are not empty, in the order of the files, so that the disk reads straight ahead.
+  std::vector<WeightTransfer> PlanTransfers(const std::vector<View>& views, ExpertPlace experts) const {
     std::vector<WeightTransfer> transfers;
     transfers.reserve(views.size());
-    for (size_t i = 0; i < views.size(); ++i) transfers.push_back({placements[i].source, views[i]});
+    for (size_t i = 0; i < views.size(); ++i) {
+      if (views[i].empty()) continue;
+      const bool is_host_memory = placements[i].pool > 0 && experts == ExpertPlace::kHost;
+      transfers.push_back({placements[i].source, views[i], is_host_memory});
+    }
     std::sort(transfers.begin(), transfers.end(), [](const WeightTransfer& a, const WeightTransfer& b) {
       return std::pair(a.from.tensor->shard, a.from.offset_bytes) <
              std::pair(b.from.tensor->shard, b.from.offset_bytes);
@@ -155,18 +184,19 @@ struct Checkpoint::State {
   }
 };
 
-Checkpoint::Checkpoint(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Checkpoint::Checkpoint(std::shared_ptr<const State> state) : state_(std::move(state)) {}
 Checkpoint::~Checkpoint() = default;
 
 absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::filesystem::path& model_dir,
                                                              const ModelConfig& config, WeightsOptions options) {
   CADRE_RETURN_IF_ERROR(CheckOptions(options));
   CADRE_ASSIGN_OR_RETURN(CheckpointFiles files, CheckpointFiles::Open(model_dir));
-  auto state = std::make_unique<State>();
+  auto state = std::make_shared<State>();
   state->config = config;
   state->options = std::move(options);
   state->files = std::move(files);
   CADRE_RETURN_IF_ERROR(state->ResolveAll());
+  CADRE_ASSIGN_OR_RETURN(state->selection_bias, ReadSelectionBias(state->files, config));
   state->DecideTypes();
   state->MeasurePools();
   return std::unique_ptr<Checkpoint>(new Checkpoint(std::move(state)));
@@ -174,24 +204,48 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::filesyst
 
 const CheckpointSummary& Checkpoint::summary() const { return state_->summary; }
 
-absl::StatusOr<Weights> Checkpoint::Load(Device& device) const {
+const std::vector<float>& Checkpoint::selection_bias() const { return state_->selection_bias; }
+
+absl::StatusOr<std::unique_ptr<ExpertSource>> Checkpoint::OpenExperts() const {
+  // VisitWeights goes from layer to layer, from expert to expert, from gate to up to down.
+  std::vector<CheckpointExperts::Matrices> matrices;
+  std::vector<int64_t> layers;
+  size_t next = 0;
+  for (const Placement& placement : state_->placements) {
+    if (placement.pool == 0) continue;
+    const auto layer = static_cast<int64_t>(placement.pool) - 1;
+    if (layers.empty() || layers.back() != layer) layers.push_back(layer);
+    if (next == 0) matrices.emplace_back();
+    matrices.back()[next] = placement.source;
+    next = (next + 1) % ExpertLayout::kNumMatrices;
+  }
+  return CheckpointExperts::Open(std::shared_ptr<const CheckpointFiles>(state_, &state_->files),
+                                 ExpertLayout(state_->config, state_->summary.dtype), std::move(matrices),
+                                 std::move(layers), state_->options.reads_experts_directly);
+}
+
+absl::StatusOr<Weights> Checkpoint::Load(Device& device, ExpertPlace experts) const {
   Weights weights;
   weights.dtype = state_->summary.dtype;
-  CADRE_ASSIGN_OR_RETURN(weights.buffers, state_->AllocatePools(device));
+  CADRE_ASSIGN_OR_RETURN(weights.buffers, state_->AllocatePools(device, experts));
 
   std::vector<ArenaLayout> pools;
   for (const DeviceBuffer& buffer : weights.buffers) pools.emplace_back(buffer.data());
   std::vector<View> views;
   CADRE_RETURN_IF_ERROR(state_->Visit(&weights, [&](const WeightSlot& slot) {
     const Placement& placement = state_->placements[views.size()];
-    views.push_back(pools[placement.pool].Take(placement.dtype, placement.shape));
+    const bool is_loaded = placement.pool < pools.size();
+    views.push_back(is_loaded ? pools[placement.pool].Take(placement.dtype, placement.shape) : View());
     *slot.view = views.back();
     return absl::OkStatus();
   }));
   if (state_->config.tie_word_embeddings) weights.head = weights.embedding;
 
-  WeightReader reader(state_->files.files(), device, state_->options.on_progress);
-  CADRE_RETURN_IF_ERROR(reader.ReadAll(state_->PlanTransfers(views)));
+  WeightReader reader(state_->files.files(), device, NumThreads(state_->options), state_->options.on_progress);
+  CADRE_RETURN_IF_ERROR(reader.ReadAll(state_->PlanTransfers(views, experts)));
+  if (experts == ExpertPlace::kCheckpoint) {
+    CADRE_ASSIGN_OR_RETURN(weights.expert_source, OpenExperts());
+  }
   return weights;
 }
 

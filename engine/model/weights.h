@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/experts/expert_source.h"
 #include "engine/model/model_config.h"
 #include "kernels/device.h"
 #include "kernels/ops.h"
@@ -27,7 +28,7 @@ struct LayerWeights {
   ConstView ffn_norm;        // [D]
   // MoE layers
   ConstView router;                 // [E, D]
-  std::vector<MlpWeights> experts;  // [E]
+  std::vector<MlpWeights> experts;  // [E]; empty ones where experts are read when they are needed
   MlpWeights shared_expert;
   ConstView shared_expert_gate;  // [1, D]
   // Dense layers
@@ -41,13 +42,27 @@ struct Weights {
   std::vector<LayerWeights> layers;
   DType dtype = DType::kBF16;         // of the matrices
   std::vector<DeviceBuffer> buffers;  // own what the views show
+  // Where routed experts are read from when they are needed; null where the layers have them.
+  std::unique_ptr<ExpertSource> expert_source = nullptr;
 };
 
 struct WeightsOptions {
   // Convert every tensor to this type while loading; absent: keep what the checkpoint stores.
-  std::optional<DType> dtype;
-  // Called from the loading thread now and then with bytes read and bytes in all.
-  std::function<void(int64_t done_bytes, int64_t total_bytes)> on_progress;
+  std::optional<DType> dtype = std::nullopt;
+  // Threads that read and copy tensor data, each with a few MiB of staging memory. 0: one for each CPU of the machine,
+  // up to 8.
+  int num_threads = 0;
+  // Routed experts that are not loaded are read past the page cache.
+  bool reads_experts_directly = false;
+  // Called from one of these threads at a time, now and then, with bytes read and bytes in all.
+  std::function<void(int64_t done_bytes, int64_t total_bytes)> on_progress = nullptr;
+};
+
+// Where routed experts are when a model has been loaded.
+enum class ExpertPlace {
+  kDevice,
+  kHost,        // in memory of the host that the device reads (Device::AllocateMapped)
+  kCheckpoint,  // nowhere: they are read one at a time, when they are needed
 };
 
 // What loading will need, from the headers alone: no tensor data is read.
@@ -57,6 +72,7 @@ struct CheckpointSummary {
   int64_t file_bytes = 0;    // tensor data in the checkpoint
   int64_t dense_bytes = 0;   // on the device: everything but routed experts
   int64_t expert_bytes = 0;  // on the device: all routed experts
+  int64_t one_expert_bytes = 0;
 };
 
 // Opens model_dir (model.safetensors, or model.safetensors.index.json with its shards), checks every header, and that
@@ -69,14 +85,18 @@ class Checkpoint {
   ~Checkpoint();
 
   const CheckpointSummary& summary() const;
-  // Reads all tensors into buffers of `device`. RESOURCE_EXHAUSTED when they do not fit; DATA_LOSS when a file ends
-  // early or changes while it is read.
-  absl::StatusOr<Weights> Load(Device& device) const;
+  // What stored_selection_bias.h says of it: read with the headers, for whoever gives no other.
+  const std::vector<float>& selection_bias() const;
+  // Reads all tensors into buffers of `device`; those of routed experts to where `experts` says.
+  // RESOURCE_EXHAUSTED when they do not fit; DATA_LOSS when a file ends early or changes while it is read;
+  // FAILED_PRECONDITION where experts cannot be read directly.
+  absl::StatusOr<Weights> Load(Device& device, ExpertPlace experts = ExpertPlace::kDevice) const;
 
  private:
   struct State;
-  explicit Checkpoint(std::unique_ptr<State> state);
-  std::unique_ptr<State> state_;
+  explicit Checkpoint(std::shared_ptr<const State> state);
+  absl::StatusOr<std::unique_ptr<ExpertSource>> OpenExperts() const;
+  std::shared_ptr<const State> state_;  // shared with the source of experts
 };
 
 }  // namespace cadre

@@ -21,6 +21,7 @@ void TakeFfn(ArenaLayout& layout, const ModelConfig& config, int64_t num_tokens,
   act->routing_weights = layout.Take(DType::kF32, {num_tokens, top_k});
   act->probabilities = layout.Take(DType::kF32, {num_tokens, config.num_experts});
   act->log_sum_exp = layout.Take(DType::kF32, {num_tokens});
+  act->assignment_states = layout.Take(DType::kI32, {num_tokens, top_k});
   act->order = layout.Take(DType::kI32, {num_tokens * top_k});
   act->offsets = layout.Take(DType::kI32, {config.num_experts + 1});
   act->expert_outputs = layout.Take(DType::kF32, {num_tokens * top_k, config.hidden_size});

@@ -30,6 +30,7 @@ struct Activations {
   View routing_weights;     // [T, K]
   View probabilities;       // [T, E]
   View log_sum_exp;         // [T]
+  View assignment_states;   // [T, K] i32
   View order;               // [T * K] i32
   View offsets;             // [E + 1] i32
   View expert_outputs;      // [T * K, D]

@@ -7,7 +7,7 @@ namespace {
 
 constexpr char kPayload[] = "cadre/refusal";
 constexpr Refusal kRefusals[] = {Refusal::kQueueFull, Refusal::kTenantShare, Refusal::kDeadlineUnreachable,
-                                 Refusal::kMemoryPressure};
+                                 Refusal::kMemoryPressure, Refusal::kExpertUnavailable};
 
 std::string Encode(Refusal refusal) { return std::to_string(static_cast<int>(refusal)); }
 

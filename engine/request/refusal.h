@@ -14,6 +14,7 @@ enum class Refusal {
   kTenantShare,          // the tenant has its share of the queue
   kDeadlineUnreachable,  // could not be answered in time
   kMemoryPressure,       // the host is short of memory
+  kExpertUnavailable,    // it was taken, and then an expert that it needs could not be read
 };
 
 absl::Status MakeRefusal(Refusal refusal, absl::StatusCode code, const std::string& message);

@@ -4,12 +4,16 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "engine/request/capacity_policy.h"
+#include "engine/request/routing_replay.h"
 #include "engine/request/sampling_params.h"
 #include "engine/request/token_sink.h"
 
@@ -46,9 +50,15 @@ struct Request {
   bool may_end_early = false;                            // before max_tokens, by itself; filled by Engine::Submit
   // What all its sequences will generate together, as far as is known on arrival; filled by Engine::Submit.
   int64_t expected_tokens = 0;
-  int32_t priority = 0;                               // higher runs earlier, [-100, 100]
-  std::string tenant;                                 // the unit of fair sharing
-  std::string cache_salt;                             // with the tenant: whose cached prompt prefixes may be shared
+  int32_t priority = 0;                         // higher runs earlier, [-100, 100]
+  std::string tenant;                           // the unit of fair sharing
+  std::string cache_salt;                       // with the tenant: whose cached prompt prefixes may be shared
+  bool wants_routed_experts = false;            // in the summary of each sequence; shares no cached prompts
+  std::shared_ptr<const RoutingReplay> replay;  // how its tokens are routed, as far as it goes; null: as usual
+  // Says, of the engine's policy, what this request wants; called once, by Engine::Submit, so that it is asked of the
+  // policy that then holds. Empty: what `capacity` says.
+  std::function<absl::StatusOr<CapacityPolicy>(const CapacityPolicy& own)> choose_capacity;
+  std::optional<CapacityPolicy> capacity;             // absent: the engine's, which Engine::Submit fills in
   std::shared_ptr<const TokenConstraint> constraint;  // the language of the output; null: none
   std::shared_ptr<TokenSink> sink;
   std::shared_ptr<CancelFlag> cancel;  // shared with whoever may cancel; never null

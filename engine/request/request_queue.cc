@@ -208,9 +208,14 @@ bool RequestQueue::closed() const {
   return closed_;
 }
 
-void RequestQueue::Wait() {
+void RequestQueue::Wait(absl::Duration timeout) {
   std::unique_lock lock(mutex_);
-  ready_.wait(lock, [this] { return woken_ || !pushed_.empty(); });
+  const auto has_reason = [this] { return woken_ || !pushed_.empty(); };
+  if (timeout == absl::InfiniteDuration()) {
+    ready_.wait(lock, has_reason);
+  } else {
+    ready_.wait_for(lock, absl::ToChronoNanoseconds(timeout), has_reason);
+  }
   woken_ = false;
 }
 

@@ -91,8 +91,9 @@ class RequestQueue {
   void Close();
   bool closed() const;
 
-  // Sleeps until there is something to take or Wake is called; returns at once if that happened since the last return.
-  void Wait();
+  // Sleeps until there is something to take, Wake is called or `timeout` has passed; returns at once if that happened
+  // since the last return.
+  void Wait(absl::Duration timeout = absl::InfiniteDuration());
   void Wake();
 
   Totals totals() const;

@@ -1,6 +1,7 @@
 #include "engine/request/sequence.h"
 
 #include <algorithm>
+#include <numeric>
 #include <string>
 #include <utility>
 
@@ -45,6 +46,22 @@ Sequence::Sequence(SequenceId id, std::vector<int32_t> prompt, SequenceTraits tr
       tokens_(std::move(prompt)),
       num_prompt_tokens_(static_cast<int32_t>(tokens_.size())) {
   CADRE_CHECK(!tokens_.empty());
+}
+
+int32_t Sequence::num_shareable_tokens() const {
+  const int32_t group = traits_.prompt_group;
+  // A prompt that goes on has another last group; and what was generated here may be a prompt there.
+  return group == 0 ? num_tokens() : num_prompt_tokens_ / group * group;
+}
+
+int32_t Sequence::tokens_computed_together(int32_t block_size) const {
+  return traits_.prompt_group == 0 ? block_size : std::lcm(block_size, traits_.prompt_group);
+}
+
+int32_t Sequence::WholeGroups(int32_t begin, int32_t count) const {
+  const int32_t end = begin + count;
+  if (traits_.prompt_group == 0 || end >= num_prompt_tokens_) return count;
+  return std::max(0, end / traits_.prompt_group * traits_.prompt_group - begin);
 }
 
 int32_t Sequence::CountRecomputed(int32_t count) const {

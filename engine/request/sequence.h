@@ -41,6 +41,12 @@ struct SequenceTraits {
   std::string cache_domain = {};
   // The first sequence of the same request, whose prompt this one shares: waits until that one has computed it.
   SequenceId leader = kNoSequence;
+  // It may begin behind a multiple of so many tokens only: what a row computes depends on the others of its group,
+  // which all must be there or none.
+  int32_t group_tokens = 1;
+  // > 0: what a row of the prompt computes depends on the later rows of its group of so many positions, too, up to the
+  // end of the prompt: they run in one step. Rows behind the prompt have no groups.
+  int32_t prompt_group = 0;
   bool needs_prompt_logits = false;  // every prompt row is computed and its logits are wanted, until the first token
 };
 
@@ -73,6 +79,13 @@ class Sequence {
   bool started() const { return started_; }                                 // a step has contained it
   const std::vector<int32_t>& block_table() const { return block_table_; }  // [ceil((computed + scheduled) / B)]
 
+  // Of the keys and values of its tokens, how many another sequence of these tokens would compute, too.
+  int32_t num_shareable_tokens() const;
+  // The least multiple of a block and of a group of the prompt: keys and values of so many tokens are shared as a
+  // whole.
+  int32_t tokens_computed_together(int32_t block_size) const;
+  // The most rows from position `begin` on, up to `count`, that end where a chunk may end.
+  int32_t WholeGroups(int32_t begin, int32_t count) const;
   // Rows of a chunk of `count` at the current position that had been computed before a preemption.
   int32_t CountRecomputed(int32_t count) const;
 

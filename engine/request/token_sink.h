@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "engine/request/capacity_policy.h"
 
 namespace cadre {
 
@@ -66,8 +67,40 @@ struct RoutingReport {
   int64_t rerouted = 0;
   int64_t reweighted = 0;
   int64_t dropped = 0;
-  double lost_gate_weight = 0.0;
+  // Those whose expert was in memory when its layer began in a step, and those whose expert was not; of what was lost
+  // to limits on experts, neither. 0 without an expert cache.
+  int64_t cache_hits = 0;
+  int64_t cache_misses = 0;
+  double lost_gate_weight = 0.0;   // of reweighted and dropped assignments, as the router weighed them
+  double total_gate_weight = 0.0;  // of all assignments, as the router weighed them
+  // How much of what the router wanted was done: 1 for who lost nothing.
+  double fidelity() const { return total_gate_weight > 0.0 ? 1.0 - lost_gate_weight / total_gate_weight : 1.0; }
   int64_t total() const { return processed + rerouted + reweighted + dropped; }
+
+  RoutingReport& operator+=(const RoutingReport& other) {
+    processed += other.processed;
+    rerouted += other.rerouted;
+    reweighted += other.reweighted;
+    dropped += other.dropped;
+    cache_hits += other.cache_hits;
+    cache_misses += other.cache_misses;
+    lost_gate_weight += other.lost_gate_weight;
+    total_gate_weight += other.total_gate_weight;
+    return *this;
+  }
+};
+
+// In the place of an expert that was not chosen.
+inline constexpr int32_t kNoExpert = -1;
+
+// What the router chose for the tokens of a sequence, from its first on, before any limit on experts: all of the
+// prompt, and what was generated but for the last token, which nothing was computed of. A choice that was not made,
+// where the number of experts varies, is kNoExpert with weight 0.
+struct RoutedExperts {
+  int32_t num_layers = 0;                // MoE layers
+  int32_t top_k = 0;                     // K
+  std::vector<int32_t> expert_ids = {};  // [tokens, layers, K]
+  std::vector<float> weights = {};       // [tokens, layers, K]
 };
 
 struct FinishSummary {
@@ -83,6 +116,8 @@ struct FinishSummary {
   TokenUsage usage;
   RequestTimings timings;
   RoutingReport routing;
+  CapacityPolicy capacity;            // under which it ran
+  RoutedExperts routed_experts = {};  // empty unless the request wants them
   int32_t num_preemptions = 0;
 };
 

@@ -43,13 +43,18 @@ void PrefixCache::ExtendChain(std::span<const int32_t> tokens, PrefixChain* chai
 }
 
 std::vector<int32_t> PrefixCache::Find(const Sequence& sequence, const PrefixChain& chain) const {
-  std::vector<int32_t> blocks;
-  if (chain.domain == nullptr) return blocks;
+  if (chain.domain == nullptr) return {};
   const auto block_size = static_cast<size_t>(options_.block_size);
   const size_t limit = static_cast<size_t>(sequence.num_tokens() - 1) / block_size;
   CADRE_CHECK_GE(chain.keys.size(), limit);
-  int32_t parent = kNone;
-  for (size_t i = 0; i < limit; ++i) {
+  return FindRun(sequence, chain, 0, limit, kNone);
+}
+
+std::vector<int32_t> PrefixCache::FindRun(const Sequence& sequence, const PrefixChain& chain, size_t begin, size_t end,
+                                          int32_t parent) const {
+  const auto block_size = static_cast<size_t>(options_.block_size);
+  std::vector<int32_t> blocks;
+  for (size_t i = begin; i < end; ++i) {
     parent = Lookup(chain.keys[i], parent, *chain.domain, sequence.tokens().subspan(i * block_size, block_size));
     if (parent == kNone) break;
     blocks.push_back(parent);
@@ -60,22 +65,28 @@ std::vector<int32_t> PrefixCache::Find(const Sequence& sequence, const PrefixCha
 void PrefixCache::Enter(Sequence* sequence, PrefixChain* chain) {
   if (chain->domain == nullptr) return;
   const auto block_size = static_cast<size_t>(options_.block_size);
-  const auto num_full = static_cast<size_t>(sequence->num_computed_tokens()) / block_size;
+  const auto run = static_cast<size_t>(sequence->tokens_computed_together(options_.block_size)) / block_size;
+  const int32_t num_tokens = std::min(sequence->num_computed_tokens(), sequence->num_shareable_tokens());
+  const auto num_full = static_cast<size_t>(num_tokens) / block_size / run * run;
   CADRE_CHECK_GE(chain->keys.size(), num_full);
-  for (auto i = static_cast<size_t>(chain->num_entered); i < num_full; ++i) {
+  for (auto i = static_cast<size_t>(chain->num_entered); i < num_full; i += run) {
     const int32_t parent = i == 0 ? kNone : sequence->block_table()[i - 1];
     if (parent != kNone && !entry(parent).is_used) return;  // forgotten since: what stands on it has no name
-    const std::span<const int32_t> tokens = sequence->tokens().subspan(i * block_size, block_size);
-    const int32_t block = sequence->block_table()[i];
-    const int32_t known = Lookup(chain->keys[i], parent, *chain->domain, tokens);
-    if (known == kNone) {
-      Insert(block, chain->keys[i], parent, chain->domain, tokens);
-    } else if (known != block) {
-      pool_->AddHolder(known);
-      pool_->Release(block);
-      sequence->ReplaceBlock(static_cast<int32_t>(i), known);
+    const std::vector<int32_t> known = FindRun(*sequence, *chain, i, i + run, parent);
+    // The first blocks are of a run that goes on otherwise, so their contents are others, too: there is no name left.
+    if (!known.empty() && known.size() < run) return;
+    for (size_t k = i; k < i + run; ++k) {
+      const int32_t block = sequence->block_table()[k];
+      if (known.empty()) {
+        Insert(block, chain->keys[k], k == 0 ? kNone : sequence->block_table()[k - 1], chain->domain,
+               sequence->tokens().subspan(k * block_size, block_size));
+      } else if (known[k - i] != block) {
+        pool_->AddHolder(known[k - i]);
+        pool_->Release(block);
+        sequence->ReplaceBlock(static_cast<int32_t>(k), known[k - i]);
+      }
     }
-    ++chain->num_entered;
+    chain->num_entered += static_cast<int32_t>(run);
   }
 }
 

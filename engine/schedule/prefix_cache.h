@@ -56,8 +56,9 @@ class PrefixCache {
   // The longest run of leading blocks in the cache, in order, but never the last known token: its row must run, because
   // its logits choose the next one. Changes nothing. REQUIRES: the chain is extended to the sequence's tokens.
   std::vector<int32_t> Find(const Sequence& sequence, const PrefixChain& chain) const;
-  // Enters the full blocks that `sequence` has computed, which must be sound. A block whose contents are in the cache
-  // already is exchanged for that one, bit for bit the same.
+  // Enters the full blocks that `sequence` has computed, which must be sound, in runs of what was computed together:
+  // what they hold depends on all tokens of the run, so a run is in the cache as a whole or not at all. A block whose
+  // contents are in the cache already is exchanged for that one, bit for bit the same.
   void Enter(Sequence* sequence, PrefixChain* chain);
 
   // One holder more for each of `blocks`, which Find returned.
@@ -90,6 +91,9 @@ class PrefixCache {
     int32_t next_with_key = kNone;
   };
 
+  // The blocks [begin, end) of the sequence that are in the cache behind `parent`, up to the first that is not.
+  std::vector<int32_t> FindRun(const Sequence& sequence, const PrefixChain& chain, size_t begin, size_t end,
+                               int32_t parent) const;
   uint64_t NextKey(uint64_t key, std::span<const int32_t> tokens) const;
   uint64_t Truncate(uint64_t key) const;
   int32_t Lookup(uint64_t key, int32_t parent, const std::string& domain, std::span<const int32_t> tokens) const;

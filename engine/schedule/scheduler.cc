@@ -1,6 +1,7 @@
 #include "engine/schedule/scheduler.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -44,7 +45,13 @@ int32_t Scheduler::MostBlocks(const Sequence& sequence) const {
 std::vector<int32_t> Scheduler::FindPrefix(const Entry& entry) const {
   // A row that is not computed has no logits.
   if (entry.sequence->wants_all_logits()) return {};
-  return cache_.Find(*entry.sequence, entry.chain);
+  std::vector<int32_t> found = cache_.Find(*entry.sequence, entry.chain);
+  const SequenceTraits& traits = entry.sequence->traits();
+  const int64_t group = std::lcm(int64_t{traits.group_tokens}, int64_t{std::max(traits.prompt_group, 1)});
+  const int64_t shareable = entry.sequence->num_shareable_tokens();
+  const auto num_found = [&] { return static_cast<int64_t>(found.size()) * options_.block_size; };
+  while (num_found() > shareable || num_found() % group != 0) found.pop_back();
+  return found;
 }
 
 Scheduler::Entry& Scheduler::Find(SequenceId id) {

@@ -34,10 +34,11 @@ class Scheduler::Draft {
       const bool decodes = sequence.state() == SequenceState::kDecode;
       const int32_t wanted = decodes ? 1 : PrefillRows(sequence, sequence.num_computed_tokens());
       if (wanted > 0) {
-        while (Room(sequence) == 0 && num_kept_ > i + 1) PreemptLeastSenior();
-        CADRE_CHECK(i > 0 || Room(sequence) > 0);  // alone with the whole pool, a sequence that passed CheckFits fits
+        while (Fitting(sequence, wanted) == 0 && num_kept_ > i + 1) PreemptLeastSenior();
+        // Alone with the whole pool, a sequence that passed CheckFits fits.
+        CADRE_CHECK(i > 0 || Fitting(sequence, wanted) > 0);
       }
-      const int32_t count = std::min(wanted, Room(sequence));
+      const int32_t count = Fitting(sequence, wanted);
       if (count > 0) {
         AddChunk(sequence, sequence.num_computed_tokens(), count, static_cast<int32_t>(sequence.block_table().size()),
                  decodes ? &plan_.chunks : &prefills_);
@@ -71,7 +72,12 @@ class Scheduler::Draft {
   // running sequence, and leaves half of the spare ones to who comes next.
   int32_t PrefillRows(const Sequence& sequence, int32_t begin) const {
     const int32_t rows = std::min(sequence.num_tokens() - begin, prefill_rows_);
-    return sequence.wants_all_logits() ? std::min(rows, 1 + spare_logits_ / 2) : rows;
+    return sequence.WholeGroups(begin, sequence.wants_all_logits() ? std::min(rows, 1 + spare_logits_ / 2) : rows);
+  }
+
+  // Of `wanted` rows, those that there is room for.
+  int32_t Fitting(const Sequence& sequence, int32_t wanted) const {
+    return sequence.WholeGroups(sequence.num_computed_tokens(), std::min(wanted, Room(sequence)));
   }
 
   // Rows that `sequence` could add with its own blocks and all free ones.
@@ -107,10 +113,11 @@ class Scheduler::Draft {
         free_blocks_ < scheduler_.MostBlocks(sequence) + taken + SeniorGrowth(entry.seniority) + entered_growth_) {
       return false;
     }
-    --spare_logits_;
-    ++num_running_;
     const int32_t begin = num_found * scheduler_.options_.block_size;
     const int32_t count = PrefillRows(sequence, begin);
+    if (count == 0) return false;
+    --spare_logits_;
+    ++num_running_;
     free_blocks_ -= num_idle;
     entered_growth_ += scheduler_.MostBlocks(sequence) - scheduler_.BlocksFor(begin + count);
     AddChunk(sequence, begin, count, num_found, &prefills_);

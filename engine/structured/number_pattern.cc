@@ -235,6 +235,17 @@ Decimal Decimal::FromJson(const nlohmann::ordered_json& json) {
   return decimal;
 }
 
+std::strong_ordering operator<=>(const Decimal& a, const Decimal& b) {
+  if (a.is_negative != b.is_negative) {
+    return a.is_negative ? std::strong_ordering::less : std::strong_ordering::greater;
+  }
+  const Decimal& nearer = a.is_negative ? b : a;
+  const Decimal& farther = a.is_negative ? a : b;
+  if (nearer.whole.size() != farther.whole.size()) return nearer.whole.size() <=> farther.whole.size();
+  if (nearer.whole != farther.whole) return nearer.whole <=> farther.whole;
+  return nearer.fraction <=> farther.fraction;
+}
+
 absl::StatusOr<ByteDfa> IntegerDfa(const NumberBounds& bounds) { return Bounded(kInteger, bounds); }
 
 absl::StatusOr<ByteDfa> NumberDfa(const NumberBounds& bounds) {

@@ -1,6 +1,7 @@
 #ifndef CADRE_ENGINE_STRUCTURED_NUMBER_PATTERN_H_
 #define CADRE_ENGINE_STRUCTURED_NUMBER_PATTERN_H_
 
+#include <compare>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -19,7 +20,12 @@ struct Decimal {
 
   // The shortest decimal that reads back as the JSON number. REQUIRES: json is a number.
   static Decimal FromJson(const nlohmann::ordered_json& json);
+
+  friend bool operator==(const Decimal& a, const Decimal& b) = default;
 };
+
+// By value. JSON numbers themselves are not compared exactly: integers become doubles, or wrap around.
+std::strong_ordering operator<=>(const Decimal& a, const Decimal& b);
 
 // What multiples may cost: states of an automaton, about the divisor without its point times its digits behind it.
 inline constexpr int64_t kMaxMultipleStates = 10'000;

@@ -9,6 +9,7 @@
 #include "engine/base/strings.h"
 #include "engine/structured/json_schema.h"
 #include "engine/structured/schema_disjoint.h"
+#include "engine/structured/schema_values.h"
 
 namespace cadre {
 
@@ -89,9 +90,9 @@ absl::Status SchemaCompiler::FillAlternatives(const PlacedSchema& schema, const 
 
 absl::Status SchemaCompiler::FillValues(const PlacedSchema& schema, const std::vector<SchemaJson>& values,
                                         int32_t start) {
-  CADRE_RETURN_IF_ERROR(CheckBesideValues(schema));
+  CADRE_ASSIGN_OR_RETURN(const std::vector<SchemaJson> conforming, KeepConforming(schema, values));
   std::vector<std::string> scalars;
-  for (const SchemaJson& value : values) {
+  for (const SchemaJson& value : conforming) {
     if (value.is_structured()) {
       grammar_.SetReturn(json_.AddValue(start, value));
     } else {

@@ -72,16 +72,6 @@ absl::StatusOr<std::vector<std::string>> NamedTypes(const PlacedSchema& schema) 
   return types;
 }
 
-// A whole number, written as an integer or not, saturated.
-absl::StatusOr<std::optional<int64_t>> ReadCount(const PlacedSchema& schema, const char* keyword) {
-  if (!schema.Has(keyword)) return std::nullopt;
-  const SchemaJson& json = schema[keyword];
-  if (json.is_number() && json.get<double>() >= 0 && json.get<double>() == std::floor(json.get<double>())) {
-    return static_cast<int64_t>(std::min(json.get<double>(), 1e15));
-  }
-  return SchemaError(schema.path, absl::StrCat("\"", keyword, "\" is ", Quoted(json.dump()), ", no count"));
-}
-
 absl::Status ReadBound(const PlacedSchema& schema, const char* keyword, const char* exclusive_keyword, bool is_minimum,
                        std::optional<Decimal>* bound, bool* is_excluded) {
   for (const char* name : {keyword, exclusive_keyword}) {
@@ -94,8 +84,9 @@ absl::Status ReadBound(const PlacedSchema& schema, const char* keyword, const ch
   // Of both, the one that leaves less; of equals, the exclusive one.
   *is_excluded = schema.Has(exclusive_keyword);
   if (has_plain && *is_excluded) {
-    *is_excluded =
-        is_minimum ? schema[exclusive_keyword] >= schema[keyword] : schema[exclusive_keyword] <= schema[keyword];
+    const Decimal plain = Decimal::FromJson(schema[keyword]);
+    const Decimal exclusive = Decimal::FromJson(schema[exclusive_keyword]);
+    *is_excluded = is_minimum ? exclusive >= plain : exclusive <= plain;
   }
   *bound = Decimal::FromJson(schema[*is_excluded ? exclusive_keyword : keyword]);
   return absl::OkStatus();
@@ -151,7 +142,10 @@ absl::StatusOr<std::optional<std::vector<SchemaJson>>> ValuesOf(const PlacedSche
   } else {
     values.push_back(schema["const"]);
   }
-  if (schema.Has("const")) std::erase_if(values, [&](const SchemaJson& value) { return value != schema["const"]; });
+  if (schema.Has("const")) {
+    const SchemaJson& only = schema["const"];
+    std::erase_if(values, [&](const SchemaJson& value) { return value != only; });
+  }
   if (schema.Has("type")) {
     CADRE_ASSIGN_OR_RETURN(const std::vector<std::string> types, NamedTypes(schema));
     std::erase_if(values, [&](const SchemaJson& value) {
@@ -161,12 +155,18 @@ absl::StatusOr<std::optional<std::vector<SchemaJson>>> ValuesOf(const PlacedSche
   return values;
 }
 
-absl::Status CheckBesideValues(const PlacedSchema& schema) {
-  for (const auto& [keyword, value] : schema.json->items()) {
-    const bool is_known = keyword == "enum" || keyword == "const" || keyword == "type" || IsAnnotation(keyword);
-    if (!is_known) return UnsupportedSchema(schema.path, absl::StrCat(Quoted(keyword), " beside enum or const"));
+std::string_view TypeOfKeyword(std::string_view name) {
+  const Keyword* keyword = FindKeyword(name);
+  return keyword == nullptr ? std::string_view() : keyword->type;
+}
+
+absl::StatusOr<std::optional<int64_t>> ReadCount(const PlacedSchema& schema, const char* keyword) {
+  if (!schema.Has(keyword)) return std::nullopt;
+  const SchemaJson& json = schema[keyword];
+  if (json.is_number() && json.get<double>() >= 0 && json.get<double>() == std::floor(json.get<double>())) {
+    return static_cast<int64_t>(std::min(json.get<double>(), 1e15));
   }
-  return absl::OkStatus();
+  return SchemaError(schema.path, absl::StrCat("\"", keyword, "\" is ", Quoted(json.dump()), ", no count"));
 }
 
 absl::StatusOr<int32_t> ReadMinimumCount(const PlacedSchema& schema, const char* keyword) {

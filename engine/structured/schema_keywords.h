@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -35,13 +36,15 @@ absl::StatusOr<std::vector<std::string>> TypesOf(const PlacedSchema& schema);
 
 // The values of `enum` and `const` that have one of its types; nullopt when there is neither keyword.
 absl::StatusOr<std::optional<std::vector<SchemaJson>>> ValuesOf(const PlacedSchema& schema);
-// Unimplemented, naming it, for an assertion beside `enum` or `const` that is not `type`.
-absl::Status CheckBesideValues(const PlacedSchema& schema);
+// The type that a keyword speaks of: "object", "array", "string" or "number"; empty for keywords of all, or of none.
+std::string_view TypeOfKeyword(std::string_view name);
 bool HasType(const SchemaJson& value, const std::string& type);
 
-// `minLength` and its kin. Absent: 0.
+// `minLength`, `maxLength` and their kin: a whole number, written as an integer or not, saturated at 10^15.
+absl::StatusOr<std::optional<int64_t>> ReadCount(const PlacedSchema& schema, const char* keyword);
+// `minLength` and its kin, for what is generated: Unimplemented above kMaxSchemaCount. Absent: 0.
 absl::StatusOr<int32_t> ReadMinimumCount(const PlacedSchema& schema, const char* keyword);
-// `maxLength` and its kin, at most kMaxSchemaCount. Absent: kNoLengthLimit.
+// `maxLength` and its kin, for what is generated: at most kMaxSchemaCount. Absent: kNoLengthLimit.
 absl::StatusOr<int32_t> ReadMaximumCount(const PlacedSchema& schema, const char* keyword);
 
 absl::StatusOr<NumberBounds> ReadBounds(const PlacedSchema& schema);

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/strings.h"
+#include "engine/structured/number_pattern.h"
 
 namespace cadre {
 namespace {
@@ -92,40 +93,90 @@ bool HasSameKeys(const SchemaJson& a, const SchemaJson& b, const char* keyword) 
                      [&](const auto& item) { return names.contains(item.key()); });
 }
 
-// additionalProperties speaks of the properties beside it: those of the other schema would be additional to it.
-absl::Status CheckAdditional(const SchemaJson& a, const SchemaJson& b, const std::string& path) {
-  const auto restricts = [](const SchemaJson& schema) {
-    return schema.contains("additionalProperties") && schema["additionalProperties"] != true;
-  };
-  if (!restricts(a) && !restricts(b)) return absl::OkStatus();
-  if (HasSameKeys(a, b, "properties") && HasSameKeys(a, b, "patternProperties")) return absl::OkStatus();
-  return UnsupportedSchema(path,
-                           "\"additionalProperties\" in a part of allOf, or beside $ref, whose properties differ");
+bool RestrictsOthers(const SchemaJson& schema) {
+  return schema.contains("additionalProperties") && schema["additionalProperties"] != true;
 }
 
-// What holds for element `index`, whatever its index when that is beyond the end of `prefixItems`.
-SchemaJson ElementSchema(const SchemaJson& schema, size_t index) {
-  if (schema.contains("prefixItems") && index < schema["prefixItems"].size()) return schema["prefixItems"][index];
-  return schema.value("items", SchemaJson(true));
+bool HasPatterns(const SchemaJson& schema) {
+  return schema.contains("patternProperties") && !schema["patternProperties"].empty();
 }
+
+// Whether it neither lists members nor says what others are.
+bool SaysNothingOfMembers(const SchemaJson& schema) {
+  return !schema.contains("properties") && !schema.contains("patternProperties") &&
+         !schema.contains("additionalProperties");
+}
+
+// additionalProperties speaks of what is not listed beside it: where the lists of expressions differ, of what no
+// expression says.
+absl::Status CheckAdditional(const SchemaJson& a, const SchemaJson& b, const std::string& path) {
+  if (!RestrictsOthers(a) && !RestrictsOthers(b)) return absl::OkStatus();
+  if (SaysNothingOfMembers(a) || SaysNothingOfMembers(b)) return absl::OkStatus();
+  if (HasSameKeys(a, b, "patternProperties")) {
+    if (!HasPatterns(a) || HasSameKeys(a, b, "properties")) return absl::OkStatus();
+  }
+  return UnsupportedSchema(path,
+                           "\"additionalProperties\" beside \"patternProperties\" in a part of allOf, or beside $ref, "
+                           "whose properties differ");
+}
+
+absl::flat_hash_set<std::string> PropertyNames(const SchemaJson& schema) {
+  absl::flat_hash_set<std::string> names;
+  if (!schema.contains("properties") || !schema["properties"].is_object()) return names;
+  for (const auto& [name, property] : schema["properties"].items()) names.insert(name);
+  return names;
+}
+
+// A property that `part` does not list is additional to it.
+void RestrictOthers(const SchemaJson& part, SchemaJson* merged) {
+  if (!RestrictsOthers(part) || HasPatterns(part)) return;
+  if (!merged->contains("properties") || !(*merged)["properties"].is_object()) return;
+  const absl::flat_hash_set<std::string> listed = PropertyNames(part);
+  const SchemaJson& additional = part["additionalProperties"];
+  for (auto& [name, property] : (*merged)["properties"].get_ref<SchemaJson::object_t&>()) {
+    if (!listed.contains(name)) property = Both(property, additional);
+  }
+}
+
+// What a schema says of the elements of an array, each keyword looked up once.
+struct ElementSchemas {
+  explicit ElementSchemas(const SchemaJson& schema) {
+    if (const auto found = schema.find("prefixItems"); found != schema.end()) prefix = &*found;
+    if (const auto found = schema.find("items"); found != schema.end()) items = &*found;
+  }
+
+  size_t num_prefix() const { return prefix == nullptr ? 0 : prefix->size(); }
+
+  // Whatever the index when it is beyond the end of `prefixItems`.
+  SchemaJson Of(size_t index) const {
+    if (index < num_prefix()) return (*prefix)[index];
+    return items == nullptr ? SchemaJson(true) : *items;
+  }
+
+  const SchemaJson* prefix = nullptr;  // absent: null
+  const SchemaJson* items = nullptr;
+};
 
 // `items` speaks of the elements behind those of the `prefixItems` beside it: the two are merged element by element.
 absl::Status MergeElements(const SchemaJson& a, const SchemaJson& b, const std::string& path, SchemaJson* merged) {
-  size_t num_prefix = 0;
-  for (const SchemaJson* schema : {&a, &b}) {
-    if (!schema->contains("prefixItems")) continue;
-    if (!(*schema)["prefixItems"].is_array()) return SchemaError(path, "\"prefixItems\" is not a list of schemas");
-    num_prefix = std::max(num_prefix, (*schema)["prefixItems"].size());
+  const ElementSchemas left(a);
+  const ElementSchemas right(b);
+  for (const ElementSchemas* schemas : {&left, &right}) {
+    if (schemas->prefix == nullptr || schemas->prefix->is_array()) continue;
+    return SchemaError(path, "\"prefixItems\" is not a list of schemas");
   }
+  const size_t num_prefix = std::max(left.num_prefix(), right.num_prefix());
   if (num_prefix == 0) return absl::OkStatus();
   SchemaJson prefix = SchemaJson::array();
-  for (size_t i = 0; i < num_prefix; ++i) prefix.push_back(Both(ElementSchema(a, i), ElementSchema(b, i)));
+  for (size_t i = 0; i < num_prefix; ++i) prefix.push_back(Both(left.Of(i), right.Of(i)));
   (*merged)["prefixItems"] = std::move(prefix);
-  if (a.contains("items") || b.contains("items")) {
-    (*merged)["items"] = Both(ElementSchema(a, num_prefix), ElementSchema(b, num_prefix));
+  if (left.items != nullptr || right.items != nullptr) {
+    (*merged)["items"] = Both(left.Of(num_prefix), right.Of(num_prefix));
   }
   return absl::OkStatus();
 }
+
+bool IsLess(const SchemaJson& a, const SchemaJson& b) { return Decimal::FromJson(a) < Decimal::FromJson(b); }
 
 absl::StatusOr<SchemaJson> MergeKeyword(const std::string& keyword, const SchemaJson& a, const SchemaJson& b,
                                         const std::string& path) {
@@ -137,8 +188,10 @@ absl::StatusOr<SchemaJson> MergeKeyword(const std::string& keyword, const Schema
   if (keyword == "const") return SchemaJson();  // the caller makes it false
   if (IsIn(keyword, {"items", "additionalProperties", "propertyNames"})) return Both(a, b);
   if (a.is_number() && b.is_number()) {
-    if (IsIn(keyword, {"minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"})) return std::max(a, b);
-    if (IsIn(keyword, {"maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"})) return std::min(a, b);
+    if (IsIn(keyword, {"minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"}))
+      return IsLess(a, b) ? b : a;
+    if (IsIn(keyword, {"maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"}))
+      return IsLess(b, a) ? b : a;
   }
   return UnsupportedSchema(path, absl::StrCat("\"", keyword, "\" in two parts of allOf, or beside $ref"));
 }
@@ -151,17 +204,50 @@ int64_t CountValues(const SchemaJson& json) {
   return count;
 }
 
+// What it takes to copy a value the few times that a merge does. Its text counts: it may be a single long string.
+int64_t CopySteps(const SchemaJson& json) {
+  constexpr int64_t kStepsPerValue = 40;
+  constexpr int64_t kStepsPerByte = 2;
+  if (json.is_string()) return kStepsPerValue + kStepsPerByte * std::ssize(json.get_ref<const std::string&>());
+  int64_t steps = kStepsPerValue;
+  if (json.is_object()) {
+    for (const auto& [name, child] : json.get_ref<const SchemaJson::object_t&>()) {
+      steps += kStepsPerByte * std::ssize(name) + CopySteps(child);
+    }
+  } else if (json.is_array()) {
+    for (const SchemaJson& child : json) steps += CopySteps(child);
+  }
+  return steps;
+}
+
 // Of lists that are compared item by item.
 int64_t CountPairs(const SchemaJson& a, const SchemaJson& b, const char* keyword) {
   if (!a.is_object() || !b.is_object() || !a.contains(keyword) || !b.contains(keyword)) return 0;
   return CountValues(a[keyword]) * CountValues(b[keyword]);
 }
 
+// For the copies of additionalProperties that the properties of the other schema get.
+int64_t RestrictionSteps(const SchemaJson& part, const SchemaJson& other) {
+  if (!part.is_object() || !other.is_object() || !RestrictsOthers(part)) return 0;
+  const auto properties = other.find("properties");
+  return properties == other.end() ? 0 : std::ssize(*properties) * CopySteps(part["additionalProperties"]);
+}
+
+// For the copies of items that the prefixItems of the other schema get.
+int64_t ElementSteps(const SchemaJson& part, const SchemaJson& other) {
+  if (!part.is_object() || !other.is_object()) return 0;
+  const ElementSchemas elements(part);
+  const int64_t num_copies =
+      static_cast<int64_t>(ElementSchemas(other).num_prefix()) - static_cast<int64_t>(elements.num_prefix());
+  return num_copies <= 0 || elements.items == nullptr ? 0 : num_copies * CopySteps(*elements.items);
+}
+
 }  // namespace
 
 int64_t MergeSteps(const SchemaJson& a, const SchemaJson& b) {
-  constexpr int64_t kStepsPerValue = 40;  // copied several times
-  int64_t steps = kStepsPerValue * (CountValues(a) + CountValues(b)) + std::ssize(a) * std::ssize(b);
+  // Each keyword of `b` is looked for among those merged so far.
+  int64_t steps = CopySteps(a) + CopySteps(b) + (std::ssize(a) + std::ssize(b)) * std::ssize(b);
+  steps += RestrictionSteps(a, b) + RestrictionSteps(b, a) + ElementSteps(a, b) + ElementSteps(b, a);
   for (const char* keyword : {"enum", "type"}) steps += CountPairs(a, b, keyword);
   return steps;
 }
@@ -170,6 +256,8 @@ absl::StatusOr<SchemaJson> MergeSchemas(const SchemaJson& a, const SchemaJson& b
   if (a == false || b == true) return a;
   if (b == false || a == true) return b;
   if (!a.is_object() || !b.is_object()) return SchemaError(path, "a schema is neither an object nor a boolean");
+  if (b.empty()) return a;
+  if (a.empty()) return AssertionsOf(b);
   CADRE_RETURN_IF_ERROR(CheckAdditional(a, b, path));
   SchemaJson merged = a;
   for (const auto& [keyword, value] : b.items()) {
@@ -182,6 +270,7 @@ absl::StatusOr<SchemaJson> MergeSchemas(const SchemaJson& a, const SchemaJson& b
     CADRE_ASSIGN_OR_RETURN(SchemaJson both, MergeKeyword(keyword, merged[keyword], value, path));
     merged[keyword] = std::move(both);
   }
+  for (const SchemaJson* part : {&a, &b}) RestrictOthers(*part, &merged);
   CADRE_RETURN_IF_ERROR(MergeElements(a, b, path, &merged));
   return merged;
 }

@@ -7,6 +7,7 @@
 #include "engine/base/strings.h"
 #include "engine/structured/json_schema.h"
 #include "engine/structured/schema_compiler.h"
+#include "engine/structured/schema_values.h"
 
 namespace cadre {
 namespace {
@@ -71,9 +72,9 @@ absl::StatusOr<std::optional<ByteDfa>> SchemaCompiler::NamesThatConform(const Pl
   if (std::find(types.begin(), types.end(), "string") == types.end()) return ByteDfa({});
   CADRE_ASSIGN_OR_RETURN(const auto values, ValuesOf(names));
   if (values.has_value()) {
-    CADRE_RETURN_IF_ERROR(CheckBesideValues(names));
+    CADRE_ASSIGN_OR_RETURN(const std::vector<SchemaJson> conforming, KeepConforming(names, *values));
     std::vector<std::string> texts;
-    for (const SchemaJson& value : *values) {
+    for (const SchemaJson& value : conforming) {
       if (value.is_string()) texts.push_back(Unquoted(WrittenKey(value)));
     }
     return OneOf(texts);

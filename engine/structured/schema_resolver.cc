@@ -54,6 +54,22 @@ const SchemaJson* Child(const SchemaJson& json, const std::string& name) {
   return index < json.size() ? &json[index] : nullptr;
 }
 
+// Of drafts before 2020-12, which call prefixItems items, and items behind them additionalItems.
+bool IsOldTuple(const SchemaJson& schema) {
+  return schema.contains("items") && schema["items"].is_array() && !schema.contains("prefixItems");
+}
+
+SchemaJson WithPrefixItems(const SchemaJson& schema) {
+  SchemaJson tuple = SchemaJson::object();
+  for (const auto& [keyword, value] : schema.items()) {
+    if (IsAnnotation(keyword) || keyword == "items" || keyword == "additionalItems") continue;
+    tuple.get_ref<SchemaJson::object_t&>().emplace_back(keyword, value);
+  }
+  if (!schema["items"].empty()) tuple["prefixItems"] = schema["items"];
+  if (schema.contains("additionalItems")) tuple["items"] = schema["additionalItems"];
+  return tuple;
+}
+
 }  // namespace
 
 bool IsAnnotation(std::string_view keyword) {
@@ -158,7 +174,9 @@ absl::StatusOr<const SchemaJson*> SchemaResolver::ResolveAfresh(const SchemaJson
     if (current->is_boolean()) return current;
     if (!current->is_object()) return SchemaError(path, "a schema is neither an object nor a boolean");
     CADRE_RETURN_IF_ERROR(Spend(std::ssize(*current), path));
-    if (current->contains("$ref")) {
+    if (IsOldTuple(*current)) {
+      CADRE_ASSIGN_OR_RETURN(current, Keep(WithPrefixItems(*current), path));
+    } else if (current->contains("$ref")) {
       const SchemaJson& reference = (*current)["$ref"];
       SchemaJson beside = AssertionsOf(*current, "$ref");
       if (beside.empty()) {

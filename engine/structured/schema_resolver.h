@@ -37,7 +37,8 @@ class SchemaResolver {
   // spent budget, with the path.
   SchemaResolver(const SchemaJson* root, SchemaBudget* budget) : root_(*root), budget_(*budget) {}
 
-  // The schema that `schema` means, which has neither $ref nor allOf: a boolean or an object.
+  // The schema that `schema` means, which has neither $ref nor allOf, nor tuples as old drafts write them: a boolean or
+  // an object.
   absl::StatusOr<const SchemaJson*> Resolve(const SchemaJson& schema, const std::string& path);
 
   // A schema that is not in the document, kept as long as this object.

@@ -52,6 +52,7 @@ absl::StatusOr<std::optional<ByteDfa>> SchemaCompiler::PatternContent(const Plac
   if (schema.Has("format")) {
     if (!schema["format"].is_string()) return SchemaError(schema.path, "\"format\" is not a string");
     const auto& name = schema["format"].get_ref<const std::string&>();
+    if (IsFormatOfAnyText(name)) return content;
     const std::optional<std::string> pattern = FormatPattern(name);
     if (!pattern.has_value()) {
       return UnsupportedSchema(schema.path,
@@ -119,7 +120,7 @@ absl::Status SchemaCompiler::FillArray(const PlacedSchema& schema, int32_t start
   }
   int32_t rest = json_.AnyValue();
   if (schema.Has("items")) {
-    if (schema["items"].is_array()) return UnsupportedSchema(schema.path, "\"items\" as a list (prefixItems is)");
+    if (schema["items"].is_array()) return UnsupportedSchema(schema.path, "\"items\" as a list beside \"prefixItems\"");
     CADRE_ASSIGN_OR_RETURN(rest, RuleOf(schema["items"], schema.path + "/items"));
   }
   // From the last counted element on, every state would be the same.

@@ -80,18 +80,43 @@ std::string DateTime() { return absl::StrCat(Date(), "T", Time()); }
 
 const std::vector<std::pair<std::string_view, Pattern>>& Formats() {
   static const auto& formats = *new std::vector<std::pair<std::string_view, Pattern>>{
-      {"date", &Date}, {"date-time", &DateTime}, {"duration", &Duration}, {"email", &Email}, {"hostname", &Hostname},
-      {"ipv4", &Ipv4}, {"ipv6", &Ipv6},          {"time", &Time},         {"uri", &Uri},     {"uuid", &Uuid}};
+      {"date", &Date},
+      {"date-time", &DateTime},
+      {"duration", &Duration},
+      {"email", &Email},
+      {"hostname", &Hostname},
+      {"ipv4", &Ipv4},
+      {"ipv6", &Ipv6},
+      {"time", &Time},
+      {"uri", &Uri},
+      {"uuid", &Uuid},
+      // Hints of OpenAPI and Pydantic to who shows or opens what the text names: any text has them.
+      {"binary", nullptr},
+      {"directory-path", nullptr},
+      {"file-path", nullptr},
+      {"password", nullptr},
+      {"path", nullptr}};
   return formats;
+}
+
+const std::pair<std::string_view, Pattern>* FindFormat(std::string_view format) {
+  for (const auto& entry : Formats()) {
+    if (entry.first == format) return &entry;
+  }
+  return nullptr;
 }
 
 }  // namespace
 
 std::optional<std::string> FormatPattern(std::string_view format) {
-  for (const auto& [name, pattern] : Formats()) {
-    if (name == format) return pattern();
-  }
-  return std::nullopt;
+  const auto* found = FindFormat(format);
+  if (found == nullptr || found->second == nullptr) return std::nullopt;
+  return found->second();
+}
+
+bool IsFormatOfAnyText(std::string_view format) {
+  const auto* found = FindFormat(format);
+  return found != nullptr && found->second == nullptr;
 }
 
 std::string SupportedFormats() {

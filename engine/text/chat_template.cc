@@ -63,6 +63,23 @@ bool AddsBos(const Tokenizer& tokenizer, const std::vector<std::pair<std::string
   return ids.ok() && !ids->empty() && ids->front() == tokenizer.TokenToId(bos->second);
 }
 
+// A question, a call and its result.
+Conversation ProbeOfToolCalls() {
+  Dict arguments;
+  arguments.Set("probe_key", Value::String("probe_value"));
+  const ToolCall call{.id = "probe0000",  // Mistral's templates want nine characters
+                      .name = "probe_function",
+                      .arguments_json = R"({"probe_key": "probe_value"})",
+                      .arguments = Value::Mapping(std::move(arguments))};
+  Conversation probe;
+  probe.messages = {
+      {.role = "user", .content = "probe_question"},
+      {.role = "assistant", .tool_calls = {call}},
+      {.role = "tool", .content = "probe_result", .name = call.name, .tool_call_id = call.id},
+  };
+  return probe;
+}
+
 }  // namespace
 
 absl::StatusOr<ChatTemplate> ChatTemplate::Load(const std::filesystem::path& model_dir, const Tokenizer& tokenizer,
@@ -188,25 +205,19 @@ ChatTemplate::Style ChatTemplate::FindStyle(const jinja::Template& body) const {
       if (ShowsToolCalls(body, style)) return style;
     }
   }
+  // One that knows of no calls renders what is said around them, if it can do with a message that says nothing.
+  for (const NoContent no_content : {NoContent::kAbsent, NoContent::kEmpty, NoContent::kNone}) {
+    const Style style{no_content, false};
+    if (body.Render(Variables(style, ProbeOfToolCalls())).ok()) return style;
+  }
   return {};
 }
 
 bool ChatTemplate::ShowsToolCalls(const jinja::Template& body, const Style& style) const {
-  Dict arguments;
-  arguments.Set("probe_key", Value::String("probe_value"));
-  const ToolCall call{.id = "probe0000",  // Mistral's templates want nine characters
-                      .name = "probe_function",
-                      .arguments_json = R"({"probe_key": "probe_value"})",
-                      .arguments = Value::Mapping(std::move(arguments))};
-  Conversation probe;
-  probe.messages = {
-      {.role = "user", .content = "probe_question"},
-      {.role = "assistant", .tool_calls = {call}},
-      {.role = "tool", .content = "probe_result", .name = call.name, .tool_call_id = call.id},
-  };
+  const Conversation probe = ProbeOfToolCalls();
   const absl::StatusOr<Text> rendered = body.Render(Variables(style, probe));
   if (!rendered.ok() || !Contains(*rendered, "probe_function") || !Contains(*rendered, "probe_result")) return false;
-  if (style.arguments_as_text) return Contains(*rendered, call.arguments_json);
+  if (style.arguments_as_text) return Contains(*rendered, probe.messages[1].tool_calls[0].arguments_json);
   // Printed as Python prints a dict, the arguments are no JSON: such a template was written for text.
   return Contains(*rendered, "probe_value") && !Contains(*rendered, "'probe_key'");
 }

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "kernels/cpu/router_row.h"
+
 namespace cadre {
 namespace {
 
@@ -29,7 +31,7 @@ CpuOps::ScratchSizes CpuOps::PlanScratch(const OpsLimits& limits) const {
                                   std::max(step_rows, expert_rows) * WidestRowBytes(kernels_, limits.hidden_size)));
   sizes.hidden = Aligned(std::max(step_rows, expert_rows) * WidestRowBytes(kernels_, limits.max_ffn_size));
   const int64_t attention_floats = kernels_.attention_scratch(limits.head_dim, limits.num_heads, limits.max_positions);
-  const int64_t router_bytes = limits.num_experts * static_cast<int64_t>(4 * sizeof(float) + 2);
+  const int64_t router_bytes = RouterRowBytes(limits.num_experts);
   sizes.per_thread = Aligned(std::max(attention_floats * static_cast<int64_t>(sizeof(float)), router_bytes));
   return sizes;
 }
@@ -51,6 +53,9 @@ absl::Status CpuOps::Reserve(const OpsLimits& limits) {
   thread_scratch_ = packed_hidden_ + sizes.hidden;
   groups_.reserve(static_cast<size_t>(limits.num_experts));
   runs_.reserve(static_cast<size_t>(limits.max_tokens));
+  chosen_.reserve(static_cast<size_t>(limits.max_tokens * limits.top_k));
+  by_weight_.reserve(static_cast<size_t>(limits.max_tokens * limits.top_k));
+  batch_taken_.reserve(static_cast<size_t>(limits.num_experts));
   return absl::OkStatus();
 }
 

@@ -50,8 +50,20 @@ class CpuOps final : public Ops {
   void PagedAttention(View out, ConstView q, const PagedKv& kv, const AttentionOptions& options) override;
   void RouteTopK(View expert_ids, View weights, View probabilities, View log_sum_exp, ConstView logits,
                  ConstView selection_bias, ConstView row_sequence, const RouterOptions& options) override;
+  void AddGateNoise(View logits, ConstView seeds, ConstView row_sequence, ConstView positions, int64_t layer,
+                    float deviation) override;
+  void HashLogits(View logits, ConstView token_ids, int64_t layer, uint64_t seed) override;
+  void ChooseByExpert(View expert_ids, View weights, ConstView probabilities, ConstView row_sequence,
+                      ConstView positions, ConstView prompt_lengths, const ExpertChoiceOptions& choice,
+                      const RouterOptions& options) override;
+  void ReplayChoices(View expert_ids, View weights, ConstView logits, ConstView probabilities,
+                     const RecordedChoices& recorded, const RouterOptions& options) override;
   void TallyRouting(const RoutingTally& tally, ConstView expert_ids, ConstView weights, ConstView probabilities,
                     ConstView log_sum_exp, ConstView row_sequence) override;
+  bool can_limit_capacity() const override { return true; }
+  void LimitCapacity(const LimitedRows& rows, View taken, const CapacityTally& tally, const CapacityInputs& inputs,
+                     ConstView logits, ConstView probabilities, ConstView selection_bias,
+                     const RouterOptions& options) override;
   void GroupByExpert(View order, View offsets, ConstView expert_ids) override;
   void ExpertFfn(View y, ConstView x, ConstView order, ConstView offsets, std::span<const MlpWeights> experts) override;
   void Combine(View x, ConstView y, ConstView weights) override;
@@ -108,8 +120,11 @@ class CpuOps final : public Ops {
   std::byte* thread_scratch_ = nullptr;
 
   // Lists made anew by each call, with their capacity from Reserve.
-  std::vector<RowGroup> groups_;  // experts with work
-  std::vector<int64_t> runs_;     // first rows of runs of one sequence
+  std::vector<RowGroup> groups_;      // experts with work
+  std::vector<int64_t> runs_;         // first rows of runs of one sequence
+  std::vector<int32_t> chosen_;       // [A] experts before any assignment was moved
+  std::vector<int32_t> by_weight_;    // assignments that are limited by batch
+  std::vector<int32_t> batch_taken_;  // [E]
 };
 
 }  // namespace cadre

@@ -130,6 +130,7 @@ void CpuOps::Combine(View x, ConstView y, ConstView weights) {
     float* const row = x_data + t * d;
     for (int64_t j = 0; j < top_k; ++j) {
       const float w = w_data[t * top_k + j];
+      if (w == 0.0f) continue;
       const float* const from = y_data + (t * top_k + j) * d;
       for (int64_t i = 0; i < d; ++i) row[i] += w * from[i];
     }

@@ -1,102 +1,13 @@
 // Routing: the choice of experts, its statistics, and the grouping of assignments by expert.
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
-#include <limits>
 #include <numeric>
 
 #include "kernels/cpu/cpu_ops.h"
+#include "kernels/cpu/router_row.h"
 #include "kernels/op_checks.h"
 
 namespace cadre {
-namespace {
-
-constexpr float kLowest = -std::numeric_limits<float>::infinity();
-
-// A logit that is not a number counts as the lowest, and infinity as the largest finite value, so that routing and its
-// statistics stay defined: a broken row must not poison the sums over all rows.
-float Defined(float z) {
-  if (std::isnan(z)) return kLowest;
-  return std::min(z, std::numeric_limits<float>::max());
-}
-
-// p = softmax(z) and log(sum(exp(z))); zeros when every logit is -infinity.
-float Softmax(float* p, const float* z, int64_t n) {
-  const float largest = *std::max_element(z, z + n);
-  if (largest == kLowest) {
-    std::fill(p, p + n, 0.0f);
-    return 0.0f;
-  }
-  double sum = 0.0;
-  for (int64_t i = 0; i < n; ++i) {
-    p[i] = std::exp(z[i] - largest);
-    sum += p[i];
-  }
-  for (int64_t i = 0; i < n; ++i) p[i] = static_cast<float>(p[i] / sum);
-  return static_cast<float>(static_cast<double>(largest) + std::log(sum));
-}
-
-float SumOf(const float* x, int64_t n) { return std::accumulate(x, x + n, 0.0f); }
-
-// Index of the largest of `values` among those not `taken`; the lowest index wins ties.
-int64_t BestFree(const float* values, const uint8_t* taken, int64_t n) {
-  int64_t best = -1;
-  for (int64_t i = 0; i < n; ++i) {
-    if (!taken[i] && (best < 0 || values[i] > values[best])) best = i;
-  }
-  return best;
-}
-
-float ScoreOfGroup(const float* c, int64_t size, GroupScore kind) {
-  float first = kLowest;
-  float second = kLowest;
-  for (int64_t i = 0; i < size; ++i) {
-    if (c[i] > first) {
-      second = first;
-      first = c[i];
-    } else if (c[i] > second) {
-      second = c[i];
-    }
-  }
-  return kind == GroupScore::kMax || size == 1 ? first : first + second;
-}
-
-// Buffers for one row, [E] each.
-struct RouterRow {
-  float* z;        // logits, defined
-  float* s;        // scores
-  float* c;        // scores for selection
-  float* groups;   // scores of groups
-  uint8_t* taken;  // experts that may not be chosen (any more)
-  uint8_t* kept;   // groups that may be chosen from
-};
-
-void ExcludeLowGroups(const RouterRow& row, int64_t num_experts, const RouterOptions& options) {
-  const int64_t group_size = num_experts / options.num_groups;
-  for (int64_t g = 0; g < options.num_groups; ++g) {
-    row.groups[g] = ScoreOfGroup(row.c + g * group_size, group_size, options.group_score);
-    row.kept[g] = 0;
-  }
-  for (int64_t i = 0; i < options.num_kept_groups; ++i) {
-    row.kept[BestFree(row.groups, row.kept, options.num_groups)] = 1;
-  }
-  for (int64_t e = 0; e < num_experts; ++e) row.taken[e] = row.kept[e / group_size] ? 0 : 1;
-}
-
-// From s and z of the chosen experts to their weights.
-void Weigh(float* weights, const int32_t* ids, const RouterRow& row, const RouterOptions& options) {
-  const int64_t top_k = options.top_k;
-  for (int64_t j = 0; j < top_k; ++j) weights[j] = options.norm == WeightNorm::kSoftmax ? row.z[ids[j]] : row.s[ids[j]];
-  if (options.norm == WeightNorm::kSoftmax) {
-    Softmax(weights, weights, top_k);
-  } else if (options.norm == WeightNorm::kSum) {
-    const float sum = SumOf(weights, top_k) + options.norm_epsilon;
-    for (int64_t j = 0; j < top_k && sum != 0.0f; ++j) weights[j] /= sum;
-  }
-  for (int64_t j = 0; j < top_k; ++j) weights[j] *= options.scaling_factor;
-}
-
-}  // namespace
 
 void CpuOps::RouteTopK(View expert_ids, View weights, View probabilities, View log_sum_exp, ConstView logits,
                        ConstView selection_bias, ConstView row_sequence, const RouterOptions& options) {
@@ -122,45 +33,22 @@ void CpuOps::RouteTopK(View expert_ids, View weights, View probabilities, View l
 
   const auto route_row = [&](int64_t t, const RouterRow& row) {
     float* const p = probability_data + t * num_experts;
-    for (int64_t e = 0; e < num_experts; ++e) row.z[e] = Defined(logit_data[t * num_experts + e]);
-    lse_data[t] = Softmax(p, row.z, num_experts);
-    for (int64_t e = 0; e < num_experts; ++e) {
-      switch (options.score) {
-        case RouterScore::kSoftmax:
-          row.s[e] = p[e];
-          break;
-        case RouterScore::kSigmoid:
-          row.s[e] = 1.0f / (1.0f + std::exp(-row.z[e]));
-          break;
-        case RouterScore::kIdentity:
-          row.s[e] = row.z[e];
-          break;
-      }
-      row.c[e] = row.z[e] == kLowest ? kLowest : Defined(row.s[e] + (bias == nullptr ? 0.0f : bias[e]));
-      row.taken[e] = 0;
-    }
+    lse_data[t] = SoftmaxOfRow(row, p, logit_data + t * num_experts, num_experts);
+    ScoreRow(row, p, bias, num_experts, options);
     if (options.score == RouterScore::kSigmoid) {
       const float sum = SumOf(row.s, num_experts);
       for (int64_t e = 0; e < num_experts; ++e) p[e] = sum == 0.0f ? 0.0f : row.s[e] / sum;
     }
-    if (options.num_groups > 1) ExcludeLowGroups(row, num_experts, options);
     int32_t* const ids = id_data + t * top_k;
-    for (int64_t j = 0; j < top_k; ++j) {
-      const int64_t best = BestFree(row.c, row.taken, num_experts);
-      row.taken[best] = 1;
-      ids[j] = static_cast<int32_t>(best);
-    }
-    Weigh(weight_data + t * top_k, ids, row, options);
+    ChooseExperts(ids, row, p, num_experts, options);
+    WeighChoice(weight_data + t * top_k, ids, row, options);
   };
 
   constexpr int64_t kExpCost = 20;
   const int64_t row_cost = num_experts * (kExpCost + top_k);
   ForRowsOnThread(num_rows, row_cost, [&](int64_t t, int thread) {
     if (sequences != nullptr && sequences[t] == kPadding) return pad_row(t);
-    float* const floats = reinterpret_cast<float*>(ThreadScratch(thread));
-    uint8_t* const flags = reinterpret_cast<uint8_t*>(floats + 4 * num_experts);
-    route_row(t, {floats, floats + num_experts, floats + 2 * num_experts, floats + 3 * num_experts, flags,
-                  flags + num_experts});
+    route_row(t, RouterRowAt(ThreadScratch(thread), num_experts));
   });
 }
 
@@ -178,17 +66,23 @@ void CpuOps::TallyRouting(const RoutingTally& tally, ConstView expert_ids, Const
   int64_t* const assignments = tally.assignments.data<int64_t>();
   int64_t* const sequence_assignments = tally.sequence_assignments.data<int64_t>();
   double* const gate_weight = tally.gate_weight.data<double>();
+  double* const sequence_gate_weight = tally.sequence_gate_weight.data<double>();
   double* const probability = tally.probability.data<double>();
   for (int64_t t = 0; t < num_rows; ++t) {
     if (sequences[t] == kPadding) continue;
     CADRE_CHECK_GE(sequences[t], 0);
     CADRE_CHECK_LT(int64_t{sequences[t]}, tally.sequence_assignments.dim(0));
-    sequence_assignments[sequences[t]] += top_k;
+    const int64_t count =
+        std::count_if(ids + t * top_k, ids + (t + 1) * top_k, [](int32_t id) { return id != kPadding; });
+    sequence_assignments[sequences[t]] += count;
+    tally.row_assignments.data<int64_t>()[0] += count;
     for (int64_t a = t * top_k; a < (t + 1) * top_k; ++a) {
+      if (ids[a] == kPadding) continue;
       CADRE_CHECK_GE(ids[a], 0);
       CADRE_CHECK_LT(int64_t{ids[a]}, num_experts);
       ++assignments[ids[a]];
       gate_weight[ids[a]] += static_cast<double>(w[a]);
+      sequence_gate_weight[sequences[t]] += static_cast<double>(w[a]);
     }
     for (int64_t e = 0; e < num_experts; ++e) probability[e] += static_cast<double>(p[t * num_experts + e]);
     tally.squared_log_sum_exp.data<double>()[0] += static_cast<double>(lse[t]) * static_cast<double>(lse[t]);

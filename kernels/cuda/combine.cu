@@ -15,7 +15,10 @@ __global__ void __launch_bounds__(kCombineThreads)
   if (column >= d) return;
   const int64_t row = blockIdx.x;
   float sum = x[row * d + column];
-  for (int64_t j = 0; j < top_k; ++j) sum += weights[row * top_k + j] * y[(row * top_k + j) * d + column];
+  for (int64_t j = 0; j < top_k; ++j) {
+    const float weight = weights[row * top_k + j];
+    if (weight != 0.0f) sum += weight * y[(row * top_k + j) * d + column];
+  }
   x[row * d + column] = sum;
 }
 

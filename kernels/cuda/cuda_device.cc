@@ -8,9 +8,12 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/cpu/host_limits.h"
+#include "kernels/cuda/background_copies.h"
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/cuda_graph.h"
 #include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/find_gpu.h"
 
 namespace cadre {
 namespace {
@@ -19,8 +22,8 @@ std::string Mib(size_t bytes) { return absl::StrCat(bytes >> 20, " MiB"); }
 
 class CudaDevice final : public Device, private CudaOpsHost {
  public:
-  CudaDevice(const CudaDeviceOptions& options, const cudaDeviceProp& properties, size_t budget)
-      : host_readable_(options.host_readable), properties_(properties), budget_(budget), ops_(this) {}
+  CudaDevice(const CudaDeviceOptions& options, const cudaDeviceProp& gpu, size_t budget)
+      : host_readable_(options.host_readable), gpu_(gpu), budget_(budget), ops_(this) {}
   ~CudaDevice() override {
     if (stream_ != nullptr) CADRE_CUDA_IGNORE_ERROR(cudaStreamDestroy(stream_));
   }
@@ -33,13 +36,13 @@ class CudaDevice final : public Device, private CudaOpsHost {
   }
 
   std::string name() const override { return "cuda:0"; }
-  std::string kernels() const override {
-    return absl::StrCat(properties_.name, ", sm_", properties_.major, properties_.minor, ", ",
-                        properties_.multiProcessorCount, " SMs");
-  }
+  std::string kernels() const override { return cuda::DescribeGpu(gpu_); }
 
   absl::StatusOr<DeviceBuffer> Allocate(size_t size_bytes) override;
   absl::StatusOr<DeviceBuffer> AllocateStaging(size_t size_bytes) override;
+  bool shares_host_memory() const override { return false; }
+  absl::StatusOr<DeviceBuffer> AllocateMapped(size_t size_bytes) override;
+  size_t AvailableMappedBytes() const override { return AvailableMemoryBytes(); }
   size_t AvailableBytes() const override {
     size_t free_bytes = 0;
     size_t total_bytes = 0;
@@ -56,6 +59,13 @@ class CudaDevice final : public Device, private CudaOpsHost {
     NoteError(cudaMemcpyAsync(to, from.raw(), from.size_bytes(), cudaMemcpyDeviceToHost, stream_),
               "copying from the GPU");
   }
+
+  absl::Status CopyInBackground(View to, const void* from) override {
+    if (is_recording_) return absl::InternalError("a copy in the background cannot be recorded");
+    return background_.Order(to, from, stream_);
+  }
+  absl::StatusOr<int64_t> CountBackgroundCopies() override { return background_.CountEnded(); }
+  absl::Status FinishBackgroundCopies() override { return background_.Finish(); }
 
   // What host_readable devices do after each verb cannot be recorded.
   bool can_record() const override { return !host_readable_; }
@@ -92,10 +102,11 @@ class CudaDevice final : public Device, private CudaOpsHost {
   }
 
   const bool host_readable_;
-  const cudaDeviceProp properties_;
+  const cudaDeviceProp gpu_;
   const size_t budget_;  // bytes
   std::atomic<size_t> allocated_ = 0;
   cudaStream_t stream_ = nullptr;
+  cuda::BackgroundCopies background_;
   bool is_recording_ = false;
   std::mutex error_mutex_;
   absl::Status error_;                 // guarded by error_mutex_: the first since the last Synchronize
@@ -141,6 +152,24 @@ absl::StatusOr<DeviceBuffer> CudaDevice::AllocateStaging(size_t size_bytes) {
                       [](std::byte* freed) { CADRE_CUDA_IGNORE_ERROR(cudaFreeHost(freed)); });
 }
 
+absl::StatusOr<DeviceBuffer> CudaDevice::AllocateMapped(size_t size_bytes) {
+  if (size_bytes == 0) return DeviceBuffer();
+  void* data = nullptr;
+  if (const cudaError_t error = cudaHostAlloc(&data, size_bytes, cudaHostAllocMapped | cudaHostAllocPortable);
+      error != cudaSuccess) {
+    CADRE_CUDA_IGNORE_ERROR(cudaGetLastError());
+    return cuda::ToStatus(error, absl::StrCat("cannot pin ", Mib(size_bytes), " of the host's memory for experts (",
+                                              Mib(AvailableMappedBytes()), " available)"));
+  }
+  DeviceBuffer buffer(static_cast<std::byte*>(data), size_bytes,
+                      [](std::byte* freed) { CADRE_CUDA_IGNORE_ERROR(cudaFreeHost(freed)); });
+  void* on_device = nullptr;
+  CADRE_CUDA_RETURN_IF_ERROR(cudaHostGetDevicePointer(&on_device, data, /*flags=*/0), "mapping memory of the host");
+  // The addresses of the two are one where both are of 64 bits, on every GPU that has kernels here.
+  if (on_device != data) return absl::UnimplementedError(name() + " sees the host's memory at other addresses");
+  return buffer;
+}
+
 absl::StatusOr<std::unique_ptr<RecordedWork>> CudaDevice::Record(absl::FunctionRef<void()> order) {
   if (!can_record()) return absl::FailedPreconditionError("this device waits after each verb, and records nothing");
   // What was noted before is not told as an error of the recording.
@@ -164,25 +193,6 @@ absl::Status CudaDevice::Synchronize() {
   return cuda::ToStatus(error, absl::StrCat(name(), is_lost_ ? " is lost to this process" : " failed"));
 }
 
-// What of the outside world keeps CUDA from working, in words.
-absl::Status Explain(cudaError_t error) {
-  switch (error) {
-    case cudaErrorInsufficientDriver:
-      return absl::FailedPreconditionError(
-          "the NVIDIA driver is missing, or older than the CUDA runtime that this cadre was built with");
-    case cudaErrorNoDevice:
-      return absl::FailedPreconditionError(
-          "no NVIDIA GPU is visible: is there one, is CUDA_VISIBLE_DEVICES empty, was the container given it?");
-    case cudaErrorOperatingSystem:
-    case cudaErrorSystemNotReady:
-    case cudaErrorSystemDriverMismatch:
-      return absl::FailedPreconditionError(absl::StrCat(
-          "the NVIDIA driver cannot be used (permission, or a restart is due): ", cudaGetErrorString(error)));
-    default:
-      return cuda::ToStatus(error, "starting CUDA");
-  }
-}
-
 absl::Status CheckOptions(const CudaDeviceOptions& options) {
   if (options.memory_utilization > 0.0 && options.memory_utilization <= 1.0) return absl::OkStatus();
   return absl::InvalidArgumentError(
@@ -195,22 +205,13 @@ bool IsCudaBuilt() { return true; }
 
 absl::StatusOr<std::unique_ptr<Device>> CreateCudaDevice(const CudaDeviceOptions& options) {
   if (absl::Status status = CheckOptions(options); !status.ok()) return status;
-  int num_devices = 0;
-  if (const cudaError_t error = cudaGetDeviceCount(&num_devices); error != cudaSuccess) return Explain(error);
-  cudaDeviceProp properties = {};
-  CADRE_CUDA_RETURN_IF_ERROR(cudaGetDeviceProperties(&properties, 0), "reading the GPU's properties");
-  const cudaError_t probe = cuda::ProbeKernels();
-  if (probe == cudaErrorNoKernelImageForDevice || probe == cudaErrorInvalidDeviceFunction) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(properties.name, " is of architecture sm_", properties.major, properties.minor,
-                     ", which this cadre has no kernels for: ", cudaGetErrorString(probe)));
-  }
-  if (probe != cudaSuccess) return Explain(probe);
+  const absl::StatusOr<cudaDeviceProp> gpu = cuda::FindGpu();
+  if (!gpu.ok()) return gpu.status();
   size_t free_bytes = 0;
   size_t total_bytes = 0;
   CADRE_CUDA_RETURN_IF_ERROR(cudaMemGetInfo(&free_bytes, &total_bytes), "reading the GPU's memory");
   const auto budget = static_cast<size_t>(static_cast<double>(free_bytes) * options.memory_utilization);
-  auto device = std::make_unique<CudaDevice>(options, properties, budget);
+  auto device = std::make_unique<CudaDevice>(options, *gpu, budget);
   if (absl::Status status = device->Start(); !status.ok()) return status;
   return device;
 }

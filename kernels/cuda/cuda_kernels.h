@@ -35,8 +35,7 @@ cudaError_t LaunchRopeTable(cudaStream_t stream, View cos, View sin, ConstView p
 cudaError_t LaunchRope(cudaStream_t stream, View x, ConstView cos, ConstView sin);
 
 cudaError_t LaunchWriteKv(cudaStream_t stream, View k_cache, View v_cache, ConstView k, ConstView v, ConstView slots);
-// For sequences of up to `max_positions`.
-size_t AttentionScratchBytes(int64_t num_heads, int64_t head_dim, int64_t max_positions);
+size_t AttentionScratchBytes(const OpsLimits& limits);
 cudaError_t LaunchPagedAttention(cudaStream_t stream, View out, ConstView q, const PagedKv& kv,
                                  const AttentionOptions& options, int64_t max_positions, std::byte* scratch);
 
@@ -45,8 +44,21 @@ size_t RouteTopKSharedBytes(int64_t num_experts, int64_t num_groups);
 cudaError_t LaunchRouteTopK(cudaStream_t stream, View expert_ids, View weights, View probabilities, View log_sum_exp,
                             ConstView logits, ConstView selection_bias, ConstView row_sequence,
                             const RouterOptions& options);
+cudaError_t LaunchAddGateNoise(cudaStream_t stream, View logits, ConstView seeds, ConstView row_sequence,
+                               ConstView positions, int64_t layer, float deviation);
+cudaError_t LaunchHashLogits(cudaStream_t stream, View logits, ConstView token_ids, int64_t layer, uint64_t seed);
+cudaError_t LaunchChooseByExpert(cudaStream_t stream, View expert_ids, View weights, ConstView probabilities,
+                                 ConstView row_sequence, ConstView positions, ConstView prompt_lengths,
+                                 const ExpertChoiceOptions& choice, const RouterOptions& options);
+cudaError_t LaunchReplayChoices(cudaStream_t stream, View expert_ids, View weights, ConstView logits,
+                                ConstView probabilities, const RecordedChoices& recorded, const RouterOptions& options);
 cudaError_t LaunchTallyRouting(cudaStream_t stream, const RoutingTally& tally, ConstView expert_ids, ConstView weights,
                                ConstView probabilities, ConstView log_sum_exp, ConstView row_sequence);
+size_t LimitCapacitySharedBytes(int64_t num_experts, int64_t num_groups);
+size_t LimitCapacityScratchBytes(int64_t num_assignments);
+cudaError_t LaunchLimitCapacity(cudaStream_t stream, const LimitedRows& rows, View taken, const CapacityTally& tally,
+                                const CapacityInputs& inputs, ConstView logits, ConstView probabilities,
+                                ConstView selection_bias, const RouterOptions& options, std::byte* scratch);
 size_t GroupByExpertSharedBytes(int64_t num_experts);
 cudaError_t LaunchGroupByExpert(cudaStream_t stream, View order, View offsets, ConstView expert_ids);
 

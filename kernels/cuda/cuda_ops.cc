@@ -19,8 +19,8 @@ constexpr size_t kMaxTables = 4096;
 
 size_t RoundUp(size_t bytes) { return (bytes + kScratchAlignment - 1) / kScratchAlignment * kScratchAlignment; }
 
-// What the kernels cannot do, found before the first step. Attention keeps the queries of one kv head in shared memory:
-// all heads of the model at most.
+// What the kernels cannot do, found before the first step. Attention by FMA keeps the queries of one kv head in shared
+// memory: all heads of the model at most.
 absl::Status CheckLimits(const OpsLimits& limits) {
   const auto check = [](const char* what, int64_t value, int64_t limit) {
     if (value <= limit) return absl::OkStatus();
@@ -30,9 +30,10 @@ absl::Status CheckLimits(const OpsLimits& limits) {
   if (absl::Status status = check("a head dimension of", limits.head_dim, cuda::kMaxAttentionHeadDim); !status.ok()) {
     return status;
   }
-  const auto shared_bytes =
-      static_cast<int64_t>(std::max(cuda::GroupByExpertSharedBytes(limits.num_experts),
-                                    cuda::RouteTopKSharedBytes(limits.num_experts, /*num_groups=*/limits.num_experts)));
+  const auto shared_bytes = static_cast<int64_t>(
+      std::max({cuda::GroupByExpertSharedBytes(limits.num_experts),
+                cuda::RouteTopKSharedBytes(limits.num_experts, /*num_groups=*/limits.num_experts),
+                cuda::LimitCapacitySharedBytes(limits.num_experts, /*num_groups=*/limits.num_experts)}));
   if (absl::Status status = check("a router that takes bytes of shared memory:", shared_bytes, kMaxSharedBytes);
       !status.ok()) {
     return status;
@@ -53,9 +54,10 @@ CudaOps::ScratchSizes CudaOps::PlanScratch(const OpsLimits& limits) {
   const int64_t num_assignments = limits.max_tokens * std::max<int64_t>(1, limits.top_k);
   const int64_t max_inputs = std::max(limits.max_linear_inputs, limits.hidden_size);
   return {.rounded = RoundUp(static_cast<size_t>(limits.max_tokens * max_inputs) * sizeof(BFloat16)),
-          .attention = RoundUp(cuda::AttentionScratchBytes(limits.num_heads, limits.head_dim, limits.max_positions)),
+          .attention = RoundUp(cuda::AttentionScratchBytes(limits)),
           .hidden = RoundUp(static_cast<size_t>(num_assignments * limits.max_ffn_size) * sizeof(float)),
-          .tiles = RoundUp(cuda::ExpertFfnTileBytes(num_assignments, limits.num_experts))};
+          .tiles = RoundUp(cuda::ExpertFfnTileBytes(num_assignments, limits.num_experts)),
+          .capacity = RoundUp(cuda::LimitCapacityScratchBytes(num_assignments))};
 }
 
 size_t CudaOps::ScratchBytes(const OpsLimits& limits) const { return PlanScratch(limits).total(); }
@@ -143,6 +145,7 @@ void CudaOps::PagedAttention(View out, ConstView q, const PagedKv& kv, const Att
   CADRE_CHECK(kv.row_sequence.shape() == Shape({num_rows}));
   CADRE_CHECK(kv.positions.shape() == Shape({num_rows}));
   CADRE_CHECK_EQ(q.dim(1) % kv.k_cache.dim(1), int64_t{0});
+  CADRE_CHECK_LE(num_rows, limits_.max_tokens);
   CADRE_CHECK_LE(q.dim(1), limits_.num_heads);
   CADRE_CHECK_LE(q.dim(2), limits_.head_dim);
   Order(cuda::LaunchPagedAttention(host_.stream(), out, q, kv, options, limits_.max_positions,
@@ -159,11 +162,53 @@ void CudaOps::RouteTopK(View expert_ids, View weights, View probabilities, View 
         "RouteTopK");
 }
 
+void CudaOps::AddGateNoise(View logits, ConstView seeds, ConstView row_sequence, ConstView positions, int64_t layer,
+                           float deviation) {
+  CheckAddGateNoise(logits, seeds, row_sequence, positions, layer);
+  Order(cuda::LaunchAddGateNoise(host_.stream(), logits, seeds, row_sequence, positions, layer, deviation),
+        "AddGateNoise");
+}
+
+void CudaOps::HashLogits(View logits, ConstView token_ids, int64_t layer, uint64_t seed) {
+  CheckHashLogits(logits, token_ids, layer);
+  Order(cuda::LaunchHashLogits(host_.stream(), logits, token_ids, layer, seed), "HashLogits");
+}
+
+void CudaOps::ChooseByExpert(View expert_ids, View weights, ConstView probabilities, ConstView row_sequence,
+                             ConstView positions, ConstView prompt_lengths, const ExpertChoiceOptions& choice,
+                             const RouterOptions& options) {
+  CheckChooseByExpert(expert_ids, weights, probabilities, row_sequence, positions, prompt_lengths, choice, options);
+  Order(cuda::LaunchChooseByExpert(host_.stream(), expert_ids, weights, probabilities, row_sequence, positions,
+                                   prompt_lengths, choice, options),
+        "ChooseByExpert");
+}
+
+void CudaOps::ReplayChoices(View expert_ids, View weights, ConstView logits, ConstView probabilities,
+                            const RecordedChoices& recorded, const RouterOptions& options) {
+  CheckReplayChoices(expert_ids, weights, logits, probabilities, recorded, options);
+  CADRE_CHECK_LE(logits.dim(1), limits_.num_experts);
+  Order(cuda::LaunchReplayChoices(host_.stream(), expert_ids, weights, logits, probabilities, recorded, options),
+        "ReplayChoices");
+}
+
 void CudaOps::TallyRouting(const RoutingTally& tally, ConstView expert_ids, ConstView weights, ConstView probabilities,
                            ConstView log_sum_exp, ConstView row_sequence) {
   CheckTallyRouting(tally, expert_ids, weights, probabilities, log_sum_exp, row_sequence);
   Order(cuda::LaunchTallyRouting(host_.stream(), tally, expert_ids, weights, probabilities, log_sum_exp, row_sequence),
         "TallyRouting");
+}
+
+void CudaOps::LimitCapacity(const LimitedRows& rows, View taken, const CapacityTally& tally,
+                            const CapacityInputs& inputs, ConstView logits, ConstView probabilities,
+                            ConstView selection_bias, const RouterOptions& options) {
+  CheckLimitCapacity(rows, taken, tally, inputs, logits, probabilities, selection_bias, options);
+  CADRE_CHECK_LE(logits.dim(0), limits_.max_tokens);
+  CADRE_CHECK_LE(logits.dim(1), limits_.num_experts);
+  CADRE_CHECK_LE(options.top_k, limits_.top_k);
+  std::byte* const scratch = scratch_.data() + sizes_.total() - sizes_.capacity;
+  Order(cuda::LaunchLimitCapacity(host_.stream(), rows, taken, tally, inputs, logits, probabilities, selection_bias,
+                                  options, scratch),
+        "LimitCapacity");
 }
 
 void CudaOps::GroupByExpert(View order, View offsets, ConstView expert_ids) {

@@ -46,10 +46,23 @@ class CudaOps final : public Ops {
   void PagedAttention(View out, ConstView q, const PagedKv& kv, const AttentionOptions& options) override;
   void RouteTopK(View expert_ids, View weights, View probabilities, View log_sum_exp, ConstView logits,
                  ConstView selection_bias, ConstView row_sequence, const RouterOptions& options) override;
+  void AddGateNoise(View logits, ConstView seeds, ConstView row_sequence, ConstView positions, int64_t layer,
+                    float deviation) override;
+  void HashLogits(View logits, ConstView token_ids, int64_t layer, uint64_t seed) override;
+  void ChooseByExpert(View expert_ids, View weights, ConstView probabilities, ConstView row_sequence,
+                      ConstView positions, ConstView prompt_lengths, const ExpertChoiceOptions& choice,
+                      const RouterOptions& options) override;
+  void ReplayChoices(View expert_ids, View weights, ConstView logits, ConstView probabilities,
+                     const RecordedChoices& recorded, const RouterOptions& options) override;
   void TallyRouting(const RoutingTally& tally, ConstView expert_ids, ConstView weights, ConstView probabilities,
                     ConstView log_sum_exp, ConstView row_sequence) override;
+  bool can_limit_capacity() const override { return true; }
+  void LimitCapacity(const LimitedRows& rows, View taken, const CapacityTally& tally, const CapacityInputs& inputs,
+                     ConstView logits, ConstView probabilities, ConstView selection_bias,
+                     const RouterOptions& options) override;
   void GroupByExpert(View order, View offsets, ConstView expert_ids) override;
   void ExpertFfn(View y, ConstView x, ConstView order, ConstView offsets, std::span<const MlpWeights> experts) override;
+  void PlaceExperts(std::span<const MlpWeights> experts) override { Send(experts); }
   void Combine(View x, ConstView y, ConstView weights) override;
   void GatedMlp(View out, ConstView x, const MlpWeights& weights) override;
   void AddGated(View x, ConstView y, ConstView gate_logits) override;
@@ -63,7 +76,8 @@ class CudaOps final : public Ops {
     size_t attention = 0;
     size_t hidden = 0;  // of gated MLPs
     size_t tiles = 0;
-    size_t total() const { return rounded + attention + hidden + tiles; }
+    size_t capacity = 0;
+    size_t total() const { return rounded + attention + hidden + tiles + capacity; }
   };
   // The experts of a layer as the kernels read them, beside what was sent.
   struct SentTable {

@@ -9,7 +9,7 @@ namespace {
 // The smallest tiles that any kernel uses need the longest list.
 int64_t LongestList(int64_t num_assignments, int64_t num_experts) {
   const int32_t fma = FfnFmaTileRows();
-  const int32_t mma = FfnMmaTileRows(1);
+  const int32_t mma = FfnMmaTileRows(1, {});
   return MaxTiles(num_assignments, num_experts, fma < mma ? fma : mma);
 }
 
@@ -27,7 +27,7 @@ cudaError_t LaunchFfn(cudaStream_t stream, DType dtype, View out, ConstView x, c
 }
 
 int32_t TileRows(DType dtype, const FfnShape& shape, int64_t rows_of_an_expert) {
-  return UsesTensorCores(dtype, shape) ? FfnMmaTileRows(rows_of_an_expert) : FfnFmaTileRows();
+  return UsesTensorCores(dtype, shape) ? FfnMmaTileRows(rows_of_an_expert, shape) : FfnFmaTileRows();
 }
 
 }  // namespace

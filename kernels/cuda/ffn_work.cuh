@@ -64,7 +64,7 @@ cudaError_t LaunchFfnMma(cudaStream_t stream, View out, ConstView x, BFloat16* r
 
 // Rows of a tile for each of them.
 int32_t FfnFmaTileRows();
-int32_t FfnMmaTileRows(int64_t rows_of_an_expert);
+int32_t FfnMmaTileRows(int64_t rows_of_an_expert, const FfnShape& shape);
 
 }  // namespace cadre::cuda
 

@@ -109,29 +109,55 @@ struct TallySums {
   double* probability;
   double* squared_log_sum_exp;
   int64_t* sequence_assignments;
+  int64_t* row_assignments;
+  double* sequence_gate_weight;
 };
 
-// One block for each expert, and one more for what is counted by row. Sums run over the rows in a fixed order, so that
-// the statistics, too, are the same each time.
+// The weights of the rows of one sequence, by a block.
+__device__ __forceinline__ void SumSequenceWeights(const TallySums& sums, const TallyInputs& in, int64_t s,
+                                                   double* of_warps) {
+  double gate_weight = 0.0;
+  for (int64_t t = threadIdx.x; t < in.num_rows; t += kTallyThreads) {
+    if (in.row_sequence[t] != s) continue;
+    for (int64_t a = t * in.top_k; a < (t + 1) * in.top_k; ++a) {
+      if (in.expert_ids[a] != kPadding) gate_weight += static_cast<double>(in.weights[a]);
+    }
+  }
+  gate_weight = BlockSum(gate_weight, of_warps);
+  if (threadIdx.x == 0) sums.sequence_gate_weight[s] += gate_weight;
+}
+
+// One block for each expert, one more for what is counted by row, and one for each sequence. Sums run over the rows in
+// a fixed order, so that the statistics, too, are the same each time.
 __global__ void __launch_bounds__(kTallyThreads) TallyRoutingKernel(TallySums sums, TallyInputs in) {
   CADRE_SHARED(double, of_warps, [kTallyThreads / kWarpSize]);
   const int64_t e = blockIdx.x;
+  if (e > in.num_experts) return SumSequenceWeights(sums, in, e - in.num_experts - 1, of_warps);
   if (e == in.num_experts) {
     double squares = 0.0;
+    double assignments = 0.0;  // exact: far below 2^53
     for (int64_t t = threadIdx.x; t < in.num_rows; t += kTallyThreads) {
       if (in.row_sequence[t] == kPadding) continue;
       const double lse = static_cast<double>(in.log_sum_exp[t]);
       squares += lse * lse;
       const int64_t s = in.row_sequence[t];
       if (s < 0 || s >= in.num_sequences) __trap();
+      unsigned count = 0;
       for (int64_t a = t * in.top_k; a < (t + 1) * in.top_k; ++a) {
+        if (in.expert_ids[a] == kPadding) continue;
+        ++count;
         if (in.expert_ids[a] < 0 || in.expert_ids[a] >= in.num_experts) __trap();
       }
       atomicAdd(reinterpret_cast<unsigned long long*>(sums.sequence_assignments + s),
-                static_cast<unsigned long long>(in.top_k));
+                static_cast<unsigned long long>(count));
+      assignments += static_cast<double>(count);
     }
     squares = BlockSum(squares, of_warps);
-    if (threadIdx.x == 0) *sums.squared_log_sum_exp += squares;
+    assignments = BlockSum(assignments, of_warps);
+    if (threadIdx.x == 0) {
+      *sums.squared_log_sum_exp += squares;
+      *sums.row_assignments += static_cast<int64_t>(assignments);
+    }
     return;
   }
   double count = 0.0;  // exact: far below 2^53
@@ -175,7 +201,9 @@ cudaError_t LaunchTallyRouting(cudaStream_t stream, const RoutingTally& tally, C
                           .gate_weight = Data<double>(tally.gate_weight),
                           .probability = Data<double>(tally.probability),
                           .squared_log_sum_exp = Data<double>(tally.squared_log_sum_exp),
-                          .sequence_assignments = Data<int64_t>(tally.sequence_assignments)};
+                          .sequence_assignments = Data<int64_t>(tally.sequence_assignments),
+                          .row_assignments = Data<int64_t>(tally.row_assignments),
+                          .sequence_gate_weight = Data<double>(tally.sequence_gate_weight)};
   const TallyInputs in = {.expert_ids = Data<int32_t>(expert_ids),
                           .weights = Data<float>(weights),
                           .probabilities = Data<float>(probabilities),
@@ -185,7 +213,8 @@ cudaError_t LaunchTallyRouting(cudaStream_t stream, const RoutingTally& tally, C
                           .top_k = expert_ids.dim(1),
                           .num_experts = probabilities.dim(1),
                           .num_sequences = tally.sequence_assignments.dim(0)};
-  const Grid grid = {.blocks = dim3(static_cast<unsigned>(in.num_experts + 1)), .threads = dim3(kTallyThreads)};
+  const Grid grid = {.blocks = dim3(static_cast<unsigned>(in.num_experts + 1 + in.num_sequences)),
+                     .threads = dim3(kTallyThreads)};
   return Launch(stream, grid, TallyRoutingKernel, sums, in);
 }
 

@@ -63,15 +63,27 @@ __device__ __forceinline__ void LdMatrixX2Trans(uint32_t (&r)[2], const void* sm
                : "memory");
 }
 
+// Two floats as bfloat16, rounded to nearest, ties to even; `low` in the lower half, as fragments want them.
+__device__ __forceinline__ uint32_t PackBFloat16(float low, float high) {
+  uint32_t packed;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+  return packed;
+}
+
 // ---- asynchronous copies: each thread has its own groups ----
 
 // Begins to copy 16 bytes from global to shared memory, both aligned to 16, past the first-level cache; zeros if not
 // `valid`, and then `global` is not read. What the destination holds is undefined until the group has been waited for.
 __device__ __forceinline__ void CpAsync16(void* smem, const void* global, bool valid) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
-               :
-               : "r"(SharedAddress(smem)), "l"(__cvta_generic_to_global(global)), "r"(valid ? 16 : 0)
-               : "memory");
+  asm volatile(
+      "{\n"
+      ".reg .pred is_ignored;\n"
+      "setp.eq.u32 is_ignored, %2, 0;\n"
+      "cp.async.cg.shared.global [%0], [%1], 16, is_ignored;\n"
+      "}"
+      :
+      : "r"(SharedAddress(smem)), "l"(__cvta_generic_to_global(global)), "r"(static_cast<uint32_t>(valid))
+      : "memory");
 }
 
 // Closes the group of the copies begun since the last commit; it may be empty.

@@ -17,20 +17,26 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <numeric>
 #include <random>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "engine/experts/expert_stats.h"
+#include "engine/experts/routing_profile.h"
 #include "engine/model/model_config.h"
 #include "engine/model/transformer_runner.h"
 #include "engine/model/weights.h"
 #include "kernels/cpu/cpu_device.h"
 #include "kernels/cuda/cuda_device.h"
 #include "nlohmann/json.hpp"
+#include "tests/bench/batch_maker.h"
 #include "tests/bench/ceilings.h"
 #include "tests/bench/random_weights.h"
+#include "tests/bench/step_counting.h"
+#include "tests/bench/step_times.h"
 #include "tests/bench/step_work.h"
 
 namespace cadre {
@@ -41,6 +47,7 @@ struct BenchOptions {
   std::string device = "cpu";
   bool random_weights = false;
   int layers = 0;  // 0: as config.json says
+  double resident_experts = 1.0;
   bool record_steps = true;
   std::string calibration;
   std::string logits_file;
@@ -52,6 +59,7 @@ struct BenchOptions {
   std::vector<int> batches = {1, 2, 4, 8, 16, 32};
   int decode_steps = 16;
   int repeats = 5;
+  int sample_steps = 0;
   std::vector<int32_t> greedy_prompt;
   bool json = false;
 };
@@ -69,47 +77,6 @@ T OrFail(absl::StatusOr<T> value) {
   if (!value.ok()) Fail(value.status());
   return *std::move(value);
 }
-
-// Builds batches for `num_sequences` sequences that each own a contiguous run of KV blocks.
-class BatchMaker {
- public:
-  BatchMaker(const RunnerLimits& limits, int num_sequences, int positions_per_sequence, uint64_t seed)
-      : limits_(limits),
-        num_sequences_(num_sequences),
-        blocks_per_sequence_((positions_per_sequence + limits.kv_block_size - 1) / limits.kv_block_size),
-        random_(seed) {
-    if (int64_t{num_sequences} * blocks_per_sequence_ <= limits.num_kv_blocks) return;
-    Fail(absl::ResourceExhaustedError(absl::StrCat(num_sequences, " sequences of ", positions_per_sequence,
-                                                   " positions need ", num_sequences * blocks_per_sequence_,
-                                                   " KV blocks, and ", limits.num_kv_blocks, " fit")));
-  }
-
-  // Rows [begin, begin + count) of every sequence, with random tokens.
-  ForwardBatch Rows(int begin, int count) {
-    ForwardBatch batch;
-    batch.num_sequences = num_sequences_;
-    batch.max_blocks = blocks_per_sequence_;
-    std::uniform_int_distribution<int32_t> any_token(0, limits_.vocab_size - 1);
-    for (int s = 0; s < num_sequences_; ++s) {
-      const int first_block = s * blocks_per_sequence_;
-      for (int b = 0; b < blocks_per_sequence_; ++b) batch.block_tables.push_back(first_block + b);
-      for (int position = begin; position < begin + count; ++position) {
-        batch.token_ids.push_back(any_token(random_));
-        batch.positions.push_back(position);
-        batch.row_sequence.push_back(s);
-        batch.kv_slots.push_back(first_block * limits_.kv_block_size + position);
-      }
-      batch.logit_rows.push_back(batch.num_tokens() - 1);
-    }
-    return batch;
-  }
-
- private:
-  const RunnerLimits limits_;
-  const int num_sequences_;
-  const int blocks_per_sequence_;
-  std::mt19937_64 random_;
-};
 
 double TimedForward(ModelRunner& runner, const ForwardBatch& batch, ForwardResult* result) {
   const auto start = std::chrono::steady_clock::now();
@@ -129,15 +96,6 @@ struct Bench {
   const ModelConfig& config;
   const Ceilings ceilings;
   ModelRunner& runner;
-};
-
-// Steps of one kind: `tokens` of each took a time, and could not have taken less than a bound.
-struct StepTimes {
-  int batch = 0;
-  int tokens = 0;
-  int context = 0;
-  std::vector<double> seconds = {};
-  std::vector<double> shares = {};  // bound / time of each
 };
 
 void AddStep(const Bench& bench, const ForwardResult& result, int sequences, int rows, int context, double seconds,
@@ -166,12 +124,21 @@ void Report(const Bench& bench, const char* phase, const StepTimes& times) {
                 times.batch, rate, low, high);
     std::printf(",\"model\":%s,\"layers\":%d", nlohmann::json(ModelName(bench.options)).dump().c_str(),
                 static_cast<int>(bench.config.num_layers));
+    std::printf(",\"counting_share\":%.6f", CountingShare(times));
+    if (times.lookups > 0) {
+      std::printf(",\"resident_experts\":%.3f,\"hit_ratio\":%.4f,\"direct_gb_s\":%.3f", bench.options.resident_experts,
+                  HitRatio(times), DirectRate(times));
+    }
     std::printf(",\"tokens\":%d,\"context\":%d,\"step_ms\":%.4f,\"steps\":%d", times.tokens, times.context,
                 seconds * 1e3, static_cast<int>(times.seconds.size()));
     std::printf(std::isnan(share) ? ",\"share\":null}\n" : ",\"share\":%.4f}\n", share);
   } else {
     std::printf("%-8s batch %4d  %10.1f tokens/s  [%.1f-%.1f]  %.3f ms a step", phase, times.batch, rate, low, high,
                 seconds * 1e3);
+    if (times.lookups > 0) {
+      std::printf("  %.1f %% hits, %.2f GB/s from the host", 100.0 * HitRatio(times), DirectRate(times));
+    }
+    if (times.counting_seconds > 0.0) std::printf("  counting %.3f %% of it", 100.0 * CountingShare(times));
     std::printf(std::isnan(share) ? "\n" : "  %.1f %% of the bound\n", share * 100.0);
   }
   std::fflush(stdout);
@@ -180,12 +147,15 @@ void Report(const Bench& bench, const char* phase, const StepTimes& times) {
 void BenchPrefill(const Bench& bench, int num_tokens) {
   ForwardResult result;
   StepTimes times{.batch = 1, .tokens = num_tokens};
+  ExpertCacheReport before;
   for (int i = 0; i <= bench.options.repeats; ++i) {
-    BatchMaker maker(bench.runner.limits(), 1, num_tokens, static_cast<uint64_t>(i));
+    BatchMaker maker = OrFail(BatchMaker::Create(bench.runner.limits(), 1, num_tokens, static_cast<uint64_t>(i)));
+    if (i == 1) before = CacheReport(bench.runner);
     const double seconds = TimedForward(bench.runner, maker.Rows(0, num_tokens), &result);
     // The first run warms caches and pages.
     if (i > 0) AddStep(bench, result, 1, num_tokens, 0, seconds, &times);
   }
+  AddCacheUse(before, CacheReport(bench.runner), &times);
   Report(bench, "prefill", times);
 }
 
@@ -200,9 +170,12 @@ void BenchDecode(const Bench& bench, int num_sequences) {
   const BenchOptions& options = bench.options;
   ForwardResult result;
   StepTimes times{.batch = num_sequences, .tokens = num_sequences, .context = options.context_tokens};
+  Counting counting(bench.runner.limits(), options.sample_steps);
+  ExpertCacheReport before;
   for (int i = 0; i < options.repeats; ++i) {
-    BatchMaker maker(bench.runner.limits(), num_sequences, options.context_tokens + options.decode_steps,
-                     static_cast<uint64_t>(i) + 100);
+    BatchMaker maker =
+        OrFail(BatchMaker::Create(bench.runner.limits(), num_sequences, options.context_tokens + options.decode_steps,
+                                  static_cast<uint64_t>(i) + 100));
     // With random weights what the cache holds does not matter, and long contexts of many sequences take long to fill.
     for (int p = 0; p < options.context_tokens && !options.random_weights; p += 16) {
       TimedForward(bench.runner, maker.Rows(p, 16), &result);
@@ -211,10 +184,18 @@ void BenchDecode(const Bench& bench, int num_sequences) {
       const int context = options.context_tokens + step;
       ForwardBatch batch = maker.Rows(context, 1);
       SampleOnDevice(bench.runner.limits(), &batch);
+      batch.keep_expert_ids = counting.WantsStep();
       const double seconds = TimedForward(bench.runner, batch, &result);
-      if (i > 0 || step > 0) AddStep(bench, result, num_sequences, 1, context, seconds, &times);
+      const double counting_seconds = counting.Count(batch, result);
+      if (i == 0 && step == 0) {
+        before = CacheReport(bench.runner);
+        continue;
+      }
+      AddStep(bench, result, num_sequences, 1, context, seconds, &times);
+      times.counting_seconds += counting_seconds;
     }
   }
+  AddCacheUse(before, CacheReport(bench.runner), &times);
   Report(bench, "decode", times);
 }
 
@@ -224,7 +205,7 @@ void PrintGreedy(const BenchOptions& options, ModelRunner& runner) {
   if (!options.logits_file.empty()) logits.open(options.logits_file, std::ios::binary);
   std::vector<int32_t> tokens = options.greedy_prompt;
   const int length = static_cast<int>(tokens.size()) + options.decode_steps;
-  BatchMaker maker(runner.limits(), 1, length, 0);
+  BatchMaker maker = OrFail(BatchMaker::Create(runner.limits(), 1, length, 0));
   ForwardResult result;
   for (int begin = 0; static_cast<int>(tokens.size()) < length;) {
     const int count = static_cast<int>(tokens.size()) - begin;
@@ -294,6 +275,13 @@ RunnerOptions MakeRunnerOptions(const BenchOptions& options) {
   return runner;
 }
 
+// Random experts that are not in memory cannot be read from anywhere; those of a GPU may lie in the host's.
+int64_t ResidentBytes(const BenchOptions& options, const CheckpointSummary& summary, const Device& device) {
+  if (options.resident_experts >= 1.0) return summary.expert_bytes;
+  if (device.shares_host_memory()) Fail(absl::InvalidArgumentError("--resident-experts needs --device cuda"));
+  return static_cast<int64_t>(static_cast<double>(summary.expert_bytes) * options.resident_experts);
+}
+
 void Run(const BenchOptions& options) {
   std::unique_ptr<Device> device = MakeDevice(options);
   const ModelConfig config = MakeConfig(options);
@@ -303,9 +291,11 @@ void Run(const BenchOptions& options) {
       options.random_weights ? nullptr : OrFail(Checkpoint::Open(options.model_dir, config, weights_options));
   const CheckpointSummary summary = checkpoint == nullptr ? RandomWeightsSummary(config) : checkpoint->summary();
 
-  const RunnerOptions runner_options = MakeRunnerOptions(options);
+  RunnerOptions runner_options = MakeRunnerOptions(options);
+  if (checkpoint == nullptr) runner_options.expert_cache_bytes = ResidentBytes(options, summary, *device);
   const MemoryPlan plan = OrFail(PlanMemory(config, summary, runner_options, *device, device->ops()));
-  Weights weights = OrFail(checkpoint == nullptr ? RandomWeights(config, *device) : checkpoint->Load(*device));
+  Weights weights = OrFail(checkpoint == nullptr ? RandomWeights(config, *device, plan.expert_place())
+                                                 : checkpoint->Load(*device, plan.expert_place()));
   auto runner = OrFail(CreateTransformerRunner(config, std::move(weights), plan, runner_options, device.get()));
 
   std::fprintf(stderr, "engine_bench: %s on %s\n", options.model_dir.c_str(), device->kernels().c_str());
@@ -326,10 +316,16 @@ int main(int argc, char** argv) {
   CLI::App app("Tokens per second of a checkpoint through the model runner");
   app.add_option("--model", options.model_dir, "Checkpoint folder")->required();
   app.add_option("--device", options.device, "cpu or cuda")->check(CLI::IsMember({"cpu", "cuda"}));
+  app.add_option("--sample-steps", options.sample_steps,
+                 "Look at the choices of one decode step in so many, as --routing-sample-steps of the server");
   app.add_flag("--random-weights", options.random_weights,
                "Make bfloat16 weights instead of reading them; decode then finds an empty KV cache of its length");
   app.add_option("--layers", options.layers, "With --random-weights: that many layers of the model, from the first")
       ->check(CLI::NonNegativeNumber);
+  app.add_option(
+         "--resident-experts", options.resident_experts,
+         "With --random-weights on a GPU: share of the experts that it holds; the others are in the host's memory")
+      ->check(CLI::Range(0.0, 1.0));
   app.add_flag("!--no-recording", options.record_steps, "Order decode steps kernel by kernel on a GPU");
   app.add_option("--calibration", options.calibration, "What gpu_calibrate printed: for the share of the bound");
   app.add_option("--threads", options.threads, "Compute threads; 0: all CPUs");

@@ -61,7 +61,7 @@ void Run(const std::string& model_dir, int threads, int prompt_tokens, int repea
   options.max_model_len = prompt_tokens + 1;
   options.max_num_seqs = 8;
   const MemoryPlan plan = OrFail(PlanMemory(config, checkpoint->summary(), options, *device, device->ops()));
-  Weights weights = OrFail(checkpoint->Load(*device));
+  Weights weights = OrFail(checkpoint->Load(*device, plan.expert_place()));
   auto runner = OrFail(CreateTransformerRunner(config, std::move(weights), plan, options, device.get()));
   Engine engine({.max_num_seqs = 8}, std::move(runner), nullptr, std::make_shared<MonotonicClock>(), nullptr);
 
@@ -70,6 +70,7 @@ void Run(const std::string& model_dir, int threads, int prompt_tokens, int repea
   std::vector<double> hits;
   for (int i = 0; i <= repeats; ++i) {
     std::vector<int32_t> prompt;
+    prompt.reserve(static_cast<size_t>(prompt_tokens));
     for (int t = 0; t < prompt_tokens; ++t) {
       prompt.push_back(static_cast<int32_t>(random() % static_cast<unsigned>(engine.limits().vocab_size)));
     }

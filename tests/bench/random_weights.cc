@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <map>
 #include <string_view>
 #include <utility>
@@ -13,6 +14,7 @@
 #include "engine/base/status_macros.h"
 #include "engine/base/strings.h"
 #include "engine/model/arena_layout.h"
+#include "engine/model/expert_layout.h"
 #include "engine/model/weight_layout.h"
 
 namespace cadre {
@@ -65,7 +67,8 @@ class Filler {
  public:
   explicit Filler(Device& device) : device_(device), run_(MakeRun()) {}
 
-  void Fill(const WeightSlot& slot, View view) {
+  // `is_host_memory`: `view` is; else the device's.
+  void Fill(const WeightSlot& slot, View view, bool is_host_memory) {
     const bool is_matrix = slot.shape.rank() == 2;
     const float mean = is_matrix || absl::EndsWith(ToAbsl(slot.stored_name), "bias") ? 0.0f : 1.0f;
     const float gain = slot.role == WeightRole::kMatrix ? 1.0f : kRouterGain;
@@ -74,7 +77,12 @@ class Filler {
     const View flat = view.Reshape({view.num_elements()});
     for (int64_t begin = 0; begin < flat.dim(0);) {
       const int64_t count = std::min(flat.dim(0) - begin, kRunLength - next_);
-      device_.CopyToDevice(flat.Rows(begin, count), values.data() + next_);
+      const View part = flat.Rows(begin, count);
+      if (is_host_memory) {
+        std::memcpy(part.raw(), values.data() + next_, part.size_bytes());
+      } else {
+        device_.CopyToDevice(part, values.data() + next_);
+      }
       begin += count;
       next_ = (next_ + count) % kRunLength;
     }
@@ -105,16 +113,21 @@ CheckpointSummary RandomWeightsSummary(const ModelConfig& config) {
   const std::vector<int64_t> bytes = MeasurePools(config);
   summary.dense_bytes = bytes.front();
   for (size_t i = 1; i < bytes.size(); ++i) summary.expert_bytes += bytes[i];
+  summary.one_expert_bytes = ExpertLayout(config, DType::kBF16).size_bytes();
   summary.file_bytes = summary.dense_bytes + summary.expert_bytes;
   return summary;
 }
 
-absl::StatusOr<Weights> RandomWeights(const ModelConfig& config, Device& device) {
+absl::StatusOr<Weights> RandomWeights(const ModelConfig& config, Device& device, ExpertPlace experts) {
+  CADRE_CHECK(experts != ExpertPlace::kCheckpoint);
   Weights weights;
   weights.dtype = DType::kBF16;
   std::vector<ArenaLayout> pools;
   for (const int64_t bytes : MeasurePools(config)) {
-    CADRE_ASSIGN_OR_RETURN(DeviceBuffer buffer, device.Allocate(static_cast<size_t>(bytes)));
+    const bool is_host_memory = experts == ExpertPlace::kHost && !pools.empty();
+    const auto size_bytes = static_cast<size_t>(bytes);
+    CADRE_ASSIGN_OR_RETURN(DeviceBuffer buffer,
+                           is_host_memory ? device.AllocateMapped(size_bytes) : device.Allocate(size_bytes));
     pools.emplace_back(buffer.data());
     weights.buffers.push_back(std::move(buffer));
   }
@@ -122,7 +135,7 @@ absl::StatusOr<Weights> RandomWeights(const ModelConfig& config, Device& device)
   CADRE_RETURN_IF_ERROR(VisitAll(config, &weights, [&](const WeightSlot& slot) {
     const View view = pools[PoolOf(slot)].Take(DType::kBF16, slot.shape);
     *slot.view = view;
-    filler.Fill(slot, view);
+    filler.Fill(slot, view, experts == ExpertPlace::kHost && PoolOf(slot) > 0);
     return absl::OkStatus();
   }));
   if (config.tie_word_embeddings) weights.head = weights.embedding;

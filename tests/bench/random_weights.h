@@ -14,8 +14,9 @@ CheckpointSummary RandomWeightsSummary(const ModelConfig& config);
 
 // bfloat16. Matrices are normal with a variance of 1 / inputs, the router's of 4 / inputs (clear choices); norms lie
 // around 1 and biases around 0. They are cut from one run of random values, each at another place: equal on every
-// device. RESOURCE_EXHAUSTED when they do not fit.
-absl::StatusOr<Weights> RandomWeights(const ModelConfig& config, Device& device);
+// device. RESOURCE_EXHAUSTED when they do not fit. REQUIRES: `experts` are in one of the memories.
+absl::StatusOr<Weights> RandomWeights(const ModelConfig& config, Device& device,
+                                      ExpertPlace experts = ExpertPlace::kDevice);
 
 }  // namespace cadre
 

@@ -114,6 +114,7 @@ TEST(RandomWeightsTest, MakeAModelThatRuns) {
   RunnerOptions options;
   options.max_num_seqs = 1;
   options.max_num_batched_tokens = 8;
+  options.expert_cache_bytes = RandomWeightsSummary(config).expert_bytes;
   const auto plan = PlanMemory(config, RandomWeightsSummary(config), options, **device, (*device)->ops());
   ASSERT_TRUE(plan.ok()) << plan.status();
   auto weights = RandomWeights(config, **device);

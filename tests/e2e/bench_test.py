@@ -196,9 +196,11 @@ class BenchTest(unittest.TestCase):
                                  (["--rate", "5", "--goodput", "ttft:soon"], "ttft:soon"),
                                  (["--rate", "5", "--output-tokens", "uniform:9-3"], "uniform:9-3"),
                                  (["--rate", "5", "--trace-unit", "h"], "--trace-unit"),
+                                 (["--rate", "5", "--plot", "/nowhere/x.svg"], "/nowhere/x.svg: cannot be written"),
+                                 (["--rate", "5", "--json", "/nowhere/x.json"], "/nowhere/x.json: cannot be written"),
                                  (["--trace", "/nowhere/x.csv"], "/nowhere/x.csv")):
             result = self.bench(*arguments)
-            self.assertEqual(result.returncode, USAGE, arguments)
+            self.assertEqual((result.returncode, result.stdout), (USAGE, ""), arguments)
             self.assertIn(words, result.stderr)
             self.assertRegex(result.stderr, r"\Acadre: [^\n]*\n\Z")
 

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
 import time
 import unittest
 
@@ -124,10 +125,28 @@ class CliTest(unittest.TestCase):
         self.assertEqual(len(result.stdout.splitlines()), 3)
         self.assertEqual(self.cadre("experts", "--count", 3).returncode, USAGE)
 
+    def test_a_profile_goes_to_a_file_and_back(self):
+        with tempfile.TemporaryDirectory() as folder:
+            file = f"{folder}/experts.profile"
+            exported = self.cadre("profile", "export", file, "--json")
+            self.assertEqual((exported.returncode, exported.stderr), (OK, ""))
+            shown = self.cadre("profile", "show", file, "--json")
+            self.assertEqual(json.loads(shown.stdout), json.loads(exported.stdout))
+            self.assertIn("3 MoE layers of 70 experts", self.cadre("profile", "show", file).stdout)
+            self.assertEqual(self.cadre("profile", "import", file).returncode, OK)
+            self.assertEqual(self.server.metric("cadre_router_has_baseline"), 1)
+            with open(file, "r+b") as damaged:
+                damaged.seek(40)
+                damaged.write(b"\xff")
+            result = self.cadre("profile", "import", file)
+            self.assertEqual(result.returncode, FAILED)
+            self.assertEqual(result.stderr, f"cadre: {file} is damaged: its checksum is another\n")
+
     def test_model_tells_what_is_served(self):
         text = self.cadre("model").stdout
         self.assertIn("3 MoE layers x 70 experts, 2 per token", text)
         self.assertIn("ready", text)
+        self.assertIn("capacity    off; this device does not limit experts", text)
         model = json.loads(self.cadre("model", "--json").stdout)["model"]
         self.assertEqual(model["architecture"]["num_experts"], 70)
         missing = self.cadre("model", "somebody-elses")
@@ -182,7 +201,7 @@ class CliTest(unittest.TestCase):
 
     def test_wrong_usage_is_told_in_one_line(self):
         for arguments, words in (
-                ([], "commands are: generate, chat, experts, bench, top, model, tokenize, health"),
+                ([], "commands are: generate, chat, experts, bench, top, model, tokenize, profile, pin, health"),
                 (["genrate", "x"], 'no command "genrate"'),
                 (["generate"], "prompt or --token-ids"),
                 (["generate", "x", "--temprature", "1"], "unknown option --temprature"),
@@ -206,7 +225,7 @@ class CliTest(unittest.TestCase):
         texts = [subprocess.run([str(BIN / "cadre-server"), "--help"], capture_output=True, text=True, timeout=30,
                                 check=True).stdout]
         commands = re.findall(r"^  (\w+)  ", self.cadre("--help").stdout.partition("Subcommands:")[2], re.MULTILINE)
-        self.assertEqual(len(commands), 8)
+        self.assertEqual(len(commands), 10)
         texts += [self.cadre(*command, "--help").stdout for command in ([], *([name] for name in commands))]
         for text in texts:
             self.assertRegex(text, r"-h,--help +Print")
@@ -214,6 +233,48 @@ class CliTest(unittest.TestCase):
             self.assertNotIn("false}", text)
         for flag in ("--no-reflection", "--no-special-tokens", "--keep-special-tokens"):
             self.assertRegex("".join(texts), rf"{flag}\s")
+
+
+class RoutingFileTest(unittest.TestCase):
+    """The demo model: what experts were chosen goes into a file and comes back from it."""
+
+    def test_recorded_experts_are_replayed(self):
+        with Server() as server, tempfile.TemporaryDirectory() as folder:
+            def run(*arguments):
+                return cadre("generate", "Once upon a time", "-n", 12, "--seed", 5, "--quiet", *arguments,
+                             address=server.address)
+            path, again, broken = (os.path.join(folder, name) for name in ("record", "again", "broken"))
+            recorded = run("--routed-experts", path)
+            self.assertEqual(recorded.returncode, OK, recorded.stderr)
+            for weights in ((), ("--replay-weights", "router"), ("--replay-weights", "recorded")):
+                replayed = run("--replay-routing", path, "--routed-experts", again, *weights)
+                self.assertEqual((replayed.returncode, replayed.stdout), (OK, recorded.stdout), replayed.stderr)
+                with open(path, encoding="utf-8") as want, open(again, encoding="utf-8") as got:
+                    self.assertEqual(json.load(got), json.load(want))
+            with open(path, encoding="utf-8") as file:
+                record = json.load(file)
+            record["expert_ids"][3] = 16
+            for text, code, error in ((json.dumps(record), FAILED, r"replay_routing.record.expert_ids\[3\]: 16 is not"),
+                                      ("{", USAGE, "broken: is no record of routed experts"),
+                                      ("root:x:0\nbin:x:1\n", USAGE, r"experts: [^\n]*\n\Z"),
+                                      ('{"experts": 3}', USAGE, "broken: is no record of routed experts")):
+                with open(broken, "w", encoding="utf-8") as file:
+                    file.write(text)
+                refused = run("--replay-routing", broken)
+                self.assertEqual(refused.returncode, code, refused.stderr)
+                self.assertRegex(refused.stderr, error)
+            self.assertEqual(run("--replay-routing", path + ".missing").returncode, USAGE)
+            self.assertEqual(run("--routed-experts", path, "--n", 2).returncode, USAGE)
+            self.assertEqual(run("--replay-weights", "router").returncode, USAGE)
+
+    def test_a_simulated_model_has_no_routers(self):
+        with Server(model="sim") as server, tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "record")
+            with open(path, "w", encoding="utf-8") as file:
+                file.write("{}")
+            refused = cadre("generate", "x", "-n", 2, "--replay-routing", path, address=server.address)
+            self.assertEqual(refused.returncode, FAILED)
+            self.assertRegex(refused.stderr, "FAILED_PRECONDITION: replay_routing: a simulated model has no routers")
 
 
 if __name__ == "__main__":

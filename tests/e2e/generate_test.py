@@ -206,22 +206,62 @@ class GenerateTest(unittest.TestCase):
             fields = [v.field for v in details["BadRequest"].field_violations]
             self.assertTrue(any(field in f for f in fields), f"{field} not in {fields}")
 
-    def test_fields_of_later_releases_are_refused_by_name(self):
-        def with_fields(change):
-            message = request("hello", max_tokens=4)
-            change(message)
-            return message
+    def test_the_experts_of_each_token_are_told(self):
+        architecture = self.server.models.GetModel(models.GetModelRequest(), timeout=5).model.architecture
+        layers, top_k = len(architecture.moe_layers), architecture.top_k
+        message = request("Once upon a time", max_tokens=9, temperature=0)
+        plain = self.generate(message)
+        self.assertFalse(plain.finished.HasField("routed_experts"))
+        message.output.routed_experts = True
+        told = self.generate(message)
+        self.assertEqual(told.token_ids, plain.token_ids)
+        routed, usage = told.finished.routed_experts, told.finished.usage
+        self.assertEqual((routed.first_position, routed.num_layers, routed.top_k), (0, layers, top_k))
+        self.assertEqual(usage.cached_prompt_tokens, 0)
+        self.assertEqual(len(routed.expert_ids), (usage.prompt_tokens + usage.generated_tokens - 1) * layers * top_k)
+        self.assertEqual(len(routed.weights), len(routed.expert_ids))
+        self.assertTrue(all(0 <= expert < architecture.num_experts for expert in routed.expert_ids))
+        for begin in range(0, len(routed.expert_ids), top_k):
+            self.assertEqual(len(set(routed.expert_ids[begin:begin + top_k])), top_k)
+        self.assertAlmostEqual(sum(routed.weights), told.finished.routing.gate_weight, 3)
+        message.sampling.n = 128
+        message.stopping.max_tokens = 1000
+        with self.assertRaises(grpc.RpcError) as caught:
+            self.generate(message)
+        self.assertEqual(caught.exception.code(), grpc.StatusCode.INVALID_ARGUMENT)
+        self.assertRegex(caught.exception.details(), r"^output.routed_experts: .*, the limit is 524288")
 
-        cases = [
-            (lambda m: setattr(m.output, "routed_experts", True), "routed_experts"),
-            (lambda m: setattr(m.scheduling.capacity, "min_capacity", 3), "capacity"),
-        ]
-        for change, field in cases:
-            with self.assertRaises(grpc.RpcError) as caught:
-                self.generate(with_fields(change))
-            self.assertEqual(caught.exception.code(), grpc.StatusCode.UNIMPLEMENTED, field)
-            self.assertIn(field, caught.exception.details())
-            self.assertIn("ErrorInfo", error_details(caught.exception))
+    def test_recorded_experts_are_replayed(self):
+        message = request("Once upon a time", max_tokens=12, temperature=0.8)
+        message.sampling.seed = 11
+        message.output.logprobs = True
+        message.output.routed_experts = True
+        recorded = self.generate(message)
+        record = recorded.finished.routed_experts
+
+        def logprobs(answer):
+            return [detail.logprob for delta in answer.deltas for detail in delta.details]
+
+        for weights in (generation.REPLAY_WEIGHTS_UNSPECIFIED, generation.REPLAY_WEIGHTS_RECORDED):
+            message.replay_routing.record.CopyFrom(record)
+            message.replay_routing.weights = weights
+            replayed = self.generate(message)
+            self.assertEqual(replayed.token_ids, recorded.token_ids)
+            self.assertEqual(logprobs(replayed), logprobs(recorded))
+            self.assertEqual(replayed.finished.routed_experts, record)
+        # Other experts: the answer and its record are others, the replayed choices are told as they are.
+        of_token = record.num_layers * record.top_k
+        others = [(expert + 1) % 16 for expert in record.expert_ids[:4 * of_token]]
+        del message.replay_routing.record.expert_ids[:], message.replay_routing.record.weights[:]
+        message.replay_routing.record.expert_ids.extend(others)
+        message.replay_routing.weights = generation.REPLAY_WEIGHTS_ROUTER
+        routed = self.generate(message)
+        told = routed.finished.routed_experts
+        self.assertEqual(list(told.expert_ids[:4 * of_token]), others)
+        self.assertNotEqual(logprobs(routed), logprobs(recorded))
+        self.assertEqual(routed.finished.usage.cached_prompt_tokens, 0)
+        message.replay_routing.record.expert_ids[9] = 16
+        self.expect_invalid(message, "replay_routing.record.expert_ids[9]")
 
     def test_unknown_models_are_not_found(self):
         message = request("hello", max_tokens=2)

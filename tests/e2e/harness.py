@@ -39,6 +39,7 @@ _generate_stubs()
 generation = importlib.import_module("cadre.v1.generation_service_pb2")
 generation_grpc = importlib.import_module("cadre.v1.generation_service_pb2_grpc")
 experts = importlib.import_module("cadre.v1.expert_service_pb2")
+placement = importlib.import_module("cadre.v1.expert_placement_pb2")
 experts_grpc = importlib.import_module("cadre.v1.expert_service_pb2_grpc")
 models = importlib.import_module("cadre.v1.model_service_pb2")
 models_grpc = importlib.import_module("cadre.v1.model_service_pb2_grpc")
@@ -170,12 +171,16 @@ class Server:
               m("cadre_requests_rejected_total") + admitted)
         equal("admitted = finished at idle", admitted, m("cadre_requests_finished_total"))
         equal("KV blocks in use at idle", m("cadre_kv_blocks", state="in_use"), 0)
-        equal("routed assignments = tokens x K", m("cadre_routing_assignments_total"),
-              m("cadre_routing_tokens_total") * self.top_k())
+        tokens, assignments = m("cadre_routing_tokens_total"), m("cadre_routing_assignments_total")
+        fewest, most = tokens * self.architecture().routing.min_k, tokens * self.top_k()
+        equal("routed assignments = tokens x K", assignments, min(max(assignments, fewest), most))
         return broken
 
+    def architecture(self):
+        return self.models.GetModel(models.GetModelRequest(), timeout=5).model.architecture
+
     def top_k(self):
-        return self.models.GetModel(models.GetModelRequest(), timeout=5).model.architecture.top_k
+        return self.architecture().top_k
 
     def stop(self, timeout=20):
         """SIGTERM, and the exit code."""

@@ -1,6 +1,7 @@
 """The Python package against a real server process: the demo model, and a simulated one that is full."""
 
 import asyncio
+import dataclasses
 import pathlib
 import subprocess
 import sys
@@ -15,8 +16,9 @@ sys.path.insert(0, str(ROOT / "clients" / "python" / "tests"))
 import package  # noqa: E402  makes cadre_client importable
 
 from cadre_client import (  # noqa: E402
-    AsyncClient, Client, DeadlineExceededError, Delta, FinishReason, Finished, GenerateOptions, InvalidRequestError,
-    ModelState, NotFoundError, OverloadedError, RetryPolicy, Started)
+    DROPLESS, AsyncClient, CapacityPolicy, CapacityScope, Client, DeadlineExceededError, Delta, FinishReason, Finished,
+    GenerateOptions, InvalidRequestError, ModelState, NotFoundError, OverloadedError, ReplayRouting, ReplayWeights,
+    RetryPolicy, Started)
 
 EXAMPLES = ROOT / "clients" / "python" / "examples"
 GREEDY = GenerateOptions(max_tokens=12, temperature=0)
@@ -48,6 +50,45 @@ class DemoModelTest(unittest.TestCase):
         self.assertGreater(finished.timings.total, 0)
         self.assertGreater(finished.routing.processed, 0)
         self.assertIsNone(finished.matched_token_id)
+
+    def test_experts_are_limited_and_requests_are_not(self):
+        before = self.client.set_capacity_policy(CapacityPolicy(CapacityScope.REQUEST, capacity_factor=0.25))
+        try:
+            self.assertEqual(before.scope, CapacityScope.OFF)
+            self.assertEqual(self.client.model().capacity.policy.scope, CapacityScope.REQUEST)
+            options = GenerateOptions(max_tokens=12, temperature=0, tenant="python")
+            limited = self.client.generate("Once upon a time", options).completions[0].finished.routing
+            self.assertGreater(limited.dropped, 0)
+            self.assertAlmostEqual(limited.fidelity, 1 - limited.lost_gate_weight / limited.gate_weight)
+            self.assertEqual(limited.capacity.capacity_factor, 0.25)
+            whole = self.client.generate("Once upon a time", GenerateOptions(
+                max_tokens=12, temperature=0, tenant="python", capacity=DROPLESS)).completions[0].finished.routing
+            self.assertEqual((whole.dropped, whole.fidelity, whole.capacity.scope), (0, 1.0, CapacityScope.OFF))
+            tenant, = [tenant for tenant in self.client.tenant_stats() if tenant.tenant == "python"]
+            self.assertEqual(tenant.dropped, limited.dropped)
+            self.assertEqual(tenant.processed, limited.processed + whole.processed)
+        finally:
+            self.client.set_capacity_policy(CapacityPolicy(CapacityScope.OFF))
+
+        async def ask():
+            async with AsyncClient(self.server.address, timeout=30) as client:
+                before = await client.set_capacity_policy(CapacityPolicy(CapacityScope.OFF))
+                return before, await client.tenant_stats()
+        before, tenants = asyncio.run(ask())
+        self.assertEqual(before, CapacityPolicy(CapacityScope.OFF))
+        self.assertIn(tenant, tenants)
+
+    def test_recorded_experts_are_replayed(self):
+        options = GenerateOptions(max_tokens=12, seed=3, logprobs=True, routed_experts=True)
+        recorded = self.client.generate("Once upon a time", options).completions[0]
+        replay = ReplayRouting(recorded.finished.routed_experts, ReplayWeights.RECORDED)
+        replayed = self.client.generate("Once upon a time", dataclasses.replace(
+            options, replay_routing=replay)).completions[0]
+        self.assertEqual((replayed.token_ids, replayed.details), (recorded.token_ids, recorded.details))
+        self.assertEqual(replayed.finished.routed_experts, recorded.finished.routed_experts)
+        longer = dataclasses.replace(replay.record, first_position=1)
+        with self.assertRaisesRegex(InvalidRequestError, "replay_routing.record.expert_ids: positions 1 to"):
+            self.client.generate("Once upon a time", dataclasses.replace(options, replay_routing=ReplayRouting(longer)))
 
     def test_stop_strings_and_ids(self):
         text = self.client.generate("Once upon a time", GREEDY).text

@@ -56,6 +56,7 @@ class TopTest(unittest.TestCase):
         self.assertLessEqual(decode, 2 / 0.002 * 1.05)
         layers = re.findall(r"^ +(\d+) +[\d.]+ +[\d.]+ ", result.stdout, re.M)
         self.assertEqual(layers, [str(i) for i in range(40)])
+        self.assertIn("load of each\n", result.stdout, "a pipe has no edge")
 
     def test_json_has_the_messages(self):
         result = self.top("--count", 2, "--interval", "100ms", "--json")

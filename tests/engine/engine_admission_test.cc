@@ -246,6 +246,21 @@ TEST(EngineAdmissionTest, AnIdleEngineTriesWhatItHadLearnedToRefuse) {
   EXPECT_TRUE(TrySubmit(harness, 5, 500, Within(absl::Seconds(2))).ok());
 }
 
+// Where experts choose the tokens of prompts, rows that are too few for a group are left over in every step of a long
+// prompt. Who waits then waits for rows, not for blocks.
+TEST(EngineAdmissionTest, RowsThatNoGroupFitsIntoAreNoSeats) {
+  HarnessOptions options = FourSeats();
+  options.limits.prompt_group = 16;
+  options.engine.max_num_batched_tokens = 24;
+  options.engine.prefix_cache = PrefixCacheScope::kOff;
+  EngineHarness harness(options);
+  for (int i = 0; i < 12; ++i) ASSERT_TRUE(TrySubmit(harness, 160, 2).ok());
+  harness.RunUntilIdle();
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(TrySubmit(harness, 5, 100).ok());
+  // One second for all together, in the fourth seat.
+  EXPECT_TRUE(TrySubmit(harness, 5, 100, Within(absl::Milliseconds(1500))).ok());
+}
+
 // ---- overload ----
 
 struct Outcome {

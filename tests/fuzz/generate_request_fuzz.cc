@@ -24,6 +24,7 @@
 #include "server/request_limits.h"
 #include "server/simulated_tokenizer.h"
 #include "server/translate.h"
+#include "server/translate_capacity.h"
 #include "server/translate_structured.h"
 #include "tests/support/message_mutator.h"
 
@@ -45,7 +46,15 @@ struct Served {
                               {.max_bytes = 16 << 20, .max_entries = 32}};
 
   Served() {
-    card.limits = {.vocab_size = kVocab, .max_model_len = kContext, .num_kv_blocks = 64, .kv_block_size = 16};
+    card.limits = {.vocab_size = kVocab,
+                   .max_model_len = kContext,
+                   .num_kv_blocks = 64,
+                   .kv_block_size = 16,
+                   .num_moe_layers = 2,
+                   .num_experts = 4,
+                   .top_k = 2,
+                   .min_k = 1,
+                   .can_replay_routing = true};
     card.engine.eos_token_ids = kEos;
     constexpr char kTemplate[] =
         "{% for m in messages %}{% if m.role == 'bad' %}{{ raise_exception('no ' + m.content) }}{% endif %}"
@@ -59,6 +68,12 @@ absl::StatusOr<Request> Translate(const v1::GenerateRequest& wire, Served* serve
   if (absl::Status status = RefuseUnsupportedFields(wire); !status.ok()) return status;
   absl::StatusOr<Request> request = TranslateRequest(wire, served->card, *served->tokenizer, served->chat, kind);
   if (!request.ok()) return request;
+  if (wire.scheduling().has_capacity()) {
+    const absl::StatusOr<CapacityPolicy> capacity =
+        TranslateCapacity(wire.scheduling().capacity(), {}, "scheduling.capacity");
+    if (!capacity.ok()) return capacity.status();
+    request->capacity = *capacity;
+  }
   if (absl::Status status = TranslateStructuredOutput(wire, &served->constraints, &*request); !status.ok()) {
     return status;
   }
@@ -145,6 +160,15 @@ void CheckLimits(const Request& request) {
   CADRE_CHECK(IsIn(request.num_sequences, 1, kMaxSequences));
   CADRE_CHECK(IsIn(request.priority, -kMaxPriority, kMaxPriority) && request.time_limit > absl::ZeroDuration());
   CADRE_CHECK(request.tenant.size() <= kMaxLabelBytes && request.cache_salt.size() <= kMaxLabelBytes);
+  if (request.replay != nullptr) {
+    const ReplayBounds bounds = {
+        .num_layers = 2,
+        .num_experts = 4,
+        .top_k = 2,
+        .min_k = 1,
+        .num_positions = static_cast<std::int64_t>(request.prompt.size()) + params.max_tokens - 1};
+    CADRE_CHECK(!FindReplayFault(*request.replay, bounds).has_value());
+  }
   CADRE_CHECK(request.constraint == nullptr || (!params.ignore_eos && params.allowed_token_ids.empty()));
 }
 

@@ -84,7 +84,7 @@ class GoldenTest : public testing::TestWithParam<Parameters> {
                                    .kv_cache_bytes = {}};
     const auto plan = PlanMemory(*config, (*checkpoint)->summary(), options, *device_, device_->ops());
     ASSERT_TRUE(plan.ok()) << plan.status();
-    auto weights = (*checkpoint)->Load(*device_);
+    auto weights = (*checkpoint)->Load(*device_, plan->expert_place());
     ASSERT_TRUE(weights.ok()) << weights.status();
     auto runner = CreateTransformerRunner(*config, *std::move(weights), *plan, options, device_.get());
     ASSERT_TRUE(runner.ok()) << runner.status();

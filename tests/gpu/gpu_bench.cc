@@ -6,7 +6,7 @@
 #include <cstdlib>
 
 #include "absl/strings/str_format.h"
-#include "kernels/cuda/cuda_device.h"
+#include "kernels/cuda/find_gpu.h"
 #include "nlohmann/json.hpp"
 
 namespace cadre::gpu {
@@ -49,11 +49,11 @@ void OrDie(cudaError_t error, const char* what) {
 }
 
 std::string RequireGpu(const char* program) {
-  const auto device = CreateCudaDevice();
-  if (device.ok()) return (*device)->kernels();
+  const auto gpu = cuda::FindGpu();
+  if (gpu.ok()) return cuda::DescribeGpu(*gpu);
   std::fprintf(stderr, "%s: not run, there is no GPU to run on: %s\n", program,
-               std::string(device.status().message()).c_str());
-  std::exit(device.status().code() == absl::StatusCode::kFailedPrecondition ? kExitNoGpu : kExitFailed);
+               std::string(gpu.status().message()).c_str());
+  std::exit(gpu.status().code() == absl::StatusCode::kFailedPrecondition ? kExitNoGpu : kExitFailed);
 }
 
 Memory::Memory(size_t size_bytes) : size_bytes_(size_bytes) {

@@ -2,12 +2,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <memory>
 #include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
 
+#include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/cuda_device.h"
 #include "kernels/ops.h"
 #include "tests/support/simt/runtime_control.h"
@@ -114,6 +116,14 @@ TEST_F(CudaOpsErrorTest, ABrokenKernelLosesTheDevice) {
   }
 }
 
+// And those of which nobody knows more.
+TEST(CudaStickyErrorTest, AreThoseAfterWhichNothingWorks) {
+#define CADRE_EXPECT_STICKY(name, value, text, is_sticky) \
+  EXPECT_EQ(cuda::IsSticky(name), (is_sticky) || (name) == cudaErrorUnknown) << #name;
+  CADRE_SIMT_ERRORS(CADRE_EXPECT_STICKY)
+#undef CADRE_EXPECT_STICKY
+}
+
 // Whatever fails, nothing is left behind, and the next recording works.
 TEST_F(CudaOpsErrorTest, ARecordingThatFailsLeavesTheDeviceAsItWas) {
   const auto order = [&] { Clamp(); };
@@ -143,6 +153,51 @@ TEST_F(CudaOpsErrorTest, AReplayFailsAsKernelsDo) {
   device_->Replay(**work);
   EXPECT_EQ(device_->Synchronize().code(), absl::StatusCode::kUnavailable);
   EXPECT_TRUE(device_->is_lost());
+}
+
+// Fails, and leaves nothing under way; the next one works.
+TEST_F(CudaOpsErrorTest, ACopyInTheBackgroundThatFailsIsItsOwnError) {
+  const DeviceBuffer mapped = *device_->AllocateMapped(256);
+  std::memset(mapped.data(), 1, mapped.size_bytes());
+  const View to = buffer_.view(DType::kI32, {64});
+  for (const char* call : {"cudaStreamCreateWithFlags", "cudaEventCreateWithFlags", "cudaEventRecord",
+                           "cudaStreamWaitEvent", "cudaMemcpyAsync"}) {
+    simt::FailNext(call, cudaErrorInvalidValue);
+    EXPECT_EQ(device_->CopyInBackground(to, mapped.data()).code(), absl::StatusCode::kInternal) << call;
+    EXPECT_EQ(*device_->CountBackgroundCopies(), 0) << call;
+    EXPECT_TRUE(device_->Synchronize().ok()) << call;
+  }
+  ASSERT_TRUE(device_->CopyInBackground(to, mapped.data()).ok());
+  EXPECT_EQ(*device_->CountBackgroundCopies(), 0) << "nobody has waited for it";
+  ASSERT_TRUE(device_->FinishBackgroundCopies().ok());
+  EXPECT_EQ(*device_->CountBackgroundCopies(), 1);
+  int32_t value = 0;
+  device_->CopyToHost(&value, buffer_.view(DType::kI32, {1}));
+  ASSERT_TRUE(device_->Synchronize().ok());
+  EXPECT_EQ(value, 0x01010101);
+}
+
+TEST_F(CudaOpsErrorTest, MemoryThatCannotBeMappedIsSaidToBe) {
+  simt::FailNext("cudaHostAlloc", cudaErrorMemoryAllocation);
+  const absl::Status status = device_->AllocateMapped(5 << 20).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(MessageOf(status), HasSubstr("cannot pin 5 MiB of the host's memory for experts"));
+  EXPECT_TRUE(device_->AllocateMapped(64).ok());
+}
+
+// The copy goes where kernels that were ordered before still write: it must not overtake them, however early it is.
+TEST_F(CudaOpsErrorTest, ACopyInTheBackgroundWaitsForWhatWasOrderedBefore) {
+  simt::SetCopyTime(simt::CopyTime::kEarly);
+  const DeviceBuffer mapped = *device_->AllocateMapped(256);
+  for (int i = 0; i < 64; ++i) reinterpret_cast<float*>(mapped.data())[i] = 5.0f;
+  Clamp();  // to 1
+  ASSERT_TRUE(device_->CopyInBackground(buffer_.view(DType::kF32, {64}), mapped.data()).ok());
+  ASSERT_TRUE(device_->Synchronize().ok());
+  ASSERT_TRUE(device_->FinishBackgroundCopies().ok());
+  float value = 0.0f;
+  device_->CopyToHost(&value, buffer_.view(DType::kF32, {1}));
+  ASSERT_TRUE(device_->Synchronize().ok());
+  EXPECT_EQ(value, 5.0f);
 }
 
 TEST_F(CudaOpsErrorTest, MemoryThatCannotBePinnedIsSaidToBe) {

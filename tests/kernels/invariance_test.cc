@@ -6,6 +6,7 @@
 #include <memory>
 #include <numeric>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -62,6 +63,22 @@ class InvarianceTest : public ::testing::TestWithParam<TestTarget> {
     }
   }
 
+  // All rows of `x` together, and some of them alone and in small companies.
+  void ExpectManyRowsAreAsFew(const Tensor& x, const std::function<Tensor(Ops&, const Tensor&)>& compute) {
+    Ops& ops = devices_[0]->ops();
+    const Tensor all = compute(ops, x);
+    const int64_t width = all.view.dim(1);
+    const int64_t last = x.view.dim(0) - 1;
+    for (const Rows& rows : {Rows{0}, Rows{last}, Rows{130, 7}, Rows{1, 2, 3, 127, 128, 129, 200, 255, 256, 257}}) {
+      const Tensor few = compute(ops, Take(x, rows));
+      for (size_t i = 0; i < rows.size(); ++i) {
+        const float* const expected = few.view.data<float>() + static_cast<int64_t>(i) * width;
+        const float* const found = all.view.data<float>() + rows[i] * width;
+        ASSERT_EQ(std::memcmp(found, expected, static_cast<size_t>(width) * sizeof(float)), 0) << "row " << rows[i];
+      }
+    }
+  }
+
  private:
   void ExpectSame(const Compute& compute, const Rows& rows, const std::vector<std::vector<std::byte>>& alone) {
     for (const std::unique_ptr<Device>& device : devices_) {
@@ -97,6 +114,45 @@ TEST_P(InvarianceTest, Linear) {
       });
     }
   }
+}
+
+// So many rows and columns that they are computed in other tiles than a few rows are, over depths that are summed in
+// several parts, of the same length and not.
+TEST_P(InvarianceTest, LinearOfManyRowsAndColumns) {
+  const int64_t num_rows = 300, n = 900;
+  for (const int64_t k : {32, 96, 224, 512}) {
+    const Tensor x = tensors().Random(DType::kF32, {num_rows, k});
+    const Tensor w = tensors().Random(DType::kBF16, {n, k});
+    ExpectManyRowsAreAsFew(x, [&](Ops& ops, const Tensor& in) {
+      Tensor out = tensors().Zeros(DType::kF32, {in.view.dim(0), n});
+      ops.Linear(out.view, in.view, w.view, ConstView(), false);
+      ops.Linear(out.view, in.view, w.view, ConstView(), true);
+      return out;
+    });
+  }
+}
+
+TEST_P(InvarianceTest, GatedMlpOfManyRowsAndColumns) {
+  const int64_t num_rows = 320, d = 448, f = 416;
+  const Tensor x = tensors().Random(DType::kF32, {num_rows, d});
+  const Tensor gate = tensors().Random(DType::kBF16, {f, d}, 0.05);
+  const Tensor up = tensors().Random(DType::kBF16, {f, d}, 0.05);
+  const Tensor down = tensors().Random(DType::kBF16, {d, f}, 0.05);
+  // Every row goes to two of three experts, which are the same: several tiles for each.
+  const std::vector<MlpWeights> experts(3, {gate.view, up.view, down.view});
+  ExpectManyRowsAreAsFew(x, [&](Ops& ops, const Tensor& in) {
+    const int64_t t = in.view.dim(0);
+    std::vector<double> ids;
+    for (int64_t i = 0; i < t; ++i) ids.insert(ids.end(), {0.0, i % 5 == 0 ? 1.0 : 2.0});
+    const Tensor expert_ids = tensors().Of(DType::kI32, {t, 2}, ids);
+    const Tensor order = tensors().Zeros(DType::kI32, {2 * t});
+    const Tensor offsets = tensors().Zeros(DType::kI32, {4});
+    Tensor y = tensors().Zeros(DType::kF32, {t, 2 * d});
+    const View by_assignment(y.view.raw(), DType::kF32, {2 * t, d});
+    ops.GroupByExpert(order.view, offsets.view, expert_ids.view);
+    ops.ExpertFfn(by_assignment, in.view, order.view, offsets.view, experts);
+    return y;
+  });
 }
 
 // Widths that matrix units take, and widths that they do not.
@@ -154,20 +210,25 @@ TEST_P(InvarianceTest, GatedMlp) {
 // Each of three sequences has a third of the rows, at positions that rise and start over; in a shuffled step, neighbors
 // share a sequence only by chance.
 TEST_P(InvarianceTest, PagedAttention) {
-  const int64_t heads = 6, kv_heads = 2, block_size = 16, max_blocks = 40, d = 40;
+  const int64_t heads = 6, kv_heads = 2, block_size = 16, max_blocks = 40;
   std::vector<double> sequences, positions;
   for (int64_t row = 0; row < kRows; ++row) {
     sequences.push_back(static_cast<double>(row * 3 / kRows));
-    // Some are so long that one row alone is computed in other parts than many rows are.
-    positions.push_back(static_cast<double>(row % 9 == 0 ? 500 + row : row % 44));
+    // Some are so long that one row alone is computed in other parts than many rows are; some follow one another.
+    positions.push_back(static_cast<double>(row % 9 == 0 ? 500 + row : row % 44 + (row > 90 ? 240 : 0)));
   }
   const Tensor sequence = tensors().Of(DType::kI32, {kRows}, sequences);
   const Tensor position = tensors().Of(DType::kI32, {kRows}, positions);
   std::vector<double> blocks(3 * max_blocks);
   std::iota(blocks.begin(), blocks.end(), 0.0);
   const Tensor tables = tensors().Of(DType::kI32, {3, max_blocks}, blocks);
-  const Tensor q = tensors().Random(DType::kF32, {kRows, heads, d});
-  for (const DType cache : kWeightTypes) {
+  // Widths of heads that matrix units take, and one that they do not.
+  for (const auto& [cache, d] : {std::pair<DType, int64_t>(DType::kF32, 40),
+                                 {DType::kF16, 40},
+                                 {DType::kBF16, 40},
+                                 {DType::kBF16, 32},
+                                 {DType::kBF16, 64}}) {
+    const Tensor q = tensors().Random(DType::kF32, {kRows, heads, d});
     const Tensor k_cache = tensors().Random(cache, {3 * max_blocks, kv_heads, block_size, d});
     const Tensor v_cache = tensors().Random(cache, {3 * max_blocks, kv_heads, block_size, d});
     for (const int64_t window : {0, 20, 300}) {
@@ -187,7 +248,7 @@ TEST_P(InvarianceTest, PagedAttention) {
 
 // So many heads that the splits of a long row share blocks when it stands among others, and have their own when alone.
 TEST_P(InvarianceTest, PagedAttentionOfManyHeads) {
-  const int64_t heads = 48, block_size = 32, max_blocks = 32, d = 8;
+  const int64_t heads = 48, block_size = 32, max_blocks = 32, d = 32;
   std::vector<double> sequences(kRows, 0.0), positions;
   for (int64_t row = 0; row < kRows; ++row)
     positions.push_back(static_cast<double>(row % 30 == 0 ? 1000 + row / 30 : row % 8));

@@ -62,6 +62,7 @@ TEST_P(LinearTest, AddsBiasAndAccumulates) {
 // Many panels: one task multiplies all chunks of rows with its panel, as in the prefill of a real model.
 TEST_P(LinearTest, MultipliesManyRowsWithManyPanels) {
   for (const DType dtype : kWeightTypes) Check(dtype, 200, 520, 72, true, true);
+  for (const bool accumulate : {false, true}) Check(DType::kBF16, 290, 910, 96, true, accumulate);
 }
 
 TEST_P(LinearTest, AcceptsNoRows) {

@@ -130,6 +130,7 @@ class OpTest : public ::testing::TestWithParam<TestTarget> {
  protected:
   OpTest() : device_(GetParam().make(2)), tensors_(*device_, 17) { EXPECT_TRUE(ops().Reserve(TestLimits()).ok()); }
 
+  Device& device() { return *device_; }
   Ops& ops() { return device_->ops(); }
   Tensors& tensors() { return tensors_; }
 

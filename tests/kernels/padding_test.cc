@@ -67,7 +67,7 @@ TEST_P(PaddingTest, StoresNoKeys) {
 }
 
 TEST_P(PaddingTest, AttendsToNothing) {
-  const int64_t blocks = 300, heads = 4, kv_heads = 2, block_size = 4, d = 24;
+  const int64_t blocks = 300, heads = 4, kv_heads = 2, block_size = 4, d = 32;
   const Tensor q = RandomWithNans({kPadded, heads, d});
   const Tensor cache = tensors().Random(DType::kBF16, {blocks, kv_heads, block_size, d});
   std::vector<double> table(kRows * 200);
@@ -106,12 +106,19 @@ TEST_P(PaddingTest, ChoosesNoExpertAndIsNotCounted) {
   const Tensor probability = tensors().Zeros(DType::kF64, {e});
   const Tensor squares = tensors().Zeros(DType::kF64, {1});
   const Tensor by_sequence = tensors().Zeros(DType::kI64, {kPadded});
-  ops().TallyRouting({assignments.view, gate_weight.view, probability.view, squares.view, by_sequence.view}, ids.view,
-                     weights.view, probabilities.view, lse.view, sequences.view);
+  const Tensor by_row = tensors().Zeros(DType::kI64, {1});
+  const Tensor weight_by_sequence = tensors().Zeros(DType::kF64, {kPadded});
+  ops().TallyRouting({assignments.view, gate_weight.view, probability.view, squares.view, by_sequence.view, by_row.view,
+                      weight_by_sequence.view},
+                     ids.view, weights.view, probabilities.view, lse.view, sequences.view);
+  EXPECT_EQ(by_row.view.data<int64_t>()[0], kRows * k);
   int64_t counted = 0;
   for (int64_t i = 0; i < e; ++i) counted += assignments.view.data<int64_t>()[i];
   EXPECT_EQ(counted, kRows * k);
   for (int64_t s = 0; s < kPadded; ++s) EXPECT_EQ(by_sequence.view.data<int64_t>()[s], s < kRows ? k : 0);
+  for (int64_t s = 0; s < kPadded; ++s) {
+    EXPECT_NEAR(weight_by_sequence.view.data<double>()[s], s < kRows ? 1.0 : 0.0, 1e-6);
+  }
 
   const Tensor order = Nans(DType::kI32, {kPadded * k});
   const Tensor offsets = tensors().Zeros(DType::kI32, {e + 1});

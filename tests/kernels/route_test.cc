@@ -190,19 +190,22 @@ TEST_P(RouteTest, TallySumsOverRowsAndAdds) {
   const Tensor probability = tensors().Zeros(DType::kF64, {e});
   const Tensor squares = tensors().Zeros(DType::kF64, {1});
   const Tensor sequence_assignments = tensors().Zeros(DType::kI64, {sequences});
-  const RoutingTally tally = {assignments.view, gate_weight.view, probability.view, squares.view,
-                              sequence_assignments.view};
+  const Tensor row_assignments = tensors().Zeros(DType::kI64, {1});
+  const Tensor sequence_weight = tensors().Zeros(DType::kF64, {sequences});
+  const RoutingTally tally = {assignments.view,          gate_weight.view,     probability.view,    squares.view,
+                              sequence_assignments.view, row_assignments.view, sequence_weight.view};
   for (int i = 0; i < 2; ++i) {
     ops().TallyRouting(tally, r.ids.view, r.weights.view, r.probabilities.view, r.log_sum_exp.view, sequence.view);
   }
   std::vector<int64_t> counts(e), by_sequence(sequences);
-  std::vector<double> weights(e), probabilities(e);
+  std::vector<double> weights(e), probabilities(e), weight_by_sequence(sequences);
   double square = 0.0;
   for (int64_t row = 0; row < t; ++row) {
     by_sequence[static_cast<size_t>(row_sequence[static_cast<size_t>(row)])] += k;
     for (int64_t j = row * k; j < (row + 1) * k; ++j) {
       ++counts[static_cast<size_t>(r.id(j))];
       weights[static_cast<size_t>(r.id(j))] += r.weight(j);
+      weight_by_sequence[static_cast<size_t>(row_sequence[static_cast<size_t>(row)])] += r.weight(j);
     }
     for (int64_t i = 0; i < e; ++i) probabilities[static_cast<size_t>(i)] += r.probability(row * e + i);
     square += std::pow(r.log_sum_exp.view.data<float>()[row], 2.0);
@@ -215,7 +218,9 @@ TEST_P(RouteTest, TallySumsOverRowsAndAdds) {
   }
   for (int64_t s = 0; s < sequences; ++s) {
     EXPECT_EQ(sequence_assignments.view.data<int64_t>()[s], 2 * by_sequence[static_cast<size_t>(s)]);
+    EXPECT_NEAR(sequence_weight.view.data<double>()[s], 2.0 * weight_by_sequence[static_cast<size_t>(s)], 1e-9);
   }
+  EXPECT_EQ(row_assignments.view.data<int64_t>()[0], 2 * t * k);
   EXPECT_NEAR(squares.view.data<double>()[0], 2.0 * square, 1e-6);
 }
 

@@ -3,20 +3,200 @@
 `old` stands exactly once in its file; tidy_test sees to that, so that code which moves takes its mutant along.
 """
 
-import dataclasses
-
-
-@dataclasses.dataclass(frozen=True)
-class Mutant:
-    name: str
-    file: str
-    old: str
-    new: str
-    program: str  # the test program
-    tests: str  # a GoogleTest filter; every test that it names is expected to pass without the mutant
-
+from expert_cache_mutants import EXPERT_CACHE_MUTANTS
+from mutant import Mutant
+from routing_mutants import ROUTING_MUTANTS
 
 MUTANTS = [
+    # ---- experts that are not all in memory ----
+    Mutant(
+        "an expert whose bytes have changed is taken",
+        "engine/experts/expert_loader.cc",
+        "  if (*first == checksum) return absl::OkStatus();\n",
+        "  if (first.has_value()) return absl::OkStatus();\n",
+        "expert_cache_test", "ExpertCacheTest.OtherBytesThanTheFirstTimeAreAnError"),
+    Mutant(
+        "an expert that could not be read is tried again at once",
+        "engine/experts/expert_cache.cc",
+        "{.until = clock_->Now() + length,",
+        "{.until = clock_->Now(),",
+        "expert_cache_test", "ExpertCacheTest.AQuarantined*"),
+    Mutant(
+        "a step waits for a stuck read each time",
+        "engine/experts/expert_cache.cc",
+        "  return stalled_.contains(id) || clock_->Now() < quarantine.until;\n",
+        "  return clock_->Now() < quarantine.until;\n",
+        "expert_cache_test", "ExpertCacheTest.AReadThatDoesNotEndIsWaitedForOnce"),
+    Mutant(
+        "what an expert that is missing left behind is mixed in",
+        "engine/model/cached_experts.cc",
+        "    weights[a] = 0.0f;\n",
+        "    weights[a] *= 1.0f;\n",
+        "cached_experts_test", "CachedExpertsFaultTest.WhatIsMissingIsNotMixedIn"),
+    Mutant(
+        "a lost assignment stays counted as processed",
+        "engine/model/step_faults.cc",
+        "    --routing->states[(layer * kStates + was) * num_experts + expert];\n",
+        "",
+        "cached_experts_test", "CachedExpertsFaultTest.WhoDoesNotNeedTheExpertSeesNothing"),
+    # ---- what experts do ----
+    Mutant(
+        "a collapse is over as soon as it would not begin",
+        "engine/experts/collapse_detector.cc",
+        "  if (freedom > kRecoverAbove) collapsed_[layer] = 0;\n",
+        "  if (freedom > kCollapseBelow) collapsed_[layer] = 0;\n",
+        "router_health_test", "CollapseDetector.RemembersBetweenItsThresholds"),
+    Mutant(
+        "a collapse hides behind limits on experts",
+        "engine/experts/expert_stats.cc",
+        "    collapse.Observe(i, chosen.subspan(i * experts, experts), closed_sum.tokens);\n",
+        "    collapse.Observe(i, ComputedLoads(closed_sum.PerLayer()[i]), closed_sum.tokens);\n",
+        "router_health_test", "Shapes/LimitedCollapseTest.*"),
+    Mutant(
+        "drift is measured against the load itself",
+        "engine/experts/load_distribution.cc",
+        "x * std::log2(2.0 * x / (x + y))",
+        "x * std::log2(x / (x + y))",
+        "router_health_test", "JensenShannonDivergence.*"),
+    Mutant(
+        "transitions lead from a layer to itself",
+        "engine/experts/routing_profile.cc",
+        "    if (layer > 0) before = expert_ids.subspan(((layer - 1) * num_tokens",
+        "    if (layer > 0) before = expert_ids.subspan((layer * num_tokens",
+        "router_health_test", "RoutingProfile.CountsAsAPlainCountDoes"),
+    Mutant(
+        "one watcher more than the limit is served",
+        "server/call_place.h",
+        "places_->count.fetch_add(1) < limit",
+        "places_->count.fetch_add(1) <= limit",
+        "services_test", "WatchersTest.AreAtMostAsManyAsTheLimit"),
+    Mutant(
+        "a watcher that has gone keeps its place",
+        "server/call_place.h",
+        "  ~CallPlace() { places_->count.fetch_sub(1); }\n",
+        "  ~CallPlace() = default;\n",
+        "services_test", "WatchersTest.AreAtMostAsManyAsTheLimit"),
+    Mutant(
+        "a profile of another model is taken over",
+        "server/translate_profile.cc",
+        "  if (wire.num_experts() != card.limits.num_experts) {\n",
+        "  if (wire.num_experts() < 0) {\n",
+        "server_units_test", "TranslateProfile.RefusesOtherModelsByName"),
+    Mutant(
+        "a watcher's first delta does not know of resets",
+        "server/stats_stream.cc",
+        "      fill(last_ == nullptr ? now->experts.total :",
+        "      fill(last_ == nullptr ? now->experts.lifetime :",
+        "services_test", "WatchersTest.DeltasBeginWithTheLastReset"),
+    Mutant(
+        "statistics do not know of an answer that was just given",
+        "server/model_host.cc",
+        "  if (experts_num_ended_ >= num_ended) return experts_;\n",
+        "  if (experts_num_ended_ <= num_ended) return experts_;\n",
+        "services_test", "SharedStatsTest.KnowEveryAnswer"),
+    Mutant(
+        "whoever asks for statistics holds the engine up as often as they like",
+        "server/model_host.cc",
+        "IsYounger(experts_time_, kMinExpertsAge) ? nullptr : CopyExperts()",
+        "CopyExperts()",
+        "services_test", "SharedStatsTest.ACopyForNewAnswers*"),
+    Mutant(
+        "a property that one part of allOf does not list is free of its additionalProperties",
+        "engine/structured/schema_merge.cc",
+        "    if (!listed.contains(name)) property = Both(",
+        "    if (listed.contains(name)) property = Both(",
+        "structured_test", "JsonSchemaTest.*"),
+    Mutant(
+        "bounds beside an enum are forgotten",
+        "engine/structured/schema_values.cc",
+        "  if (value.is_number()) return IsWithinBounds(keywords.bounds, value);\n",
+        "  if (value.is_number()) return value != 0 || IsWithinBounds(keywords.bounds, value);\n",
+        "structured_test", "JsonSchemaTest.*"),
+    Mutant(
+        "a long string is copied to every property for the price of a short one",
+        "engine/structured/schema_merge.cc",
+        "  if (json.is_string()) return kStepsPerValue + kStepsPerByte * ",
+        "  if (json.is_string()) return kStepsPerValue + 0 * ",
+        "structured_test", "SchemaMergeTest.*"),
+    Mutant(
+        "an empty list of patterns frees the properties of other parts",
+        "engine/structured/schema_merge.cc",
+        "  return schema.contains(\"patternProperties\") && !schema[\"patternProperties\"].empty();\n",
+        "  return schema.contains(\"patternProperties\");\n",
+        "structured_test", "SchemaMergeTest.*"),
+    # ---- limited experts ----
+    Mutant(
+        "an expert takes one more than it has places",
+        "kernels/cpu/capacity.cc",
+        "    const bool has_place = count < capacity.places;\n",
+        "    const bool has_place = count <= capacity.places;\n",
+        "capacity_test", "*RandomWorldsAreAsTheReferenceSays*"),
+    Mutant(
+        "a group begins with the places that the one before has taken",
+        "kernels/cpu/capacity.cc",
+        "    if (call_.positions[t] % capacity.group == 0) std::fill_n(taken, call_.num_experts, 0);\n",
+        "    if (call_.positions[t] == 0) std::fill_n(taken, call_.num_experts, 0);\n",
+        "capacity_test", "*RandomWorldsAreAsTheReferenceSays*"),
+    Mutant(
+        "a cached prompt is resumed in the middle of a group",
+        "engine/schedule/scheduler.cc",
+        "  while (num_found() > shareable || num_found() % group != 0) found.pop_back();\n",
+        "  while (num_found() > shareable && group > 0) found.pop_back();\n",
+        "engine_capacity_test", "*AHitIsAMiss*:*ChunksAndPreemptionChangeNothing*"),
+    Mutant(
+        "cached prompts are shared under any limits",
+        "engine/cache_domain.cc",
+        "  if (domain.empty() || !policy.is_on()) return domain;\n",
+        "  if (domain.size() < 100000 || !policy.is_on()) return domain;\n",
+        "engine_capacity_test", "*AHitIsAMiss*"),
+    Mutant(
+        "a preempted sequence keeps its slot",
+        "engine/engine_loop.cc",
+        "  for (SequenceId id : plan.preempted) capacity_slots_.Release(id);\n",
+        "",
+        "engine_capacity_test", "*ChunksAndPreemptionChangeNothing*"),
+    Mutant(
+        "lost assignments are added with what was in memory",
+        "kernels/cpu/capacity.cc",
+        "      std::fill_n(call_.outputs.data<float>() + a * d, d, 0.0f);\n",
+        "      std::fill_n(call_.outputs.data<float>() + a * d, d - 1, 0.0f);\n",
+        "capacity_test", "*RandomWorldsAreAsTheReferenceSays*"),
+    Mutant(
+        "a sequence goes on with places that others have taken",
+        "engine/capacity_slots.cc",
+        "    CADRE_CHECK_EQ(chunk.begin % group, 0);\n",
+        "    CADRE_CHECK_GE(group, 1);\n",
+        "engine_capacity_test", "CapacitySlotsDeathTest.*"),
+    Mutant(
+        "the account of whoever does most gives way",
+        "engine/tenant_ledger.cc",
+        "std::tie(one.recent, one.last_use) < std::tie(other.recent, other.last_use)",
+        "std::tie(one.recent, one.last_use) > std::tie(other.recent, other.last_use)",
+        "engine_capacity_test", "TenantLedgerTest.*"),
+    Mutant(
+        "who wants to know all choices finds a prompt computed",
+        "engine/cache_domain.cc",
+        "  if (request.wants_routed_experts) return \"\";\n",
+        "",
+        "engine_routed_experts_test", "*NothingIsFoundAndNothingIsLeft*"),
+    Mutant(
+        "a choice that was not made is told as devices mark it",
+        "engine/routing_record.cc",
+        "return std::max(id, kNoExpert); ",
+        "return id; ",
+        "engine_routing_test", "*ToldExpertsAreThoseThatAreCounted*"),
+    Mutant(
+        "what a nudged router computed is found after its reset",
+        "engine/router_bias.cc",
+        "  ++epoch_;\n",
+        "",
+        "engine_routing_test", "*AResetLeavesNothingInTheCache*"),
+    Mutant(
+        "rows that no group fits into count as seats",
+        "engine/engine_loop.cc",
+        "std::max(limits_.prompt_group, 1);\n",
+        "1;\n",
+        "engine_admission_test", "*RowsThatNoGroupFitsIntoAreNoSeats*"),
     # ---- blocks of the KV cache ----
     Mutant(
         "one block of a thousand is never given back",
@@ -185,6 +365,18 @@ MUTANTS = [
         "return share + 1 > total ? total : share + 1;",
         "emulated_cuda_model_test", "*DeviceSamplingTest.CutsThroughTies*"),
     Mutant(
+        "many rows sum the depth in one part, few in four",
+        "kernels/cuda/mma_tile.cuh",
+        "  const auto part_chunks = static_cast<int>(ChunksOfPart(depth));\n",
+        "  const int part_chunks = num_chunks;\n",
+        "emulated_cuda_test", "*InvarianceTest.LinearOfManyRowsAndColumns*"),
+    Mutant(
+        "a prompt's attention runs on through its splits",
+        "kernels/cuda/attention_mma.cu",
+        "if (next >= end || next / kTilesPerSplit != split) {",
+        "if (next >= end || (kBySplit && next / kTilesPerSplit != split)) {",
+        "emulated_cuda_test", "*InvarianceTest.PagedAttention/*"),
+    Mutant(
         "rows of padding are counted",
         "kernels/cuda/group.cu",
         "      if (in.row_sequence[t] == kPadding) continue;\n      const double lse",
@@ -210,4 +402,4 @@ MUTANTS = [
         "  state_->total.Add(step, step.num_tokens);\n",
         "  state_->total.Add(step, step.num_tokens);\n  --state_->total.assignments.back();\n",
         "expert_stats_test", "*"),
-]
+] + ROUTING_MUTANTS + EXPERT_CACHE_MUTANTS

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Seeds one bug after the other into a copy of the tree and sees the tests find it: who watches the tests.
 
-    tests/mutants/run.py [--list] [WORD...]     only mutants whose name has one of the words
+    tests/mutants/run.py [--list] [--share N] [WORD...]     only mutants whose name has one of the words
 
 The copy and its build lie in build/mutants. Exits with 1 if a test is red without a bug, or green with one.
 """
@@ -58,6 +58,12 @@ def failed(step, result):
     return 1
 
 
+def commit_number():
+    """A number that every commit has another of."""
+    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True)
+    return int(found.stdout, 16)
+
+
 def seed(mutant):
     """Whether the tests find the bug."""
     path = COPY / mutant.file
@@ -77,14 +83,16 @@ def seed(mutant):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--list", action="store_true", help="names only")
+    parser.add_argument("--share", type=int, default=1, metavar="N", help="one in N of them; which, the commit decides")
     parser.add_argument("words", nargs="*")
     arguments = parser.parse_args()
     chosen = [m for m in MUTANTS if not arguments.words or any(word in m.name for word in arguments.words)]
+    chosen = chosen[commit_number() % arguments.share::arguments.share]
     if arguments.list:
         print("\n".join(f"{m.name}: {m.program} {m.tests}" for m in chosen))
         return 0
     update_copy()
-    configured = subprocess.run(["cmake", "--preset", "release", "-DCADRE_TESTS=ON", "-DCADRE_SERVER=OFF"], cwd=COPY,
+    configured = subprocess.run(["cmake", "--preset", "release", "-DCADRE_TESTS=ON"], cwd=COPY,
                                 capture_output=True, text=True)
     if configured.returncode != 0:
         return failed("cmake", configured)

@@ -36,6 +36,12 @@ void SetUnusual(Message* message, const FieldDescriptor* field) {
     switch (field->cpp_type()) {
       case FieldDescriptor::CPPTYPE_INT32:
         return reflection->AddInt32(message, field, 7);
+      case FieldDescriptor::CPPTYPE_INT64:
+        return reflection->AddInt64(message, field, 7);
+      case FieldDescriptor::CPPTYPE_DOUBLE:
+        return reflection->AddDouble(message, field, 0.7);
+      case FieldDescriptor::CPPTYPE_FLOAT:
+        return reflection->AddFloat(message, field, 0.7f);
       case FieldDescriptor::CPPTYPE_STRING:
         return reflection->AddString(message, field, "x");
       case FieldDescriptor::CPPTYPE_MESSAGE:  // maps, too
@@ -48,6 +54,8 @@ void SetUnusual(Message* message, const FieldDescriptor* field) {
   switch (field->cpp_type()) {
     case FieldDescriptor::CPPTYPE_INT32:
       return reflection->SetInt32(message, field, 7);
+    case FieldDescriptor::CPPTYPE_INT64:
+      return reflection->SetInt64(message, field, 7);
     case FieldDescriptor::CPPTYPE_UINT64:
       return reflection->SetUInt64(message, field, 7);
     case FieldDescriptor::CPPTYPE_FLOAT:
@@ -149,13 +157,25 @@ TEST(FieldSupportTest, EveryFieldOfAGenerationIsSupportedOrRefusedByName) {
                                               "output.prompt_logprobs",
                                               "output.echo",
                                               "output.token_bytes",
+                                              "output.routed_experts",
                                               "scheduling.priority",
                                               "scheduling.time_limit",
                                               "scheduling.tenant",
                                               "scheduling.cache_salt",
+                                              "scheduling.capacity.scope",
+                                              "scheduling.capacity.overflow",
+                                              "scheduling.capacity.capacity_factor",
+                                              "scheduling.capacity.min_capacity",
+                                              "scheduling.capacity.group_tokens",
                                               "structured_output.json_schema",
                                               "structured_output.regex",
-                                              "structured_output.choices.choices"}));
+                                              "structured_output.choices.choices",
+                                              "replay_routing.record.first_position",
+                                              "replay_routing.record.num_layers",
+                                              "replay_routing.record.top_k",
+                                              "replay_routing.record.expert_ids",
+                                              "replay_routing.record.weights",
+                                              "replay_routing.weights"}));
 }
 
 TEST(FieldSupportTest, OtherRequestsToo) {
@@ -166,16 +186,26 @@ TEST(FieldSupportTest, OtherRequestsToo) {
   EXPECT_EQ(AcceptedFields(v1::DetokenizeRequest()),
             (std::set<std::string>{"model", "token_ids", "skip_special_tokens"}));
   EXPECT_EQ(AcceptedFields(v1::WatchExpertStatsRequest()),
-            (std::set<std::string>{"model", "scope", "layers", "include_experts", "interval", "delta"}));
+            (std::set<std::string>{"model", "scope", "layers", "include_experts", "interval", "delta", "as_matrix"}));
+  EXPECT_EQ(AcceptedFields(v1::SetCapacityPolicyRequest()),
+            (std::set<std::string>{"model", "policy.scope", "policy.overflow", "policy.capacity_factor",
+                                   "policy.min_capacity", "policy.group_tokens"}));
+  EXPECT_EQ(AcceptedFields(v1::PinExpertsRequest()), (std::set<std::string>{"model", "experts"}));
+  EXPECT_EQ(AcceptedFields(v1::ExportProfileRequest()), (std::set<std::string>{"model", "max_pairs"}));
+  EXPECT_EQ(AcceptedFields(v1::ImportProfileRequest()),
+            (std::set<std::string>{"model", "profile.model_fingerprint", "profile.tokens", "profile.frequency",
+                                   "profile.num_experts", "profile.format_version", "profile.top_k", "profile.layers",
+                                   "profile.assignments", "profile.sampled_tokens", "profile.co_activation",
+                                   "profile.transitions", "profile.token_classes"}));
   EXPECT_EQ(AcceptedFields(v1::GetModelRequest()), (std::set<std::string>{"model"}));
 }
 
 TEST(FieldSupportTest, EmptyMessagesOfUnsupportedFieldsAreRefused) {
+  v1::GetExpertStatsResponse unknown;  // no request at all
+  unknown.mutable_stats();
+  EXPECT_THAT(std::string(RefuseUnsupportedFields(unknown).message()), HasSubstr("stats"));
   v1::GenerateRequest request;
-  request.mutable_scheduling()->mutable_capacity();
-  EXPECT_THAT(std::string(RefuseUnsupportedFields(request).message()), HasSubstr("scheduling.capacity"));
-  request.Clear();
-  request.mutable_scheduling();  // asks for nothing
+  request.mutable_scheduling()->mutable_capacity();  // asks for nothing
   request.mutable_sampling();
   EXPECT_TRUE(RefuseUnsupportedFields(request).ok());
 }
@@ -191,19 +221,14 @@ TEST(FieldSupportTest, ValuesThatAskForNothingPass) {
   request.mutable_output()->set_echo(false);
   request.mutable_scheduling()->set_priority(0);
   EXPECT_TRUE(RefuseUnsupportedFields(request).ok());
-  request.mutable_output()->set_routed_experts(false);
-  EXPECT_TRUE(RefuseUnsupportedFields(request).ok());
-  request.mutable_output()->set_routed_experts(true);
-  EXPECT_FALSE(RefuseUnsupportedFields(request).ok());
 }
 
 TEST(FieldSupportTest, AllUnsupportedFieldsAreNamedAtOnce) {
-  v1::GenerateRequest request;
-  request.mutable_scheduling()->mutable_capacity()->set_min_capacity(2);
-  request.mutable_output()->set_routed_experts(true);
-  const std::string message(RefuseUnsupportedFields(request).message());
-  EXPECT_THAT(message, HasSubstr("scheduling.capacity"));
-  EXPECT_THAT(message, HasSubstr("output.routed_experts"));
+  v1::ExpertRef unknown;  // no request at all
+  unknown.set_layer(1);
+  unknown.set_expert(1);
+  const std::string message(RefuseUnsupportedFields(unknown).message());
+  EXPECT_THAT(message, HasSubstr("layer, expert"));
 }
 
 TEST(FieldSupportTest, FieldsOfAFutureVersionAreIgnored) {

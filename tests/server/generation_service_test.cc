@@ -115,6 +115,7 @@ TEST(GenerationServiceTest, TheRequestIdComesBack) {
   ASSERT_NE(id, context.GetServerInitialMetadata().end());
   EXPECT_EQ(id->second, "from-metadata");
   EXPECT_EQ(context.GetServerTrailingMetadata().count("server-timing"), 1u);
+  ASSERT_EQ(context.GetServerTrailingMetadata().count("cadre-routing-report"), 1u);
 }
 
 TEST(GenerationServiceTest, MetadataOfAnyKindDoesNoHarm) {
@@ -250,10 +251,10 @@ class EndWriter final : public ResponseWriter {
   void SetRequestId(const std::string&) override {}
   void SendInitialMetadata() override {}
   bool Write(const v1::GenerateResponse&) override { return true; }
-  void WriteLast(const v1::GenerateResponse&, const std::optional<RequestTimings>&) override {
+  void WriteLast(const v1::GenerateResponse&, const std::optional<RequestTotals>&) override {
     status = absl::OkStatus();
   }
-  void Finish(const absl::Status& s, const std::optional<RequestTimings>&) override { status = s; }
+  void Finish(const absl::Status& s, const std::optional<RequestTotals>&) override { status = s; }
 
   absl::Status status;
 };

@@ -110,8 +110,9 @@ class MetricsTest : public ::testing::Test {
     options.expert_matrix = placement;
     metrics_ = std::make_unique<Metrics>(options);
     stats_ = std::make_unique<ExpertStats>(layers, experts, top_k, 4096);
+    const auto what_if = [this] { return engine_.expert_cache ? std::make_shared<WhatIfReport>() : nullptr; };
     metrics_->SetModel(MakeModel(layers, experts, top_k),
-                       {[this] { return engine_; }, [this] { return stats_->Snapshot(); }});
+                       {[this] { return engine_; }, [this] { return stats_->Snapshot(); }, {}, {}, what_if});
   }
 
   EngineSnapshot engine_;
@@ -319,7 +320,7 @@ TEST_F(MetricsTest, TheDefaultPageIsBoundedForLargeModels) {
   EXPECT_FALSE(page.contains("cadre_layer_tokens_total{layer=\"1\"}"));
 
   const std::map<std::string, double> experts = Parse(metrics_->RenderExpertPage());
-  EXPECT_EQ(experts.size(), 94u * 12 + 94u * 128 * 5);
+  EXPECT_EQ(experts.size(), 94u * 17 + 94u * 128 * 6);
   EXPECT_EQ(Sum(experts, "cadre_expert_assignments_total"), 94.0 * 8 * 100);
 }
 
@@ -407,6 +408,7 @@ TEST_F(MetricsTest, TheProcessIsDescribed) {
 
 // docs/metrics.md names every metric that is exported, and none that is not.
 TEST_F(MetricsTest, TheDocumentationIsComplete) {
+  engine_.expert_cache = ExpertCacheReport();
   Serve(3, 8, 2, ExpertMatrixPlacement::kAuto);
   std::set<std::string> exported;
   std::istringstream lines(metrics_->RenderDefaultPage() + metrics_->RenderExpertPage());

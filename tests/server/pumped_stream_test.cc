@@ -207,6 +207,7 @@ TEST_F(TokenStreamTest, TheTimingsOfARequestCoverAllItsSequences) {
     summary.index = index;
     summary.is_last = is_last;
     summary.timings = timings;
+    summary.routing = {.processed = 10, .dropped = 2, .lost_gate_weight = 0.5, .total_gate_weight = 4.0};
     stream_->OnFinish(std::move(summary));
     if (!is_last) WriteDone();
   };
@@ -214,11 +215,13 @@ TEST_F(TokenStreamTest, TheTimingsOfARequestCoverAllItsSequences) {
   end(0, false, {absl::Seconds(1), absl::Seconds(3), absl::Seconds(4), absl::Seconds(8)});
   // The second one had to wait for the prompt of the first.
   end(1, true, {absl::Seconds(5), absl::Seconds(1), absl::Seconds(3), absl::Seconds(9)});
-  ASSERT_TRUE(writer_.timings.has_value());
-  EXPECT_EQ(writer_.timings->queue, absl::Seconds(1));
-  EXPECT_EQ(writer_.timings->prefill, absl::Seconds(3));
-  EXPECT_EQ(writer_.timings->decode, absl::Seconds(5));
-  EXPECT_EQ(writer_.timings->total, absl::Seconds(9));
+  ASSERT_TRUE(writer_.totals.has_value());
+  EXPECT_EQ(writer_.totals->timings.queue, absl::Seconds(1));
+  EXPECT_EQ(writer_.totals->timings.prefill, absl::Seconds(3));
+  EXPECT_EQ(writer_.totals->timings.decode, absl::Seconds(5));
+  EXPECT_EQ(writer_.totals->timings.total, absl::Seconds(9));
+  EXPECT_EQ(RoutingTrailer(writer_.totals->routing),
+            "processed=30;rerouted=0;reweighted=0;dropped=6;gate_weight=12;lost_gate_weight=1.5;fidelity=0.875");
 }
 
 TEST_F(TokenStreamTest, OutboxBytesAreGivenBack) {

@@ -139,14 +139,32 @@ TEST(ExpertServiceTest, ResetTellsWhatWasAndStartsAtZero) {
   EXPECT_EQ(response.stats().total(0).tokens(), 0);
 }
 
-TEST(ExpertServiceTest, MethodsOfLaterReleasesAreNamed) {
+// A simulated model has experts that cannot be full.
+TEST(ExpertServiceTest, AModelWhoseExpertsCannotBeLimitedSaysSo) {
   InProcessServer server("sim");
+  const auto set = [&](v1::CapacityScope scope, v1::SetCapacityPolicyResponse* response) {
+    grpc::ClientContext context;
+    v1::SetCapacityPolicyRequest request;
+    request.mutable_policy()->set_scope(scope);
+    return server.experts->SetCapacityPolicy(&context, request, response);
+  };
+  v1::SetCapacityPolicyResponse response;
+  const grpc::Status status = set(v1::CAPACITY_SCOPE_REQUEST, &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_EQ(ReasonOf(status), "CAPACITY_POLICY_REFUSED");
+  EXPECT_TRUE(set(v1::CAPACITY_SCOPE_OFF, &response).ok());
+  EXPECT_EQ(response.previous_policy().scope(), v1::CAPACITY_SCOPE_OFF);
+
   grpc::ClientContext context;
-  v1::PinExpertsResponse response;
-  const grpc::Status status = server.experts->PinExperts(&context, v1::PinExpertsRequest(), &response);
-  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
-  EXPECT_EQ(ReasonOf(status), "UNSUPPORTED_METHOD");
-  EXPECT_THAT(status.error_message(), HasSubstr("PinExperts"));
+  const grpc::Status unset = server.experts->SetCapacityPolicy(&context, v1::SetCapacityPolicyRequest(), &response);
+  EXPECT_EQ(unset.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(DetailOf<google::rpc::BadRequest>(unset)->field_violations(0).field(), "policy");
+
+  v1::GenerateRequest limited = IdsRequest({1, 2, 3, 4}, 10);
+  limited.mutable_scheduling()->mutable_capacity()->set_scope(v1::CAPACITY_SCOPE_REQUEST);
+  EXPECT_EQ(Generate(server, limited).status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  limited.mutable_scheduling()->mutable_capacity()->set_scope(v1::CAPACITY_SCOPE_OFF);
+  EXPECT_TRUE(Generate(server, limited).status.ok());
 }
 
 TEST(ModelServiceTest, TellsStateLimitsAndSupportedFields) {

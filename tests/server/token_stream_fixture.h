@@ -34,7 +34,7 @@ class FakeWriter final : public ResponseWriter {
     Log(event);
     return false;
   }
-  void WriteLast(const v1::GenerateResponse& event, const std::optional<RequestTimings>& t) override {
+  void WriteLast(const v1::GenerateResponse& event, const std::optional<RequestTotals>& t) override {
     Log(event, " .");
     Finish(absl::OkStatus(), t);
   }
@@ -47,8 +47,8 @@ class FakeWriter final : public ResponseWriter {
   }
   void CutOffAfter(absl::Duration) override { log.push_back("cut off later"); }
   void Cancel() override { log.push_back("cancel"); }
-  void Finish(const absl::Status& s, const std::optional<RequestTimings>& t) override {
-    timings = t;
+  void Finish(const absl::Status& s, const std::optional<RequestTotals>& t) override {
+    totals = t;
     EXPECT_FALSE(status.has_value()) << "finished twice";
     EXPECT_FALSE(in_flight) << "finished with a write in flight";
     status = s;
@@ -57,7 +57,7 @@ class FakeWriter final : public ResponseWriter {
   std::vector<std::string> log;
   bool in_flight = false;
   std::optional<absl::Status> status;
-  std::optional<RequestTimings> timings;
+  std::optional<RequestTotals> totals;
 };
 
 class TokenStreamTest : public ::testing::Test {
@@ -75,7 +75,8 @@ class TokenStreamTest : public ::testing::Test {
                        .matched_stop = {},
                        .usage = {},
                        .timings = {},
-                       .routing = {}});
+                       .routing = {},
+                       .capacity = {}});
   }
   bool cancelled() const { return stream_->cancel_flag()->cancelled(); }
 

@@ -70,10 +70,10 @@ TEST_F(TokenStreamTest, NothingWaitsForAMessageThatIsBeingPutTogether) {
       texts.push_back(event.delta().text());
       return true;
     }
-    void WriteLast(const v1::GenerateResponse& event, const std::optional<RequestTimings>&) override {
+    void WriteLast(const v1::GenerateResponse& event, const std::optional<RequestTotals>&) override {
       texts.push_back(event.finished().text());
     }
-    void Finish(const absl::Status&, const std::optional<RequestTimings>&) override {}
+    void Finish(const absl::Status&, const std::optional<RequestTotals>&) override {}
 
     std::latch is_writing{1};
     std::latch may_go{1};

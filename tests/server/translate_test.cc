@@ -7,6 +7,7 @@
 #include <functional>
 #include <limits>
 
+#include "engine/request/refusal.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "server/errors.h"
@@ -59,6 +60,97 @@ TEST_F(TranslateTest, UnsetFieldsTakeTheModelsDefaults) {
   EXPECT_EQ(request.sampling.max_tokens, 33);
   EXPECT_TRUE(request.sampling.skip_special_tokens);
   EXPECT_TRUE(request.wants_text);
+}
+
+// So many that one message holds them: tokens x sequences x layers x K.
+TEST_F(TranslateTest, ChoicesOfTheRouterAreBounded) {
+  card_.limits.num_moe_layers = 64;
+  card_.limits.top_k = 64;
+  request_.clear_text();
+  request_.mutable_token_ids()->mutable_ids()->Resize(32, 5);
+  request_.mutable_stopping()->set_max_tokens(32);
+  request_.mutable_sampling()->set_n(2);
+  EXPECT_FALSE(Translate()->wants_routed_experts);
+  request_.mutable_output()->set_routed_experts(true);
+  EXPECT_TRUE(Translate()->wants_routed_experts) << "2^19";
+  request_.mutable_stopping()->set_max_tokens(33);
+  ExpectRefused("output.routed_experts",
+                "65 tokens of 2 sequences with 4096 choices each: 532480, the limit is 524288");
+}
+
+// A record as a finished event told it.
+TEST_F(TranslateTest, RecordedChoicesAreReplayed) {
+  card_.limits.num_moe_layers = 1;
+  card_.limits.num_experts = 4;
+  card_.limits.top_k = 2;
+  card_.limits.can_replay_routing = true;
+  request_.clear_text();
+  request_.mutable_token_ids()->mutable_ids()->Resize(3, 5);
+  request_.mutable_stopping()->set_max_tokens(2);
+  EXPECT_EQ(Translate()->replay, nullptr);
+  v1::RoutedExperts& record = *request_.mutable_replay_routing()->mutable_record();
+  record.set_first_position(1);
+  record.set_num_layers(1);
+  record.set_top_k(2);
+  for (const int32_t id : {0, 3, 2, 1, 1, 0}) record.add_expert_ids(id);
+  for (int i = 0; i < 6; ++i) record.add_weights(0.5f);
+  for (const v1::ReplayWeights weights : {v1::REPLAY_WEIGHTS_UNSPECIFIED, v1::REPLAY_WEIGHTS_ROUTER}) {
+    request_.mutable_replay_routing()->set_weights(weights);
+    const Request request = *Translate();
+    ASSERT_NE(request.replay, nullptr);
+    EXPECT_EQ(request.replay->first_position, 1);
+    EXPECT_EQ(request.replay->record.expert_ids, (std::vector<int32_t>{0, 3, 2, 1, 1, 0}));
+    EXPECT_FALSE(request.replay->uses_recorded_weights);
+    EXPECT_TRUE(request.replay->record.weights.empty());
+  }
+  request_.mutable_replay_routing()->set_weights(v1::REPLAY_WEIGHTS_RECORDED);
+  EXPECT_TRUE(Translate()->replay->uses_recorded_weights);
+  EXPECT_EQ(Translate()->replay->record.weights, std::vector<float>(6, 0.5f));
+
+  record.set_expert_ids(4, 4);
+  ExpectRefused("replay_routing.record.expert_ids[4]", "4 is not in [0, 4)");
+  record.set_expert_ids(4, 1);
+  record.set_first_position(2);
+  ExpectRefused("replay_routing.record.expert_ids", "positions 2 to 4, the request computes 0 to 3");
+  record.set_first_position(1);
+  record.clear_weights();
+  ExpectRefused("replay_routing.record.weights", "0 weights for 6 ids");
+  request_.mutable_replay_routing()->set_weights(static_cast<v1::ReplayWeights>(7));
+  ExpectRefused("replay_routing.weights", "7 is no value of ReplayWeights");
+  request_.mutable_replay_routing()->set_weights(v1::REPLAY_WEIGHTS_ROUTER);
+  EXPECT_TRUE(Translate().ok()) << "without weights";
+  record.mutable_expert_ids()->Resize(static_cast<int>(kMaxRoutedChoices) + 1, 0);
+  ExpectRefused("replay_routing.record.expert_ids", "524289 choices, the limit is 524288");
+  record.mutable_expert_ids()->Resize(6, 0);
+  record.mutable_weights()->Resize(static_cast<int>(kMaxRoutedChoices) + 1, 0);
+  ExpectRefused("replay_routing.record.weights", "524289 weights, the limit is 524288");
+  request_.mutable_replay_routing()->clear_record();
+  ExpectRefused("replay_routing.record.num_layers", "0, the model has 1 MoE layers");
+  card_.limits.can_replay_routing = false;
+  EXPECT_EQ(Translate().status().code(), absl::StatusCode::kFailedPrecondition);
+}
+
+// One that was not made is longer on the wire.
+TEST_F(TranslateTest, ChoicesThatMayBeMissingAreBoundedAtTheirLongest) {
+  card_.limits.num_moe_layers = 64;
+  card_.limits.top_k = 64;
+  card_.limits.min_k = 1;
+  request_.clear_text();
+  request_.mutable_token_ids()->mutable_ids()->Resize(32, 5);
+  request_.mutable_stopping()->set_max_tokens(32);
+  request_.mutable_output()->set_routed_experts(true);
+  EXPECT_TRUE(Translate()->wants_routed_experts) << "2^18";
+  request_.mutable_stopping()->set_max_tokens(33);
+  ExpectRefused("output.routed_experts", "266240, the limit is 262144");
+
+  v1::RoutedExperts longest;
+  longest.mutable_expert_ids()->Resize(kMaxVaryingRoutedChoices, kNoExpert);
+  longest.mutable_weights()->Resize(kMaxVaryingRoutedChoices, 0.0f);
+  EXPECT_LT(longest.ByteSizeLong(), 4u << 20);
+  longest.mutable_expert_ids()->Clear();
+  longest.mutable_expert_ids()->Resize(kMaxRoutedChoices, (1 << 14) - 1);
+  longest.mutable_weights()->Resize(kMaxRoutedChoices, 1.0f);
+  EXPECT_LT(longest.ByteSizeLong(), 4u << 20);
 }
 
 TEST_F(TranslateTest, AClientIsNotBlamedForADefaultOfTheModel) {
@@ -221,6 +313,17 @@ TEST(FinishErrorTest, ACostlyConstraintIsTheClientsToChange) {
   EXPECT_EQ(error.message(),
             "structured_output, after 12 generated tokens: finding the tokens takes more than 7 steps");
   EXPECT_FALSE(ErrorRetryDelay(error).has_value());  // the same request would fail again
+}
+
+TEST(FinishErrorTest, AnExpertThatCannotBeReadIsNotTheEndOfTheServer) {
+  FinishSummary summary;
+  summary.status = MakeRefusal(Refusal::kExpertUnavailable, absl::StatusCode::kUnavailable, "/a/path: no such sector");
+  const absl::Status error = FinishError(summary, "my-id");
+  EXPECT_EQ(error.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(ErrorReason(error), "EXPERT_UNAVAILABLE");
+  EXPECT_THAT(std::string(error.message()), testing::HasSubstr("my-id"));
+  EXPECT_THAT(std::string(error.message()), testing::Not(testing::HasSubstr("/a/path")));
+  EXPECT_TRUE(ErrorRetryDelay(error).has_value());
 }
 
 TEST(TimingsTest, ASequenceThatNeverLeftTheQueueDoesNotHideWhenAnotherDid) {

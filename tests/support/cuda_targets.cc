@@ -28,6 +28,7 @@ std::vector<TestTarget> TestTargets() {
            .make_for_model = [](int /*num_threads*/) { return MakeDevice(/*host_readable=*/false); },
            .thread_counts = {1},
            .num_rounds = kIsEmulated ? 1 : 8,
+           .rounds_attention = true,
            .dies_of_wrong_ids = kIsEmulated,
            .reads_host_memory = kIsEmulated}};
 }

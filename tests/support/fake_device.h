@@ -2,6 +2,7 @@
 #ifndef CADRE_TESTS_SUPPORT_FAKE_DEVICE_H_
 #define CADRE_TESTS_SUPPORT_FAKE_DEVICE_H_
 
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <string>
@@ -31,14 +32,15 @@ class FakeDevice final : public Device {
       return absl::ResourceExhaustedError(
           absl::StrCat("fake device: ", size_bytes, " bytes asked for, ", AvailableBytes(), " available"));
     }
-    auto* data = static_cast<std::byte*>(std::aligned_alloc(64, (size_bytes + 63) / 64 * 64));
-    CADRE_CHECK(data != nullptr);
-    std::memset(data, 0, size_bytes);
     allocated_bytes_ += size_bytes;
-    return DeviceBuffer(data, size_bytes, [this, size_bytes](std::byte* freed) {
+    return DeviceBuffer(Zeros(size_bytes), size_bytes, [this, size_bytes](std::byte* freed) {
       allocated_bytes_ -= size_bytes;
       std::free(freed);
     });
+  }
+  // Not the device's memory, and not counted.
+  absl::StatusOr<DeviceBuffer> AllocateStaging(size_t size_bytes) override {
+    return DeviceBuffer(Zeros(size_bytes), size_bytes, [](std::byte* freed) { std::free(freed); });
   }
   size_t AvailableBytes() const override { return capacity_bytes_ - allocated_bytes_; }
   void CopyToDevice(View to, const void* from) override { std::memcpy(to.raw(), from, to.size_bytes()); }
@@ -50,10 +52,17 @@ class FakeDevice final : public Device {
   }
 
  private:
+  static std::byte* Zeros(size_t size_bytes) {
+    auto* data = static_cast<std::byte*>(std::aligned_alloc(64, (size_bytes + 63) / 64 * 64));
+    CADRE_CHECK(data != nullptr);
+    std::memset(data, 0, size_bytes);
+    return data;
+  }
+
   const size_t capacity_bytes_;
-  size_t allocated_bytes_ = 0;
+  std::atomic<size_t> allocated_bytes_ = 0;
   absl::Status sync_status_;
-  int calls_before_failure_ = 0;
+  std::atomic<int> calls_before_failure_ = 0;
 };
 
 }  // namespace cadre

@@ -47,6 +47,7 @@ class Validator {
                                                                   {"required", &Validator::Required},
                                                                   {"prefixItems", &Validator::PrefixItems},
                                                                   {"items", &Validator::Items},
+                                                                  {"additionalItems", &Validator::AdditionalItems},
                                                                   {"pattern", &Validator::Pattern}};
     for (const auto& [keyword, argument] : schema_.items()) {
       std::string violation;
@@ -135,7 +136,7 @@ class Validator {
   }
   std::string Required(const Json& names) {
     if (!value_.is_object()) return "";
-    for (const std::string name : names) {
+    for (std::string name : names) {
       if (!value_.contains(name)) return name;
     }
     return "";
@@ -146,7 +147,15 @@ class Validator {
     }
     return "";
   }
+  std::string AdditionalItems(const Json& schema) {
+    const size_t first = schema_.contains("items") && schema_["items"].is_array() ? schema_["items"].size() : SIZE_MAX;
+    for (size_t i = first; value_.is_array() && i < value_.size(); ++i) {
+      if (!Sub(schema, value_[i]).empty()) return absl::StrCat(i);
+    }
+    return "";
+  }
   std::string Items(const Json& schema) {
+    if (schema.is_array()) return PrefixItems(schema);  // as drafts before 2020-12 have it
     const size_t first = schema_.contains("prefixItems") ? schema_["prefixItems"].size() : 0;
     for (size_t i = first; value_.is_array() && i < value_.size(); ++i) {
       if (!Sub(schema, value_[i]).empty()) return absl::StrCat(i);

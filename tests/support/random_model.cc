@@ -2,11 +2,13 @@
 
 #include <cmath>
 #include <cstring>
+#include <memory>
 #include <random>
 #include <utility>
 #include <vector>
 
 #include "engine/base/check.h"
+#include "engine/model/expert_layout.h"
 
 namespace cadre {
 namespace {
@@ -99,6 +101,27 @@ LayerWeights MakeLayer(const ModelConfig& config, bool is_moe, TensorFactory& ma
   return layer;
 }
 
+// As Checkpoint::Load leaves them with ExpertPlace::kHost.
+void MoveExpertsToHost(const ModelConfig& config, Device& device, Weights* weights) {
+  const ExpertLayout layout(config, weights->dtype);
+  for (LayerWeights& layer : weights->layers) {
+    if (layer.experts.empty()) continue;
+    const int64_t bytes = layout.size_bytes() * static_cast<int64_t>(layer.experts.size());
+    DeviceBuffer buffer = *device.AllocateMapped(static_cast<size_t>(bytes));
+    std::byte* base = buffer.data();
+    for (MlpWeights& expert : layer.experts) {
+      const MlpWeights hosted = layout.At(base);
+      device.CopyToHost(layout.Matrix(0, base).raw(), expert.gate);
+      device.CopyToHost(layout.Matrix(1, base).raw(), expert.up);
+      device.CopyToHost(layout.Matrix(2, base).raw(), expert.down);
+      expert = hosted;
+      base += layout.size_bytes();
+    }
+    weights->buffers.push_back(std::move(buffer));
+  }
+  CADRE_CHECK(device.Synchronize().ok());
+}
+
 }  // namespace
 
 ModelConfig SmallConfig(ModelFamily family) {
@@ -169,17 +192,24 @@ CheckpointSummary SummaryOf(const ModelConfig& config, DType dtype) {
   summary.dtype = dtype;
   summary.expert_bytes =
       config.num_moe_layers() * config.num_experts * 3 * config.hidden_size * config.expert_ffn_size * element;
+  summary.one_expert_bytes = ExpertLayout(config, dtype).size_bytes();
   summary.dense_bytes = 2 * config.vocab_size * config.hidden_size * element;
   summary.file_bytes = summary.expert_bytes + summary.dense_bytes;
   return summary;
 }
 
 std::unique_ptr<ModelRunner> MakeRandomRunner(const ModelConfig& config, DType dtype, uint64_t seed,
-                                              const RunnerOptions& options, Device* device) {
+                                              const RunnerOptions& options, Device* device, MemoryExperts** experts) {
   const auto plan = PlanMemory(config, SummaryOf(config, dtype), options, *device, device->ops());
   CADRE_CHECK(plan.ok());
-  auto runner =
-      CreateTransformerRunner(config, MakeRandomWeights(config, dtype, seed, *device), *plan, options, device);
+  Weights weights = MakeRandomWeights(config, dtype, seed, *device);
+  if (plan->expert_place() == ExpertPlace::kHost) MoveExpertsToHost(config, *device, &weights);
+  if (plan->expert_place() == ExpertPlace::kCheckpoint) {
+    auto source = std::make_unique<MemoryExperts>(TakeExperts(config, &weights));
+    if (experts != nullptr) *experts = source.get();
+    weights.expert_source = std::move(source);
+  }
+  auto runner = CreateTransformerRunner(config, std::move(weights), *plan, options, device);
   CADRE_CHECK(runner.ok());
   return *std::move(runner);
 }

@@ -9,6 +9,7 @@
 #include "engine/model/transformer_runner.h"
 #include "engine/model/weights.h"
 #include "kernels/device.h"
+#include "tests/support/memory_experts.h"
 
 namespace cadre {
 
@@ -22,9 +23,12 @@ Weights MakeRandomWeights(const ModelConfig& config, DType dtype, uint64_t seed,
 // What a checkpoint with these sizes would say of itself.
 CheckpointSummary SummaryOf(const ModelConfig& config, DType dtype);
 
-// A runner over random weights; ends the process when it cannot be created.
+// A runner over random weights; ends the process when it cannot be created. With options.expert_cache_bytes below what
+// all experts take, they lie in memory of the host that the device reads; where it shares the host's, `experts` becomes
+// where they are read from, which is the runner's.
 std::unique_ptr<ModelRunner> MakeRandomRunner(const ModelConfig& config, DType dtype, uint64_t seed,
-                                              const RunnerOptions& options, Device* device);
+                                              const RunnerOptions& options, Device* device,
+                                              MemoryExperts** experts = nullptr);
 
 }  // namespace cadre
 

@@ -20,10 +20,25 @@ uint64_t HistoryOf(std::span<const int32_t> tokens) {
   return hash;
 }
 
+// What the key and value at `position` depend on: the tokens up to it, or, in a prompt with groups, up to the end of
+// its group. Behind such a prompt, also on where it ended.
+uint64_t HistoryOfRow(const Sequence& sequence, int32_t position) {
+  const int32_t group = sequence.traits().prompt_group;
+  const int32_t length = sequence.num_prompt_tokens();
+  const bool is_grouped = group > 0 && position < length;
+  const int32_t end = is_grouped ? std::min((position / group + 1) * group, length) : position + 1;
+  const uint64_t history = HistoryOf(sequence.tokens().first(static_cast<size_t>(end)));
+  if (group == 0) return history;
+  constexpr uint64_t kSpread = 0x9E3779B97F4A7C15;
+  return history +
+         kSpread * (is_grouped ? static_cast<uint64_t>(end - position) : static_cast<uint64_t>(1000 + length));
+}
+
 }  // namespace
 
-SchedulerSimulation::SchedulerSimulation(const SchedulerOptions& options, int32_t num_blocks)
-    : pool_(num_blocks),
+SchedulerSimulation::SchedulerSimulation(const SchedulerOptions& options, int32_t num_blocks, int32_t prompt_group)
+    : prompt_group_(prompt_group),
+      pool_(num_blocks),
       scheduler_(options, &pool_),
       slots_(static_cast<size_t>(num_blocks) * static_cast<size_t>(options.block_size)) {}
 
@@ -44,10 +59,11 @@ absl::Status SchedulerSimulation::Arrive(const SimulatedArrival& arrival) {
     return Audit();
   }
   SequenceTraits traits{.max_tokens = arrival.max_tokens, .priority = arrival.priority, .tenant = arrival.tenant};
+  traits.prompt_group = prompt_group_;
   if (arrival.is_cached) traits.cache_domain = "of " + arrival.tenant;
   for (int32_t i = 0; i < arrival.num_sequences; ++i) {
     const SequenceId id = next_id_++;
-    traits.needs_prompt_logits = arrival.needs_prompt_logits && i == 0;
+    traits.needs_prompt_logits = arrival.needs_prompt_logits && i == 0 && prompt_group_ == 0;
     if (i > 0) traits.leader = id - i;
     Live live{Sequence(id, prompt, traits), arrival.num_generated, now_ + arrival.ttl};
     scheduler_.Add(&live_.try_emplace(id, std::move(live)).first->second.sequence);
@@ -163,6 +179,12 @@ absl::Status SchedulerSimulation::CheckPlan(const StepPlan& plan) const {
     if (chunk.samples != (chunk.begin + chunk.count == sequence.num_tokens())) {
       return absl::InternalError("a chunk samples at the wrong place");
     }
+    const int32_t end = chunk.begin + chunk.count;
+    const int32_t length = sequence.num_prompt_tokens();
+    if (prompt_group_ > 0 &&
+        ((chunk.begin < length && chunk.begin % prompt_group_ != 0) || (end < length && end % prompt_group_ != 0))) {
+      return absl::InternalError("a chunk has a part of a group");
+    }
     if (chunk.all_logits && chunk.begin > sequence.num_computed_tokens()) {
       return absl::InternalError("a prompt whose logits are wanted skips rows");
     }
@@ -204,8 +226,7 @@ absl::Status SchedulerSimulation::WriteRows(const ScheduledChunk& chunk) {
       return absl::InternalError(absl::StrCat("sequence ", chunk.sequence, " writes block ", block, ", which has ",
                                               pool_.ref_count(block), " holders"));
     }
-    slots_[static_cast<size_t>(block * block_size + position % block_size)] =
-        HistoryOf(sequence.tokens().first(static_cast<size_t>(position) + 1));
+    slots_[static_cast<size_t>(block * block_size + position % block_size)] = HistoryOfRow(sequence, position);
   }
   return absl::OkStatus();
 }
@@ -215,7 +236,7 @@ absl::Status SchedulerSimulation::ReadRows(const Sequence& sequence, int32_t cou
   for (int32_t position = 0; position < count; ++position) {
     const int32_t block = sequence.block_table()[static_cast<size_t>(position / block_size)];
     const uint64_t history = slots_[static_cast<size_t>(block * block_size + position % block_size)];
-    if (history != HistoryOf(sequence.tokens().first(static_cast<size_t>(position) + 1))) {
+    if (history != HistoryOfRow(sequence, position)) {
       return absl::InternalError(absl::StrCat("sequence ", sequence.id(), " finds another history at position ",
                                               position, ", in block ", block));
     }
@@ -263,13 +284,17 @@ absl::Status RunSchedulerBytes(std::span<const uint8_t> bytes) {
   options.block_size = 1 + blocks % 8;
   options.prefix_cache.key_bits = blocks / 8 % 2 == 0 ? 64 : 8;
   options.prefix_cache.keeps_idle = blocks / 16 % 4 != 1;
-  options.max_num_batched_tokens = 1 + next() % 64;
+  const int32_t rows = next();
+  options.max_num_batched_tokens = 1 + rows % 64;
   const int32_t sequences = next();
   options.max_num_seqs = 1 + sequences % 16;
   options.max_prefill_chunk = sequences / 16;
   options.max_model_len = 160;
   options.fair_queue = {.priority_tokens = 64, .max_idle_tenants = 2};
-  SchedulerSimulation simulation(options, num_blocks);
+  // So that the first prompt in line can always go on.
+  int32_t prompt_group = std::min(rows / 64 * 4, options.max_num_batched_tokens - options.max_num_seqs);
+  if (options.max_prefill_chunk > 0) prompt_group = std::min(prompt_group, options.max_prefill_chunk);
+  SchedulerSimulation simulation(options, num_blocks, std::max(prompt_group, 0));
   constexpr int kMaxOperations = 4000;
   for (int i = 0; i < kMaxOperations && !bytes.empty(); ++i) {
     absl::Status status;

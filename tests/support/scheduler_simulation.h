@@ -35,11 +35,13 @@ struct SimulatedArrival {
 //   a plan is within its budgets, names nobody twice, has decodes first, and planning twice gives the same;
 //   in every step something runs, and after it the most senior has run;
 //   a sequence in decode is passed over only while every block is taken;
+//   a chunk ends where a group of its prompt ends, if they have groups;
 //   whatever a row reads through its block table is the history of its own sequence, also in shared blocks; nothing is
 //   ever written into a block that two sequences hold.
 class SchedulerSimulation {
  public:
-  SchedulerSimulation(const SchedulerOptions& options, int32_t num_blocks);
+  // Rows of prompts have groups of `prompt_group` positions, or none.
+  SchedulerSimulation(const SchedulerOptions& options, int32_t num_blocks, int32_t prompt_group = 0);
 
   absl::Status Arrive(const SimulatedArrival& arrival);
   // Ends the sequence that is `index`-th in flight, modulo their number.
@@ -88,6 +90,7 @@ class SchedulerSimulation {
   void End(SequenceId id, bool is_sound = true);
   SequenceId InFlight(uint32_t index) const;
 
+  const int32_t prompt_group_;
   BlockPool pool_;
   Scheduler scheduler_;
   std::map<SequenceId, Live> live_;

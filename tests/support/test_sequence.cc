@@ -27,6 +27,8 @@ ForwardBatch NextBatch(std::span<const Chunk> chunks, int32_t block_size) {
       batch.kv_slots.push_back(sequence.blocks.at(static_cast<size_t>(position / block_size)) * block_size +
                                position % block_size);
     }
+    batch.seeds.push_back(sequence.seed);
+    batch.prompt_lengths.push_back(sequence.prompt_length);
     std::vector<int32_t> row = sequence.blocks;
     row.resize(static_cast<size_t>(batch.max_blocks), 0);
     batch.block_tables.insert(batch.block_tables.end(), row.begin(), row.end());
@@ -34,12 +36,14 @@ ForwardBatch NextBatch(std::span<const Chunk> chunks, int32_t block_size) {
   return batch;
 }
 
-SequenceOutput RunAlone(ModelRunner& runner, const std::vector<int32_t>& tokens, std::span<const int32_t> chunk_sizes) {
+SequenceOutput RunAlone(ModelRunner& runner, const std::vector<int32_t>& tokens, std::span<const int32_t> chunk_sizes,
+                        uint64_t seed, int32_t prompt_length) {
   const RunnerLimits& limits = runner.limits();
   const size_t num_tokens = tokens.size();
   const auto top_k = static_cast<size_t>(limits.top_k);
   const auto num_layers = static_cast<size_t>(limits.num_moe_layers);
-  TestSequence sequence = {.tokens = tokens, .blocks = {}, .num_computed = 0};
+  TestSequence sequence = {
+      .tokens = tokens, .blocks = {}, .num_computed = 0, .seed = seed, .prompt_length = prompt_length};
   sequence.blocks.resize((num_tokens + static_cast<size_t>(limits.kv_block_size) - 1) /
                          static_cast<size_t>(limits.kv_block_size));
   std::iota(sequence.blocks.begin(), sequence.blocks.end(), 0);
@@ -63,9 +67,9 @@ SequenceOutput RunAlone(ModelRunner& runner, const std::vector<int32_t>& tokens,
   return output;
 }
 
-SequenceOutput RunAlone(ModelRunner& runner, const std::vector<int32_t>& tokens) {
+SequenceOutput RunAlone(ModelRunner& runner, const std::vector<int32_t>& tokens, uint64_t seed, int32_t prompt_length) {
   const auto all = static_cast<int32_t>(tokens.size());
-  return RunAlone(runner, tokens, {&all, 1});
+  return RunAlone(runner, tokens, {&all, 1}, seed, prompt_length);
 }
 
 }  // namespace cadre

@@ -15,6 +15,8 @@ struct TestSequence {
   std::vector<int32_t> tokens;
   std::vector<int32_t> blocks;  // enough physical blocks for all tokens
   int32_t num_computed = 0;     // tokens that the runner has seen
+  uint64_t seed = 0;
+  int32_t prompt_length = 0;  // as the router asks for it
 };
 
 // The next `num_tokens` tokens of a sequence.
@@ -35,9 +37,11 @@ struct SequenceOutput {
 
 // Feeds `tokens` to `runner` in chunks of the given sizes (whose sum is the number of tokens), alone, in the blocks 0,
 // 1, 2... Fails the test when a step fails.
-SequenceOutput RunAlone(ModelRunner& runner, const std::vector<int32_t>& tokens, std::span<const int32_t> chunk_sizes);
+SequenceOutput RunAlone(ModelRunner& runner, const std::vector<int32_t>& tokens, std::span<const int32_t> chunk_sizes,
+                        uint64_t seed = 0, int32_t prompt_length = 0);
 // The same in one step.
-SequenceOutput RunAlone(ModelRunner& runner, const std::vector<int32_t>& tokens);
+SequenceOutput RunAlone(ModelRunner& runner, const std::vector<int32_t>& tokens, uint64_t seed = 0,
+                        int32_t prompt_length = 0);
 
 }  // namespace cadre
 

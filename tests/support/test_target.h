@@ -23,6 +23,9 @@ struct TestTarget {
   int num_rounds = 8;                          // of random steps of whole models: fewer where they are slow
   // Adds in steps of 32 inputs, and pairs within a step, as AMX does; others in 16 lanes or more.
   bool adds_in_tiles = false;
+  // Queries meet bfloat16 caches as bfloat16, and so do the weights of the softmax, where the width of a head is a
+  // multiple of 32 up to 128.
+  bool rounds_attention = false;
   // Whether wrong ids end the process where they are met, so that a test can see it.
   bool dies_of_wrong_ids = true;
   // Whether tensors may lie in any memory of the host, and not only in what the device allocated.

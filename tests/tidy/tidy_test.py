@@ -26,9 +26,9 @@ LAYERS = {
     "engine/text": ["engine/text", "engine/base"],
     "engine/text/jinja": ["engine/text/jinja", "engine/text/text_span.h", "engine/text/utf8.h", "engine/base"],
     "engine/sample": ["engine/sample", "engine/request", "engine/structured/token_constraint.h", "engine/base",
-                      "kernels/ops.h"],
+                      "kernels/ops.h", "kernels/philox.h"],
     "engine/structured": ["engine/structured", "engine/text", "engine/base"],
-    "engine/request": ["engine/request", "engine/base"],
+    "engine/request": ["engine/request", "engine/base", "kernels/capacity.h"],
     "engine/schedule": ["engine/schedule", "engine/request", "engine/base"],
     "engine/experts": ["engine/experts", "engine/base", "kernels/api"],
     "engine/model": ["engine/model", "engine/experts", "engine/base", "kernels/api"],
@@ -36,7 +36,8 @@ LAYERS = {
     "server": ["server", "engine", "proto", "kernels/api"],
     "tools": ["tools", "proto"],
 }
-KERNELS_API = {"kernels/dtype.h", "kernels/view.h", "kernels/device.h", "kernels/ops.h", "kernels/check.h"}
+KERNELS_API = {"kernels/capacity.h", "kernels/dtype.h", "kernels/view.h", "kernels/device.h", "kernels/ops.h",
+               "kernels/check.h"}
 # The only file that picks a device.
 DEVICE_PICKERS = {"server/main.cc"}
 # Third-party headers that belong to one floor of the house only.

@@ -222,9 +222,11 @@ TEST(GenerationPrinterTest, TokensHaveTheirProbabilitiesAndBytes) {
   alternative->set_token_id(9);
   alternative->set_logprob(-1.3862944F);
   alternative->set_token_bytes("\x1b[");
+  delta.mutable_delta()->add_details()->set_token_id(8);
   EXPECT_EQ(printer.Print(delta), "");
   const std::string text = printer.Print(Finished(0, ""));
   EXPECT_THAT(text, HasSubstr("       7     50.0000%  -0.6931      1  0xc3  9\"\\033[\" 25.00%\n"));
+  EXPECT_THAT(text, HasSubstr("       8            -        -      -  \n")) << "not 100 %: nothing is known";
 }
 
 }  // namespace

@@ -95,9 +95,33 @@ TEST(LoadViewTest, WhereLayersDoNotFitTheMostUnevenAreShown) {
   const LoadSample sample{.model = {}, .load = LoadAt(1, 1), .experts = Stats(60, 4)};
   const std::string all = FormatLoadView(sample, LoadRates(), {.columns = 120, .rows = 100});
   EXPECT_THAT(all, Not(HasSubstr("more layers")));
-  const std::string some = FormatLoadView(sample, LoadRates(), {.columns = 120, .rows = 14});
+  const std::string some = FormatLoadView(sample, LoadRates(), {.columns = 120, .rows = 16});
   EXPECT_THAT(some, HasSubstr("\n    8   7.50 "));  // the one with the largest imbalance
   EXPECT_THAT(some, HasSubstr("57 more layers"));
+}
+
+TEST(LoadViewTest, TellsWhatIsLostAndWhoIsNotWell) {
+  LoadSample sample;
+  sample.load = LoadAt(100, 1);
+  sample.experts = Stats(2, 5);  // 100 and 90 assignments processed
+  v1::LayerStats* layer = sample.experts->mutable_window(1);
+  for (int i = 0; i < 5; ++i) {
+    layer->add_dropped(i == 2 ? 20 : 0);
+    layer->add_reweighted(i == 3 ? 10 : 0);
+    layer->add_gate_weight(i == 2 ? 8.0 : 3.0);
+    layer->add_lost_gate_weight(i == 2 ? 5.0 : 0.0);
+  }
+  layer->mutable_health()->set_collapsed(true);
+  layer->mutable_health()->add_dead_experts(1);
+  layer->mutable_health()->add_hot_experts(4);
+  layer->mutable_health()->add_hot_experts(3);
+  const std::string view = FormatLoadView(sample, LoadRates(), {.columns = 80, .rows = 50});
+  EXPECT_THAT(view, HasSubstr("\nlost     13.64 % of assignments, 25.00 % of gate weight\n"));
+  EXPECT_THAT(view, HasSubstr("\nrouters  collapsed layers 1, dead experts 1, hot experts 2\n"));
+  EXPECT_THAT(view, HasSubstr("    3   1.00   0.000   0.0%"));
+  EXPECT_THAT(view, HasSubstr("    4   1.01   0.000  25.0%"));
+  EXPECT_THAT(FormatLoadView(sample, LoadRates(), {.columns = 140, .rows = 50, .color = true}),
+              ::testing::AllOf(HasSubstr("\x1b[31mlost"), HasSubstr("\x1b[31mrouters")));
 }
 
 TEST(LoadViewTest, ExpertsAreRankedByLoad) {
@@ -112,6 +136,28 @@ TEST(LoadViewTest, ExpertsAreRankedByLoad) {
 TEST(LoadViewTest, ColorsOnlyWhenAskedFor) {
   const LoadSample sample{.model = {}, .load = LoadAt(1, 1), .experts = Stats(8, 4)};
   EXPECT_THAT(FormatLoadView(sample, LoadRates(), {.columns = 80, .rows = 50, .color = true}), HasSubstr("\x1b[32m"));
+}
+
+TEST(LoadViewTest, TheExpertCacheIsShownWhereThereIsOne) {
+  LoadSample sample;
+  sample.load = LoadAt(10, 1);
+  sample.placement.emplace();
+  v1::PlacementTotals& totals = *sample.placement->mutable_totals();
+  totals.set_device(64);
+  sample.placement->set_device_slots(64);
+  EXPECT_THAT(FormatLoadView(sample, LoadRates(), {.columns = 80, .rows = 50}), Not(HasSubstr("residing")));
+  totals.set_device(16);
+  totals.set_host(8);
+  totals.set_disk(40);
+  totals.set_hits(300);
+  totals.set_misses(100);
+  totals.set_loading(1);
+  totals.set_pinned(2);
+  totals.set_quarantined(3);
+  sample.placement->set_device_slots(16);
+  const std::string view = FormatLoadView(sample, LoadRates(), {.columns = 80, .rows = 50});
+  EXPECT_THAT(view, HasSubstr(" 25 %  16 of 64 experts\n"));
+  EXPECT_THAT(view, HasSubstr("\ncache    75.0 % hits since the start, 1 on their way, 2 pinned, 3 cannot be read\n"));
 }
 
 }  // namespace

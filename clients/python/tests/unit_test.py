@@ -14,7 +14,9 @@ import unittest
 import package
 from fake_server import FakeServer, finished
 
-from cadre_client import Chat, Client, FinishReason, GenerateOptions, Message, ToolCall, _protos
+from cadre_client import (
+    DROPLESS, CapacityPolicy, CapacityScope, Chat, Client, FinishReason, GenerateOptions, Message, OverflowPolicy,
+    ReplayRouting, ReplayWeights, RoutedExperts, ToolCall, _protos)
 from cadre_client._convert import (
     detokenize_request, event_from, expert_stats_request, generate_request, tokenize_request)
 
@@ -23,7 +25,9 @@ class RequestTest(unittest.TestCase):
     def test_every_option_reaches_its_field(self):
         """Each field of the dataclass is set alone: exactly one field of the message must follow."""
         values = {"Optional[bool]": True, "Optional[int]": 3, "Optional[float]": 0.5, "Mapping[int, float]": {7: 1.5},
-                  "Sequence[int]": [4, 5], "Sequence[str]": ["x", "y"], "Optional[str]": "text", "str": "name"}
+                  "Sequence[int]": [4, 5], "Sequence[str]": ["x", "y"], "Optional[str]": "text", "str": "name",
+                  "Optional[JsonObject]": {"type": "string"}, "Optional[CapacityPolicy]": DROPLESS,
+                  "Optional[ReplayRouting]": ReplayRouting(RoutedExperts(0, 1, 2, (3, 4)))}
         empty = generate_request("p", GenerateOptions(), unary=False)
         for field in dataclasses.fields(GenerateOptions):
             value = values[field.type]
@@ -40,7 +44,7 @@ class RequestTest(unittest.TestCase):
         for descriptor, value in message.ListFields():
             path = prefix + descriptor.name
             if descriptor.message_type and not descriptor.message_type.GetOptions().map_entry \
-                    and descriptor.message_type.name != "Duration":
+                    and descriptor.message_type.name not in ("Duration", "CapacityPolicy", "ReplayRouting"):
                 yield from self.paths(value, path + ".")
             else:
                 yield path
@@ -103,14 +107,41 @@ class RequestTest(unittest.TestCase):
     def test_texts_of_another_type_are_refused_by_name(self):
         parts = [{"type": "text", "text": "as OpenAI's API has them"}]
         for message in (Message("user", parts), Message("user", 5), Message(5), Message("user", "\ud800"),
-                        Message("user", tool_calls=[ToolCall("f", {"a": 1})])):
+                        Message("user", tool_calls=[ToolCall("f", ["a"])])):
             with self.assertRaisesRegex((TypeError, ValueError), r"^messages\[1\]: "):
                 generate_request(Chat([Message("user"), message]), GenerateOptions(), unary=False)
         with self.assertRaisesRegex(ValueError, "^prompt: "):
             generate_request("\ud800", GenerateOptions(), unary=False)
         for name in ("json_schema", "tenant", "model", "temperature"):
             with self.assertRaisesRegex(TypeError, f"^{name}: "):
-                generate_request("p", GenerateOptions(**{name: {"type": "string"}}), unary=False)
+                generate_request("p", GenerateOptions(**{name: [{"type": "string"}]}), unary=False)
+        with self.assertRaisesRegex(TypeError, "^tenant: "):
+            generate_request("p", GenerateOptions(tenant={"type": "string"}), unary=False)
+
+    def test_json_objects_are_text_or_dicts(self):
+        schema = {"type": "object", "properties": {"ü": {"const": 9007199254740993}}}
+        text = '{"type": "object", "properties": {"ü": {"const": 9007199254740993}}}'
+        for value in (schema, text):
+            request = generate_request("p", GenerateOptions(json_schema=value), unary=False)
+            self.assertEqual(request.structured_output.json_schema, text)
+            call = ToolCall("f", value)
+            chat = Chat([Message("assistant", tool_calls=[call])], tools=[value], documents=[value],
+                        template_arguments=value)
+            sent = generate_request(chat, GenerateOptions(), unary=False).chat
+            self.assertEqual((list(sent.tools), list(sent.documents), sent.template_arguments),
+                             ([text], [text], text))
+            self.assertEqual(sent.messages[0].tool_calls[0].arguments, text)
+        nothing = Chat([Message("user", "a")], tools=None, documents=None, template_arguments=None)
+        self.assertEqual(generate_request(nothing, GenerateOptions(), unary=False),
+                         generate_request(Chat([Message("user", "a")]), GenerateOptions(), unary=False))
+        for wrong in ({"const": math.nan}, {"const": {1}}, {"const": b"x"}, 5):
+            with self.assertRaisesRegex((TypeError, ValueError), "^json_schema: (?!json_schema)"):
+                generate_request("p", GenerateOptions(json_schema=wrong), unary=False)
+        for name in ("tools", "documents"):
+            for wrong, error in (([{}, 5], rf"^{name}\[1\]: a JSON object is wanted, as a dict or as text, not int"),
+                                 ({"type": "function"}, f"^{name}: a sequence is wanted")):
+                with self.assertRaisesRegex(TypeError, error):
+                    generate_request(Chat([Message("user")], **{name: wrong}), GenerateOptions(), unary=False)
 
     def test_sequences_are_whatever_can_be_read(self):
         for ids in ([4, 5], (4, 5), range(4, 6), array.array("i", [4, 5]), {4: 0, 5: 0}.keys()):
@@ -135,7 +166,43 @@ class RequestTest(unittest.TestCase):
         self.assertIsNone(event_from(_protos.GENERATE.response_class()))
         self.assertIs(event_from(finished(reason=99)).reason, FinishReason.UNSPECIFIED)
 
+    def test_limits_of_experts_leave_to_the_server_what_they_do_not_say(self):
+        policy = CapacityPolicy(CapacityScope.REQUEST, OverflowPolicy.REROUTE, capacity_factor=0.5, min_capacity=0)
+        wire = generate_request("p", GenerateOptions(capacity=policy), unary=False).scheduling.capacity
+        self.assertEqual((wire.scope, wire.overflow, wire.capacity_factor), (2, 3, 0.5))
+        self.assertTrue(wire.HasField("min_capacity"), "zero is not the same as unset")
+        self.assertFalse(wire.HasField("group_tokens"))
+        with self.assertRaisesRegex(TypeError, "^capacity: a CapacityPolicy is wanted"):
+            generate_request("p", GenerateOptions(capacity="off"), unary=False)
+
+    def test_what_an_event_told_is_replayed(self):
+        told = finished()
+        told.finished.routed_experts.MergeFrom(type(told.finished.routed_experts)(
+            first_position=2, num_layers=1, top_k=2, expert_ids=[3, 4, 5, -1], weights=[0.5, 0.25, 1, 0]))
+        record = event_from(told).routed_experts
+        self.assertEqual(record, RoutedExperts(2, 1, 2, (3, 4, 5, -1), (0.5, 0.25, 1.0, 0.0)))
+        for weights in ReplayWeights:
+            wire = generate_request("p", GenerateOptions(replay_routing=ReplayRouting(record, weights)),
+                                    unary=False).replay_routing
+            self.assertEqual((wire.record.SerializeToString(), wire.weights),
+                             (told.finished.routed_experts.SerializeToString(), weights))
+        for wrong, what in ((record, "replay_routing: a ReplayRouting"),
+                            (ReplayRouting([1]), "replay_routing.record: a RoutedExperts"),
+                            (ReplayRouting(RoutedExperts(0, 1, 2, "3")), "replay_routing.record: expert_ids")):
+            with self.assertRaisesRegex(TypeError, f"^{what}"):
+                generate_request("p", GenerateOptions(replay_routing=wrong), unary=False)
+
     def test_enums_have_the_names_of_the_api(self):
+        policy = _protos.SET_CAPACITY_POLICY.response_class.DESCRIPTOR.fields_by_name["previous_policy"].message_type
+        for field, prefix, cls in (("scope", "CAPACITY_SCOPE_", CapacityScope),
+                                   ("overflow", "OVERFLOW_POLICY_", OverflowPolicy)):
+            values = policy.fields_by_name[field].enum_type.values
+            self.assertEqual({value.name.replace(prefix, ""): value.number for value in values},
+                             {member.name: member.value for member in cls})
+        replay = _protos.GENERATE.request_class.DESCRIPTOR.fields_by_name["replay_routing"].message_type
+        values = replay.fields_by_name["weights"].enum_type.values
+        self.assertEqual({value.name.replace("REPLAY_WEIGHTS_", ""): value.number for value in values},
+                         {member.name: member.value for member in ReplayWeights})
         reason = _protos.GENERATE.response_class.DESCRIPTOR.fields_by_name["finished"].message_type.fields_by_name[
             "reason"].enum_type
         self.assertEqual({value.name.replace("FINISH_REASON_", ""): value.number for value in reason.values},

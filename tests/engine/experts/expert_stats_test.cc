@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstdint>
@@ -10,6 +11,8 @@
 #include <random>
 #include <thread>
 #include <vector>
+
+#include "kernels/capacity.h"
 
 namespace cadre {
 namespace {
@@ -43,6 +46,29 @@ StepRouting RandomStep(const Sizes& sizes, int64_t num_tokens, std::mt19937& rng
   for (double& x : step.probability) x = uniform(rng);
   for (double& x : step.squared_log_sum_exp) x = uniform(rng);
   step.sequence_assignments = {num_tokens * sizes.top_k * sizes.num_layers};
+  return step;
+}
+
+// The same where experts are limited: each assignment meets one of the four fates, by chance.
+StepRouting RandomLimitedStep(const Sizes& sizes, int64_t num_tokens, std::mt19937& rng) {
+  StepRouting step = RandomStep(sizes, num_tokens, rng);
+  const auto experts = static_cast<size_t>(sizes.num_experts);
+  const auto layers = static_cast<size_t>(sizes.num_layers);
+  step.states.assign(layers * 4 * experts, 0);
+  step.lost_gate_weight.assign(layers * experts, 0.0);
+  step.sequence_states.assign(4, 0);
+  step.sequence_lost_gate_weight = {0.5};
+  for (size_t layer = 0; layer < layers; ++layer) {
+    for (size_t e = 0; e < experts; ++e) {
+      for (int64_t i = 0; i < step.assignments[layer * experts + e]; ++i) {
+        const auto state = static_cast<AssignmentState>(rng() % 4);
+        const size_t where = state == AssignmentState::kRerouted ? rng() % experts : e;
+        ++step.states[(layer * 4 + static_cast<size_t>(state)) * experts + where];
+        ++step.sequence_states[static_cast<size_t>(state)];
+        if (state >= AssignmentState::kReweighted) step.lost_gate_weight[layer * experts + e] += 0.25;
+      }
+    }
+  }
   return step;
 }
 
@@ -87,6 +113,71 @@ TEST(ExpertStats, StartsAtZeroWithEveryExpertPresent) {
   EXPECT_EQ(snapshot.window_tokens, 0);
   ExpectSumOf({}, {2, 5, 3}, snapshot.total);
   ExpectSumOf({}, {2, 5, 3}, snapshot.window);
+}
+
+// Steps that limit somebody among steps that do not: every assignment is in one state, also in the window and behind a
+// reset.
+TEST(ExpertStats, LimitedStepsCountByState) {
+  const Sizes sizes = {2, 5, 3};
+  ExpertStats stats(sizes.num_layers, sizes.num_experts, sizes.top_k, /*window_tokens=*/100000);
+  std::mt19937 rng(4);
+  for (int reset = 0; reset < 2; ++reset) {
+    std::vector<int64_t> expected(static_cast<size_t>(4 * sizes.num_layers * sizes.num_experts));
+    std::vector<double> lost(static_cast<size_t>(sizes.num_layers * sizes.num_experts));
+    for (int i = 0; i < 30; ++i) {
+      const int64_t num_tokens = 1 + static_cast<int64_t>(rng() % 40);
+      const bool is_limited = rng() % 2 == 0;
+      const StepRouting step =
+          is_limited ? RandomLimitedStep(sizes, num_tokens, rng) : RandomStep(sizes, num_tokens, rng);
+      stats.Record(step);
+      for (size_t cell = 0; cell < step.assignments.size(); ++cell) {
+        const size_t layer = cell / 5;
+        for (size_t state = 0; state < 4; ++state) {
+          const int64_t unlimited = state == 0 ? step.assignments[cell] : 0;
+          expected[state * 10 + cell] += is_limited ? step.states[(layer * 4 + state) * 5 + cell % 5] : unlimited;
+        }
+        if (is_limited) lost[cell] += step.lost_gate_weight[cell];
+      }
+    }
+    const ExpertSnapshot snapshot = stats.Snapshot();
+    for (const std::vector<LayerCounters>* layers : {&snapshot.total, &snapshot.window}) {
+      for (size_t cell = 0; cell < lost.size(); ++cell) {
+        const LayerCounters& layer = (*layers)[cell / 5];
+        EXPECT_EQ(layer.processed[cell % 5], expected[cell]);
+        EXPECT_EQ(layer.rerouted[cell % 5], expected[10 + cell]);
+        EXPECT_EQ(layer.reweighted[cell % 5], expected[20 + cell]);
+        EXPECT_EQ(layer.dropped[cell % 5], expected[30 + cell]);
+        EXPECT_EQ(layer.lost_gate_weight[cell % 5], lost[cell]);
+      }
+    }
+    stats.Reset();
+  }
+}
+
+// A server that has lost count must not go on.
+TEST(ExpertStatsDeathTest, AnAssignmentInNoStateOrInTwoEndsTheProcess) {
+  const Sizes sizes = {2, 5, 3};
+  std::mt19937 rng(5);
+  const StepRouting good = RandomLimitedStep(sizes, 20, rng);
+  const auto record = [&](const StepRouting& step) {
+    ExpertStats stats(sizes.num_layers, sizes.num_experts, sizes.top_k, 100);
+    stats.Record(step);
+  };
+  record(good);
+  StepRouting lost = good;
+  *std::ranges::find_if(lost.states, [](int64_t n) { return n > 0; }) -= 1;
+  EXPECT_DEATH(record(lost), "check failed");
+  StepRouting moved = good;  // the sum is right, but an expert processed what nobody sent to it
+  moved.states[0] += moved.assignments[0];
+  moved.states[1] -= moved.assignments[0];
+  EXPECT_DEATH(record(moved), "check failed");
+  StepRouting of_nobody = good;
+  of_nobody.sequence_states[0] -= 1;
+  EXPECT_DEATH(record(of_nobody), "check failed");
+  StepRouting confused = good;  // a sequence is told of another state than the layers are
+  ++confused.sequence_states[0];
+  --confused.sequence_states[3];
+  EXPECT_DEATH(record(confused), "check failed");
 }
 
 TEST(ExpertStats, TotalsAreTheSumOfAllSteps) {
@@ -213,6 +304,43 @@ TEST(ExpertStats, IdentityHoldsInEverySnapshotWhileRecording) {
   } while (!done);
   recorder.join();
   EXPECT_GT(snapshots, 0);
+}
+
+// Where tokens choose between one and three experts, a layer has as many assignments as were counted by row.
+TEST(ExpertStatsDeathTest, AVaryingNumberOfExpertsIsExactToo) {
+  const auto record = [](const StepRouting& step) { ExpertStats(2, 4, 3, 32).Record(step); };
+  StepRouting good;
+  good.num_layers = 2;
+  good.num_experts = 4;
+  good.top_k = 3;
+  good.min_k = 1;
+  good.num_tokens = 5;
+  good.assignments = {3, 2, 2, 0, 5, 4, 3, 1};
+  good.row_assignments = {7, 13};
+  good.sequence_assignments = {12, 8};
+  good.gate_weight.resize(8);
+  good.probability.resize(8);
+  good.squared_log_sum_exp.resize(2);
+  record(good);
+  StepRouting lost = good;
+  --lost.assignments[1];
+  EXPECT_DEATH(record(lost), "6 vs. 7");
+  StepRouting unowned = good;
+  --unowned.sequence_assignments[0];
+  EXPECT_DEATH(record(unowned), "19 vs. 20");
+  StepRouting many = good;  // the layer agrees with itself, and no rows could have chosen so many
+  many.assignments[0] += 9;
+  many.row_assignments[0] += 9;
+  many.sequence_assignments[0] += 9;
+  EXPECT_DEATH(record(many), "16 vs. 15");
+  StepRouting few = good;
+  few.assignments = {1, 1, 2, 0, 5, 4, 3, 1};
+  few.row_assignments = {4, 13};
+  few.sequence_assignments = {9, 8};
+  EXPECT_DEATH(record(few), "4 vs. 5");
+  StepRouting fixed = good;  // all have K after all
+  fixed.min_k = kAlwaysTopK;
+  EXPECT_DEATH(record(fixed), "7 vs. 15");
 }
 
 TEST(ExpertStatsDeathTest, RefusesAStepThatLostAnAssignment) {

@@ -352,10 +352,45 @@ TEST(CheckpointTest, LoadsTensorsLargerThanAChunk) {
   spec.hidden_size = 64;
   spec.num_layers = 1;
   int num_reports = 0;
-  const LoadedCheckpoint loaded(spec, {.dtype = DType::kF32, .on_progress = [&](int64_t, int64_t) { ++num_reports; }});
+  const LoadedCheckpoint loaded(
+      spec, {.dtype = DType::kF32, .num_threads = 1, .on_progress = [&](int64_t, int64_t) { ++num_reports; }});
   ASSERT_TRUE(loaded.ok());
   loaded.ExpectAll(DType::kF32, DType::kF32);
   EXPECT_GE(num_reports, 1);
+}
+
+TEST(CheckpointTest, ManyThreadsLoadWhatOneDoes) {
+  CheckpointSpec spec{.dtype = DType::kBF16, .num_shards = 3};
+  spec.vocab_size = 50'000;
+  spec.hidden_size = 256;  // an embedding of seven chunks
+  spec.num_layers = 1;
+  for (const int num_threads : {2, 5, 64}) {
+    std::vector<int64_t> reports;  // by one thread at a time, and never fewer bytes than before
+    const LoadedCheckpoint loaded(
+        spec, {.num_threads = num_threads, .on_progress = [&](int64_t done, int64_t) { reports.push_back(done); }});
+    ASSERT_TRUE(loaded.ok());
+    loaded.ExpectAll(DType::kBF16, DType::kBF16);
+    EXPECT_TRUE(std::is_sorted(reports.begin(), reports.end()));
+    EXPECT_EQ(reports.back(), loaded.summary().file_bytes);
+  }
+}
+
+TEST(CheckpointTest, TheFirstOfSeveralThreadsThatFailsEndsThemAll) {
+  const TempDir dir;
+  CheckpointSpec spec{.dtype = DType::kBF16};
+  spec.vocab_size = 50'000;
+  spec.hidden_size = 256;
+  WriteCheckpoint(dir.path(), spec);
+  const auto config = LoadModelConfig(dir.path());
+  ASSERT_TRUE(config.ok());
+  const auto checkpoint = Checkpoint::Open(dir.path(), *config, {.num_threads = 4});
+  ASSERT_TRUE(checkpoint.ok());
+  FakeDevice device;
+  device.FailSynchronize(absl::InternalError("the link broke"), /*calls_before=*/3);
+  const absl::Status status = (*checkpoint)->Load(device).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("the link broke"));
+  EXPECT_EQ(device.allocated_bytes(), 0u);
 }
 
 }  // namespace

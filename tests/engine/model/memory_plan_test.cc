@@ -20,17 +20,24 @@ using testing::AllOf;
 using testing::HasSubstr;
 
 constexpr int64_t kGiB = int64_t{1} << 30;
+constexpr int64_t kMiB = int64_t{1} << 20;
+constexpr int64_t kExpertBytes = 336 * kMiB;  // 256 of them
 
 // A device that has as much memory as the test says; nothing is allocated on it.
 class PaperDevice final : public Device {
  public:
-  explicit PaperDevice(int64_t available_bytes)
-      : available_bytes_(available_bytes), device_(CreateCpuDevice({.num_threads = 1}).value()) {}
+  explicit PaperDevice(int64_t available_bytes, bool shares_host_memory = true, int64_t mapped_bytes = 0)
+      : available_bytes_(available_bytes),
+        shares_host_memory_(shares_host_memory),
+        mapped_bytes_(mapped_bytes),
+        device_(CreateCpuDevice({.num_threads = 1}).value()) {}
 
   std::string name() const override { return "paper"; }
   std::string kernels() const override { return "none"; }
   absl::StatusOr<DeviceBuffer> Allocate(size_t) override { return absl::ResourceExhaustedError("made of paper"); }
   size_t AvailableBytes() const override { return static_cast<size_t>(available_bytes_); }
+  bool shares_host_memory() const override { return shares_host_memory_; }
+  size_t AvailableMappedBytes() const override { return static_cast<size_t>(mapped_bytes_); }
   void CopyToDevice(View, const void*) override {}
   void CopyToHost(void*, ConstView) override {}
   absl::Status Synchronize() override { return absl::OkStatus(); }
@@ -38,6 +45,8 @@ class PaperDevice final : public Device {
 
  private:
   int64_t available_bytes_;
+  bool shares_host_memory_;
+  int64_t mapped_bytes_;
   std::unique_ptr<Device> device_;
 };
 
@@ -62,6 +71,7 @@ CheckpointSummary LargeSummary() {
   summary.dtype = DType::kBF16;
   summary.dense_bytes = 3 * kGiB;
   summary.expert_bytes = 84 * kGiB;
+  summary.one_expert_bytes = kExpertBytes;
   return summary;
 }
 
@@ -71,8 +81,10 @@ absl::StatusOr<MemoryPlan> Plan(const ModelConfig& config, const CheckpointSumma
   return PlanMemory(config, summary, options, device, device.ops());
 }
 
+// Of a device that must hold all experts.
 std::string PlanError(const RunnerOptions& options, int64_t available_bytes, absl::StatusCode code) {
-  const auto plan = Plan(LargeConfig(), LargeSummary(), options, available_bytes);
+  PaperDevice device(available_bytes, /*shares_host_memory=*/false);
+  const auto plan = PlanMemory(LargeConfig(), LargeSummary(), options, device, device.ops());
   EXPECT_EQ(plan.status().code(), code) << plan.status();
   return std::string(plan.status().message());
 }
@@ -133,6 +145,111 @@ TEST(MemoryPlan, WeightsThatDoNotFit) {
                     HasSubstr("--max-num-batched-tokens")));
 }
 
+// Slots for a quarter less than what is left: KV blocks get the rest.
+TEST(MemoryPlan, ExpertsThatDoNotFitBecomeACache) {
+  const CheckpointSummary summary = LargeSummary();
+  for (const int64_t gib : {12, 40, 80, 95}) {
+    const auto plan = Plan(LargeConfig(), summary, {}, gib * kGiB);
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    EXPECT_GE(plan->num_expert_slots, 1) << gib;
+    EXPECT_EQ(plan->expert_weight_bytes, plan->num_expert_slots * kExpertBytes);
+    EXPECT_EQ(plan->all_expert_bytes, summary.expert_bytes);
+    EXPECT_LE(plan->total_bytes(), plan->available_bytes - plan->available_bytes / 10);
+    EXPECT_GE(plan->kv_cache_bytes, (plan->available_bytes - plan->total_bytes()) / 100) << gib;
+  }
+  const auto all = Plan(LargeConfig(), summary, {}, 120 * kGiB);
+  ASSERT_TRUE(all.ok()) << all.status();
+  EXPECT_EQ(all->num_expert_slots, 0);
+  EXPECT_EQ(all->expert_weight_bytes, summary.expert_bytes);
+}
+
+TEST(MemoryPlan, AnExpertCacheOfAGivenSize) {
+  const auto plan = [](int64_t cache_bytes, int64_t available_bytes) {
+    RunnerOptions options;
+    options.expert_cache_bytes = cache_bytes;
+    return Plan(LargeConfig(), LargeSummary(), options, available_bytes);
+  };
+  EXPECT_EQ(plan(10 * kExpertBytes, 200 * kGiB)->num_expert_slots, 10);
+  EXPECT_EQ(plan(11 * kExpertBytes - 1, 200 * kGiB)->num_expert_slots, 10);
+  EXPECT_EQ(plan(kExpertBytes, 200 * kGiB)->num_expert_slots, 1);
+  EXPECT_EQ(plan(84 * kGiB, 200 * kGiB)->num_expert_slots, 0);  // all of them
+  EXPECT_EQ(plan(84 * kGiB - 1, 200 * kGiB)->num_expert_slots, (84 * kGiB - 1) / kExpertBytes);
+  EXPECT_THAT(plan(kExpertBytes - 1, 200 * kGiB).status().message(),
+              AllOf(HasSubstr("--expert-cache-gb asks for "), HasSubstr("one expert takes 336.00 MiB")));
+  EXPECT_EQ(plan(80 * kGiB, 40 * kGiB).status().code(), absl::StatusCode::kResourceExhausted);
+}
+
+// A KV cache of a given size is taken as it is: the rest is the experts', to the last slot.
+TEST(MemoryPlan, AGivenKvCacheLeavesTheRestToExperts) {
+  RunnerOptions options;
+  options.kv_cache_bytes = 4 * kGiB;
+  const auto roomy = Plan(LargeConfig(), LargeSummary(), options, 93 * kGiB);
+  ASSERT_TRUE(roomy.ok()) << roomy.status();
+  EXPECT_EQ(roomy->num_expert_slots, 0) << "they fit, without any reserve";
+  const auto tight = Plan(LargeConfig(), LargeSummary(), options, 60 * kGiB);
+  ASSERT_TRUE(tight.ok()) << tight.status();
+  EXPECT_LT(tight->available_bytes - tight->total_bytes(), kExpertBytes);
+  options.kv_cache_bytes = 14 * kGiB;
+  EXPECT_THAT(Plan(LargeConfig(), LargeSummary(), options, 16 * kGiB).status().message(),
+              AllOf(HasSubstr("a KV cache of 14.00 GiB"), HasSubstr("(--kv-cache-gb)"), HasSubstr("no room")));
+}
+
+TEST(MemoryPlan, NoRoomForAnyExpert) {
+  const auto plan = Plan(LargeConfig(), LargeSummary(), {}, 4 * kGiB);
+  EXPECT_EQ(plan.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(plan.status().message(), HasSubstr("no room for a single expert of 336.00 MiB"));
+}
+
+// Where the host cannot write what the device computes with, experts are all there or the model does not run.
+TEST(MemoryPlan, ADeviceOfItsOwnMemoryHoldsAllExperts) {
+  PaperDevice device(40 * kGiB, /*shares_host_memory=*/false);
+  RunnerOptions options;
+  EXPECT_EQ(PlanMemory(LargeConfig(), LargeSummary(), options, device, device.ops()).status().code(),
+            absl::StatusCode::kResourceExhausted);
+  options.expert_cache_bytes = kGiB;
+  EXPECT_THAT(PlanMemory(LargeConfig(), LargeSummary(), options, device, device.ops()).status().message(),
+              AllOf(HasSubstr("--expert-cache-gb asks for 1.00 GiB"), HasSubstr("paper must hold all experts")));
+}
+
+// Where the device reads the host's memory, that holds all experts beside the slots.
+TEST(MemoryPlan, ExpertsThatDoNotFitIntoADeviceLieInTheHostsMemory) {
+  const auto plan = [](int64_t device_bytes, int64_t mapped_bytes, const RunnerOptions& options) {
+    PaperDevice device(device_bytes, /*shares_host_memory=*/false, mapped_bytes);
+    return PlanMemory(LargeConfig(), LargeSummary(), options, device, device.ops());
+  };
+  const auto cached = plan(80 * kGiB, 100 * kGiB, {});
+  ASSERT_TRUE(cached.ok()) << cached.status();
+  EXPECT_EQ(cached->expert_place(), ExpertPlace::kHost);
+  EXPECT_EQ(cached->host_expert_bytes, 84 * kGiB);
+  EXPECT_GE(cached->num_expert_slots, 100);
+  EXPECT_EQ(cached->expert_weight_bytes, cached->num_expert_slots * kExpertBytes);
+  EXPECT_LE(cached->total_bytes(), 72 * kGiB) << "of the device alone, with a reserve";
+  const auto all = plan(120 * kGiB, 0, {});
+  ASSERT_TRUE(all.ok()) << all.status();
+  EXPECT_EQ(all->expert_place(), ExpertPlace::kDevice);
+  EXPECT_EQ(all->host_expert_bytes, 0);
+  EXPECT_EQ(Plan(LargeConfig(), LargeSummary(), {}, 80 * kGiB)->expert_place(), ExpertPlace::kCheckpoint);
+
+  // 84 GiB and a tenth in reserve.
+  EXPECT_THAT(
+      plan(80 * kGiB, 90 * kGiB, {}).status().message(),
+      AllOf(HasSubstr("not all experts go into paper"), HasSubstr("they take 84.00 GiB"), HasSubstr("81.00 GiB"),
+            HasSubstr("--expert-host-gb can change"), HasSubstr("90.00 GiB (96636764160 bytes) are available")));
+  RunnerOptions options;
+  options.expert_host_bytes = 84 * kGiB;
+  EXPECT_TRUE(plan(80 * kGiB, 90 * kGiB, options).ok());
+  EXPECT_THAT(plan(80 * kGiB, 83 * kGiB, options).status().message(), HasSubstr("83.00 GiB"));
+  options.expert_host_bytes = 84 * kGiB - 1;
+  EXPECT_EQ(plan(80 * kGiB, 200 * kGiB, options).status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(plan(80 * kGiB, 200 * kGiB, options).status().message(), HasSubstr("as --expert-host-gb says"));
+  EXPECT_THAT(Plan(LargeConfig(), LargeSummary(), options, 200 * kGiB).status().message(),
+              AllOf(HasSubstr("--expert-host-gb"), HasSubstr("memory of their own")));
+  options.expert_host_bytes.reset();
+  options.expert_cache_bytes = 10 * kExpertBytes;
+  EXPECT_EQ(plan(200 * kGiB, 100 * kGiB, options)->num_expert_slots, 10);
+  EXPECT_EQ(plan(200 * kGiB, 100 * kGiB, options)->expert_place(), ExpertPlace::kHost);
+}
+
 TEST(MemoryPlan, NoRoomForOneSequence) {
   EXPECT_THAT(
       PlanError({}, 99 * kGiB, absl::StatusCode::kResourceExhausted),
@@ -154,7 +271,7 @@ TEST(MemoryPlan, ExplicitKvCacheSmallerThanABlock) {
 }
 
 TEST(MemoryPlan, OptionsOutOfRange) {
-  const auto expect_out_of_range = [](RunnerOptions options, const std::string& message) {
+  const auto expect_out_of_range = [](const RunnerOptions& options, const std::string& message) {
     EXPECT_THAT(PlanError(options, 200 * kGiB, absl::StatusCode::kOutOfRange), HasSubstr(message));
   };
   RunnerOptions options;
@@ -209,6 +326,22 @@ TEST(MemoryPlan, AssignmentsOfAStepAreNumberedInInt32) {
 }
 
 // All bits of the largest size_t, taken as a signed number, are -1.
+// Only where experts choose does a step need room for a group beside all sequences.
+TEST(MemoryPlan, AGroupOfAPromptFitsInAStep) {
+  const auto plan = [](int32_t group, int32_t max_num_seqs, int32_t max_num_batched_tokens) {
+    ModelConfig config = LargeConfig();
+    config.routing.origin = "here";
+    config.routing.expert_choice.group = group;
+    RunnerOptions options;
+    options.max_num_seqs = max_num_seqs;
+    options.max_num_batched_tokens = max_num_batched_tokens;
+    return Plan(config, LargeSummary(), options, 200 * kGiB);
+  };
+  EXPECT_TRUE(plan(0, 16, 7).ok()) << plan(0, 16, 7).status();
+  EXPECT_TRUE(plan(64, 16, 80).ok()) << plan(64, 16, 80).status();
+  EXPECT_THAT(plan(64, 16, 79).status().message(), HasSubstr("here: group is 64, must be at most"));
+}
+
 TEST(MemoryPlan, ADeviceThatDoesNotKnowItsMemory) {
   RunnerOptions options;
   options.max_model_len = 64;
@@ -230,7 +363,32 @@ TEST(MemoryPlan, WorkspaceCountsTheHost) {
   const auto scratch = static_cast<int64_t>(device.ops().ScratchBytes(MakeOpsLimits(config, options, 64)));
   const int64_t logits = 5 * 32000 * 4;
   const int64_t sampler = 32000 * kSamplerBytesPerLogit;
-  EXPECT_EQ(plan->workspace_bytes, activations + 2 * arena + scratch + logits + sampler);
+  const int64_t places_taken = 32 * 5 * 8 * 4;  // of 8 experts in 32 layers, by 5 sequences
+  EXPECT_EQ(plan->workspace_bytes, activations + 2 * arena + places_taken + scratch + logits + sampler);
+}
+
+// Counters of a profile, and the choices of the largest step that it looks at: 32 layers, 2 experts a token, 4 bytes.
+TEST(MemoryPlan, AProfileOfRoutingIsPlannedFor) {
+  RunnerOptions options;
+  options.max_num_batched_tokens = 1000;
+  const auto without = Plan(LargeConfig(), LargeSummary(), options, 120 * kGiB);
+  ASSERT_TRUE(without.ok()) << without.status();
+  options.profile_bytes = 5'000'000;
+  const auto with = Plan(LargeConfig(), LargeSummary(), options, 120 * kGiB);
+  ASSERT_TRUE(with.ok()) << with.status();
+  EXPECT_EQ(with->workspace_bytes - without->workspace_bytes, 5'000'000 + 32 * 2 * 4 * 1000);
+}
+
+// Records in flight, and the rows of the largest step: 32 layers, 2 experts a token, 8 bytes.
+TEST(MemoryPlan, RecordedChoicesArePlannedFor) {
+  RunnerOptions options;
+  options.max_num_batched_tokens = 1000;
+  const auto without = Plan(LargeConfig(), LargeSummary(), options, 120 * kGiB);
+  ASSERT_TRUE(without.ok()) << without.status();
+  options.replay_bytes = 5'000'000;
+  const auto with = Plan(LargeConfig(), LargeSummary(), options, 120 * kGiB);
+  ASSERT_TRUE(with.ok()) << with.status();
+  EXPECT_EQ(with->workspace_bytes - without->workspace_bytes, 5'000'000 + 32 * 2 * 8 * 1000);
 }
 
 // Sizes whose products do not fit into 64 bits must read "too large", not wrap around into "fits".

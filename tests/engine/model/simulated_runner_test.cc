@@ -174,6 +174,10 @@ TEST(SimulatedSpecTest, RefusesWhatItDoesNotUnderstand) {
   }
   EXPECT_EQ(ParseSimulatedSpec("sim:vocab=1").status().message(),
             "simulated model: vocab=1 is not a whole number from 2 to 1048576");
+  EXPECT_EQ(
+      ParseSimulatedSpec("sim:steps=1").status().message(),
+      "simulated model: unknown option steps, must be one of step_ms, token_us, vocab, max_len, blocks, block_size, "
+      "layers, experts, top_k");
   EXPECT_TRUE(IsSimulatedSpec("sim:x"));
   EXPECT_FALSE(IsSimulatedSpec("simple"));
   EXPECT_FALSE(IsSimulatedSpec("./sim"));

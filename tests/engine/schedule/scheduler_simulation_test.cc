@@ -19,6 +19,7 @@ struct Setting {
   int32_t max_prefill_chunk = 0;
   bool keeps_idle = true;
   int32_t key_bits = 64;
+  int32_t prompt_group = 0;
 };
 
 int32_t UpTo(int32_t n, std::mt19937* random) { return std::uniform_int_distribution<int32_t>(1, n)(*random); }
@@ -56,7 +57,7 @@ TEST_P(SchedulerSimulationTest, EveryArrivalEndsAndEveryAuditIsClean) {
   options.prefix_cache.keeps_idle = setting.keeps_idle;
   options.prefix_cache.key_bits = setting.key_bits;
   options.fair_queue = {.priority_tokens = 100, .max_idle_tenants = 1};
-  SchedulerSimulation simulation(options, setting.num_blocks);
+  SchedulerSimulation simulation(options, setting.num_blocks, setting.prompt_group);
   constexpr int kNumOperations = 100'000;
   for (int i = 0; i < kNumOperations; ++i) {
     absl::Status status;
@@ -91,6 +92,8 @@ INSTANTIATE_TEST_SUITE_P(Pools, SchedulerSimulationTest,
                                          Setting{"one_row", 40, 4, 1, 4}, Setting{"one_block", 1, 16, 8, 8},
                                          Setting{"block_size_one", 60, 1, 7, 32},
                                          Setting{"small_chunks", 64, 4, 64, 16, 3},
+                                         Setting{"groups", 64, 4, 32, 16, 12, true, 64, 8},
+                                         Setting{"odd_groups", 40, 4, 16, 8, 0, true, 64, 6},
                                          Setting{"no_idle_blocks", 64, 4, 32, 16, 0, false},
                                          Setting{"colliding_keys", 48, 4, 32, 16, 0, true, 1}),
                          [](const auto& param_info) { return param_info.param.name; });

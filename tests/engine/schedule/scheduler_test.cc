@@ -51,6 +51,28 @@ TEST_F(SchedulerTest, CutsAPromptIntoChunks) {
   EXPECT_EQ(Step(), (StepPlan{.chunks = {{0, 20, 1, true}}, .num_decodes = 1, .preempted = {}, .started = {}}));
 }
 
+// Where rows of a prompt depend on the others of their group, a chunk ends with a group or with the prompt.
+TEST_F(SchedulerTest, CutsAPromptIntoWholeGroups) {
+  Build(100, {.max_num_batched_tokens = 10, .block_size = 4});
+  const auto arrive = [&](int32_t num_prompt_tokens) {
+    const auto id = static_cast<SequenceId>(sequences_.size());
+    scheduler_->Add(&sequences_.emplace_back(id, std::vector<int32_t>(static_cast<size_t>(num_prompt_tokens), 1),
+                                             SequenceTraits{.cache_domain = "all", .prompt_group = 8}));
+  };
+  arrive(19);
+  arrive(3);
+  EXPECT_EQ(Step().chunks, (std::vector<ScheduledChunk>{{0, 0, 8, false}}));  // the second does not fit behind it
+  EXPECT_EQ(Step().chunks, (std::vector<ScheduledChunk>{{0, 8, 8, false}}));
+  EXPECT_EQ(Step().chunks, (std::vector<ScheduledChunk>{{0, 16, 3, true}, {1, 0, 3, true}}));
+  scheduler_->Confirm(&sequences_[0]);
+  scheduler_->Confirm(&sequences_[1]);
+  // Of the first prompt, two groups are for others to find, and of a prompt that is shorter than a group nothing is.
+  arrive(20);
+  EXPECT_EQ(Step().chunks.back(), (ScheduledChunk{2, 16, 4, true}));
+  arrive(15);
+  EXPECT_EQ(Step().chunks.back(), (ScheduledChunk{3, 8, 7, true}));
+}
+
 TEST_F(SchedulerTest, DecodesComeFirstAndPromptsShareTheRest) {
   Build(100, {.max_num_batched_tokens = 8, .block_size = 4});
   Arrive(10);

@@ -144,6 +144,10 @@ TEST(JsonSchemaTest, UnsupportedKeywordsAreNamedWithTheirPlace) {
   constexpr auto kCode = absl::StatusCode::kUnimplemented;
   EXPECT_EQ(ErrorOf(R"({"type":"object","properties":{"a/b":{"not":{}}}})", kCode),
             "#/properties/a~1b: the keyword \"not\" is not supported");
+  EXPECT_EQ(ErrorOf(R"({"items":[{}],"prefixItems":[{}]})", kCode),
+            "#: \"items\" as a list beside \"prefixItems\" is not supported");
+  EXPECT_EQ(ErrorOf(R"({"items":{},"additionalItems":false})", kCode),
+            "#: the keyword \"additionalItems\" is not supported");
   EXPECT_EQ(ErrorOf(R"({"items":{"contains":{}}})", kCode), "#/items: the keyword \"contains\" is not supported");
   EXPECT_EQ(ErrorOf(R"({"propertyNames":{"not":{}}})", kCode), "#/propertyNames: the keyword \"not\" is not supported");
   EXPECT_EQ(ErrorOf(R"({"propertyNames":{"anyOf":[{}]}})", kCode), "#/propertyNames: \"anyOf\" is not supported");
@@ -161,8 +165,15 @@ TEST(JsonSchemaTest, UnsupportedKeywordsAreNamedWithTheirPlace) {
             "#: \"$ref\" to \"other.json#/a\", outside this document or by anchor, is not supported");
   EXPECT_EQ(ErrorOf(R"({"allOf":[{"pattern":"a"},{"pattern":"b"}]})", kCode),
             "#: \"pattern\" in two parts of allOf, or beside $ref is not supported");
-  EXPECT_EQ(ErrorOf(R"({"enum":["a"],"minLength":1})", kCode),
-            "#: \"minLength\" beside enum or const is not supported");
+  EXPECT_EQ(
+      ErrorOf(R"({"allOf":[{"patternProperties":{"a":{}},"additionalProperties":false},{"properties":{"b":{}}}]})",
+              kCode),
+      "#: \"additionalProperties\" beside \"patternProperties\" in a part of allOf, or beside $ref, whose properties "
+      "differ is not supported");
+  EXPECT_EQ(ErrorOf(R"({"enum":["a"],"pattern":"a"})", kCode), "#: \"pattern\" beside enum or const is not supported");
+  EXPECT_EQ(ErrorOf(R"({"const":{"a":1},"properties":{}})", kCode),
+            "#: \"properties\" beside enum or const is not supported");
+  EXPECT_EQ(ErrorOf(R"({"const":4,"multipleOf":2})", kCode), "#: \"multipleOf\" beside enum or const is not supported");
   EXPECT_EQ(ErrorOf(R"({"minLength":20000})", kCode),
             "#: \"minLength\" of 20000, above the limit of 16384, is not supported");
 }
@@ -208,6 +219,7 @@ TEST(JsonSchemaTest, WhatNothingConformsToIsRefused) {
         R"({"allOf":[{"type":"string"},{"type":"integer"}]})", R"({"enum":[]})", R"({"enum":["a"],"type":"integer"})",
         R"({"type":"object","properties":{"a":{"$ref":"#"}},"required":["a"]})",
         R"({"type":"object","required":["a"],"additionalProperties":false})",
+        R"({"allOf":[{"type":"object","additionalProperties":false},{"properties":{"a":{}},"required":["a"]}]})",
         R"({"type":"array","minItems":2,"maxItems":1})", R"({"allOf":[{"const":1},{"const":2}]})"}) {
     EXPECT_EQ(ErrorOf(schema, kCode), kNothing) << schema;
   }
@@ -299,6 +311,11 @@ TEST(JsonSchemaTest, WhatIsNoExpressionIsLimitedToo) {
   hostile.push_back(absl::StrCat(R"({"type":"array","prefixItems":)", ListOf(1900, both),
                                  R"(,"$defs":{"A":{"required":["a"]},"B":{"required":)", names.dump(), "}}}"));
   hostile.push_back(any_of(ListOf(9900, R"({"minimum":1e-220})")));
+  // Every property of the one must conform to what the other says of additional ones.
+  Json listing = {{"properties", Json::object()}};
+  for (int i = 0; i < 9000; ++i) listing["properties"][absl::StrCat("p", i)] = Json::object();
+  const Json others = {{"additionalProperties", {{"enum", names}}}};
+  hostile.push_back(Json{{"allOf", {listing, others}}}.dump());
   Json closed = {{"propertyNames", false}, {"patternProperties", Json::object()}};
   for (int i = 0; i < 9900; ++i) closed["patternProperties"][absl::StrCat("^a", i, "$")] = true;
   for (const std::string& schema : hostile) {

@@ -224,6 +224,16 @@ TEST(ChatTemplateTest, ToolCallsTakeTheFormThatTheTemplateWants) {
   EXPECT_EQ(RenderOk(*FromText(empty), CallAFunction()), R"(q;{"name": "f", "arguments": {"x": 1}};r;)");
 }
 
+// What is said around calls is not lost because a template knows of none.
+TEST(ChatTemplateTest, ATemplateWithoutCallsRendersMessagesWithoutContent) {
+  const std::string_view added = "{% for m in messages %}{{ m['role'] + ':' + m['content'] }};{% endfor %}";
+  EXPECT_EQ(RenderOk(*FromText(added), CallAFunction()), "user:q;assistant:;tool:r;");
+  const std::string_view json = "{% for m in messages %}{{ m.content | tojson }};{% endfor %}";
+  EXPECT_EQ(RenderOk(*FromText(json), CallAFunction()), R"("q";"";"r";)");
+  const std::string_view printed = "{% for m in messages %}{{ m.content }}{{ m.content is defined }};{% endfor %}";
+  EXPECT_EQ(RenderOk(*FromText(printed), CallAFunction()), "qTrue;False;rTrue;");
+}
+
 TEST(ChatTemplateTest, EverythingOfTheConversationIsTheClients) {
   Conversation conversation = CallAFunction();
   conversation.messages[0].role = "<s>";

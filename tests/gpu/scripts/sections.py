@@ -12,14 +12,17 @@ ENGINE_SHAPES = {  # layers: as many as leave room for the KV cache of 128 seque
     "qwen3-30b-a3b": 32,
     "mixtral-8x7b": 12,
 }
+# Shares of the experts that the GPU holds, of the shape of a model with many small ones.
+EXPERT_SHARES = ("0.5", "0.8", "0.95", "1")
+EXPERT_SHAPE = "qwen3-30b-a3b"
 # layers: what is written to the disk and read twice, once in float32
 CHECKPOINT_SHAPES = {"olmoe-1b-7b": 16, "qwen3-30b-a3b": 12}
 GROUPS = {
     "tests": ["ops", "golden", "invariance"],
     "sanitizer": list(SANITIZERS),
-    "bench": ["kernels", "engine"],
+    "bench": ["kernels", "engine", "experts"],
 }
-NAMES = ["calibrate", "ops", "golden", "invariance", "kernels", "engine", "server", "transformers",
+NAMES = ["calibrate", "ops", "golden", "invariance", "kernels", "engine", "experts", "server", "transformers",
          *SANITIZERS]
 
 
@@ -82,6 +85,14 @@ def _engine(shape, layers, options):
                         "--json"], 400)
 
 
+def _experts(share, options):
+    """Decode steps and a prompt while the GPU holds some of the experts, and reads the others in the host's memory."""
+    return Step(share, ["bin/engine_bench", "--device", "cuda", "--model", f"shapes/{EXPERT_SHAPE}", "--random-weights",
+                        "--layers", "2" if options.quick else ENGINE_SHAPES[EXPERT_SHAPE], "--resident-experts", share,
+                        "--batches", "1,4" if options.quick else "1,4,32", "--context", "256", "--steps", "32",
+                        "--prefill", "512", "--repeats", "2", *_calibration(options), "--json"], 300)
+
+
 def _script(name, shape, layers, options):
     if not options.dry_run:
         options.scratch.mkdir(parents=True, exist_ok=True)
@@ -105,6 +116,8 @@ def steps_of(name, options):
                 for shape in ENGINE_SHAPES]
     if name == "engine":
         return [_engine(shape, layers, options) for shape, layers in ENGINE_SHAPES.items()]
+    if name == "experts":
+        return [_experts(share, options) for share in EXPERT_SHARES]
     if name == "server":
         return [Step(shape, [*_script("serve_check", shape, layers, options),
                              "--requests", "64" if options.quick else "256"], 550)

@@ -16,6 +16,7 @@ struct DeviceOptions {
   int major = 9;
   int minor = 0;
   int num_multiprocessors = 132;
+  size_t max_shared_bytes = size_t{227} << 10;  // of a block that asks for it
   int driver_version = 13000;
 };
 
@@ -28,6 +29,11 @@ void FailNext(std::string_view name, cudaError_t error, int after_n_calls = 0);
 // The next launch to run fails as a broken kernel does: the waiting call that makes it run returns `error`, and so does
 // every later call. `error` is sticky.
 void BreakNextKernel(cudaError_t error);
+
+// When copies are done that nothing holds up: as late as may be, like everything else, or the moment that what they
+// wait for is done. Both are what a real device may do. Late after ResetDevice.
+enum class CopyTime { kLate, kEarly };
+void SetCopyTime(CopyTime time);
 
 struct ResourcesInUse {
   size_t device_allocations = 0;

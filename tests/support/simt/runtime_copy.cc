@@ -31,9 +31,11 @@ cudaError_t CopyAsync(void* to, const void* from, size_t size_bytes, cudaMemcpyK
   if (from_pageable && !is_captured) {  // the driver has read it when the call returns
     const auto* const bytes = static_cast<const std::byte*>(from);
     auto staged = std::make_shared<const std::vector<std::byte>>(bytes, bytes + size_bytes);
-    is_known = Enqueue(stream, [to, staged] { std::memcpy(to, staged->data(), staged->size()); });
+    is_known = Enqueue(
+        stream, [to, staged] { std::memcpy(to, staged->data(), staged->size()); }, AlwaysEarly);
   } else {
-    is_known = Enqueue(stream, [to, from, size_bytes] { std::memmove(to, from, size_bytes); });
+    is_known = Enqueue(
+        stream, [to, from, size_bytes] { std::memmove(to, from, size_bytes); }, AlwaysEarly);
   }
   if (!is_known) return cudaErrorInvalidResourceHandle;
   const bool to_pageable = kind == cudaMemcpyDeviceToHost && !IsPinned(to, size_bytes);

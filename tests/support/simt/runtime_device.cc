@@ -72,6 +72,11 @@ void FailNext(std::string_view name, cudaError_t error, int after_n_calls) {
   Runtime().faults.push_back({std::string(name), error, after_n_calls});
 }
 
+void SetCopyTime(CopyTime time) {
+  const std::scoped_lock lock(Runtime().mutex);
+  Runtime().copy_time = time;
+}
+
 void BreakNextKernel(cudaError_t error) {
   const std::scoped_lock lock(Runtime().mutex);
   if (!IsStickyError(error)) Fail("BreakNextKernel with %s, which is not sticky", cudaGetErrorName(error));
@@ -107,6 +112,7 @@ void ResetDevice(const DeviceOptions& options) {
   runtime.next_kernel_error = cudaSuccess;
   runtime.faults.clear();
   runtime.num_kernels = 0;
+  runtime.copy_time = CopyTime::kLate;
   runtime.dynamic_shared_limits.clear();
 }
 
@@ -178,7 +184,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
                  .l2CacheSize = 50 << 20,
                  .maxThreadsPerMultiProcessor = 2048,
                  .sharedMemPerMultiprocessor = simt::kSharedBytesOfMultiprocessor,
-                 .sharedMemPerBlockOptin = simt::kMaxSharedBytes,
+                 .sharedMemPerBlockOptin = options.max_shared_bytes,
                  .reservedSharedMemPerBlock = 1024};
   std::strncpy(properties->name, options.name, sizeof(properties->name) - 1);
   return cudaSuccess;
@@ -214,7 +220,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
       *value = simt::kSharedBytesOfMultiprocessor;
       return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
-      *value = simt::kMaxSharedBytes;
+      *value = static_cast<int>(options.max_shared_bytes);
       return cudaSuccess;
   }
   return call.Return(cudaErrorInvalidValue);

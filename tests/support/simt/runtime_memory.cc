@@ -151,6 +151,13 @@ cudaError_t cudaHostAlloc(void** pointer, size_t size_bytes, unsigned /*flags*/)
   return call.Return(simt::AllocateOnHost(pointer, size_bytes));
 }
 
+cudaError_t cudaHostGetDevicePointer(void** on_device, void* on_host, unsigned flags) {
+  CADRE_SIMT_CALL("cudaHostGetDevicePointer");
+  if (flags != 0 || !simt::IsPinned(on_host, 1)) return call.Return(cudaErrorInvalidValue);
+  *on_device = on_host;
+  return cudaSuccess;
+}
+
 cudaError_t cudaFreeHost(void* pointer) {
   const simt::Call call("cudaFreeHost");
   simt::RuntimeState& runtime = simt::Runtime();

@@ -21,6 +21,12 @@ namespace simt {
 
 using Work = std::function<void()>;
 
+struct OrderedWork {
+  Work run;
+  std::function<bool()> can_run_early;  // null: never
+};
+inline bool AlwaysEarly() { return true; }
+
 // What is recorded while streams are captured; the work in the order of the calls, which satisfies every dependency.
 struct Capture {
   cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
@@ -48,6 +54,8 @@ struct RuntimeState {
   cudaError_t next_kernel_error = cudaSuccess;
   std::vector<Fault> faults;
   size_t num_kernels = 0;
+  CopyTime copy_time = CopyTime::kLate;
+  bool is_running_early = false;
 
   std::map<uintptr_t, Allocation> device_memory;  // by address of the data
   size_t device_bytes = 0;
@@ -92,7 +100,8 @@ void CheckGuards();
 
 // ---- streams ----
 // Orders `work`; null is the default stream, which waits for all others. False: `stream` does not exist.
-bool Enqueue(cudaStream_t stream, Work work);
+// `can_run_early`: with CopyTime::kEarly it is done as soon as that says so and the work before it is done.
+bool Enqueue(cudaStream_t stream, Work work, std::function<bool()> can_run_early = nullptr);
 Capture* CaptureOf(cudaStream_t stream);
 // Whether a capture forbids what waits for the device or changes its memory; that capture is then broken.
 bool BreaksCapture();
@@ -102,7 +111,8 @@ void DrainAll();
 
 struct CUstream_st {
   bool is_blocking = true;
-  std::deque<simt::Work> work;
+  std::deque<simt::OrderedWork> work;
+  bool is_running = false;  // the piece of work before `work`
   uint64_t num_ordered = 0;
   uint64_t num_done = 0;
   simt::Capture* capture = nullptr;

@@ -9,13 +9,38 @@
 namespace simt {
 namespace {
 
-// Does the first `position` pieces of work of `stream`. On a lost device nothing is done any more.
+// On a lost device nothing is done any more.
+void RunNext(cudaStream_t stream) {
+  const OrderedWork work = std::move(stream->work.front());
+  stream->work.pop_front();
+  stream->is_running = true;
+  if (Runtime().sticky_error == cudaSuccess) work.run();
+  stream->is_running = false;
+  ++stream->num_done;
+}
+
+void RunEarly() {
+  RuntimeState& runtime = Runtime();
+  if (runtime.copy_time == CopyTime::kLate || runtime.is_running_early) return;
+  runtime.is_running_early = true;
+  for (bool has_run = true; has_run;) {  // what is done in one stream may be what another waits for
+    has_run = false;
+    for (const cudaStream_t stream : runtime.streams) {
+      while (!stream->is_running && !stream->work.empty() && stream->work.front().can_run_early &&
+             stream->work.front().can_run_early()) {
+        RunNext(stream);
+        has_run = true;
+      }
+    }
+  }
+  runtime.is_running_early = false;
+}
+
+// Does the first `position` pieces of work of `stream`.
 void DrainTo(cudaStream_t stream, uint64_t position) {
   while (Runtime().streams.contains(stream) && stream->num_done < position && !stream->work.empty()) {
-    const Work work = std::move(stream->work.front());
-    stream->work.pop_front();
-    if (Runtime().sticky_error == cudaSuccess) work();
-    ++stream->num_done;
+    RunNext(stream);
+    RunEarly();
   }
 }
 
@@ -38,7 +63,7 @@ cudaError_t Waited(const Call& call) {
 
 }  // namespace
 
-bool Enqueue(cudaStream_t stream, Work work) {
+bool Enqueue(cudaStream_t stream, Work work, std::function<bool()> can_run_early) {
   if (!IsKnown(stream)) return false;
   if (stream == nullptr) {
     DrainBlocking();
@@ -46,8 +71,9 @@ bool Enqueue(cudaStream_t stream, Work work) {
   } else if (stream->capture != nullptr) {
     stream->capture->work.push_back(std::move(work));
   } else {
-    stream->work.push_back(std::move(work));
+    stream->work.push_back({std::move(work), std::move(can_run_early)});
     ++stream->num_ordered;
+    RunEarly();
   }
   return true;
 }
@@ -103,7 +129,8 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute
   CADRE_SIMT_CALL("cudaFuncSetAttribute");
   if (kernel == nullptr) return call.Return(cudaErrorInvalidDeviceFunction);
   if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
-  if (value < 0 || static_cast<size_t>(value) > simt::kMaxSharedBytes) return call.Return(cudaErrorInvalidValue);
+  const size_t limit = simt::Runtime().options.max_shared_bytes;
+  if (value < 0 || static_cast<size_t>(value) > limit) return call.Return(cudaErrorInvalidValue);
   simt::Runtime().dynamic_shared_limits[kernel] = static_cast<size_t>(value);
   return cudaSuccess;
 }
@@ -183,7 +210,11 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
     return cudaSuccess;
   }
   if (event->stream == nullptr) return cudaSuccess;
-  simt::Enqueue(stream, [from = event->stream, position = event->position] { simt::DrainTo(from, position); });
+  simt::Enqueue(
+      stream, [from = event->stream, position = event->position] { simt::DrainTo(from, position); },
+      [from = event->stream, position = event->position] {
+        return !simt::Runtime().streams.contains(from) || from->num_done >= position;
+      });
   return cudaSuccess;
 }
 
@@ -205,7 +236,8 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   event->capture = simt::CaptureOf(stream);
   if (event->capture != nullptr) return cudaSuccess;
   event->time = std::make_shared<std::chrono::steady_clock::time_point>();
-  simt::Enqueue(stream, [time = event->time] { *time = std::chrono::steady_clock::now(); });
+  simt::Enqueue(
+      stream, [time = event->time] { *time = std::chrono::steady_clock::now(); }, simt::AlwaysEarly);
   event->stream = stream;
   event->position = stream == nullptr ? 0 : stream->num_ordered;
   return cudaSuccess;

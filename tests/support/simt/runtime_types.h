@@ -43,6 +43,8 @@
   X(cudaErrorNotSupported, 801, "operation not supported", false)                         \
   X(cudaErrorSystemNotReady, 802, "system not yet initialized", false)                    \
   X(cudaErrorSystemDriverMismatch, 803, "driver and library disagree", false)             \
+  X(cudaErrorMpsRpcFailure, 806, "the MPS server stopped answering", true)                \
+  X(cudaErrorMpsClientTerminated, 810, "the MPS client was terminated", true)             \
   X(cudaErrorStreamCaptureUnsupported, 900, "not permitted when capturing", false)        \
   X(cudaErrorStreamCaptureInvalidated, 901, "capture failed by an error before", false)   \
   X(cudaErrorStreamCaptureUnmatched, 903, "capture was not begun in this stream", false)  \

@@ -36,6 +36,8 @@ cudaError_t cudaMallocManaged(void** pointer, size_t size_bytes, unsigned flags 
 cudaError_t cudaFree(void* pointer);
 cudaError_t cudaMallocHost(void** pointer, size_t size_bytes);
 cudaError_t cudaHostAlloc(void** pointer, size_t size_bytes, unsigned flags);
+// The address at which kernels see it: the same.
+cudaError_t cudaHostGetDevicePointer(void** on_device, void* on_host, unsigned flags);
 cudaError_t cudaFreeHost(void* pointer);
 cudaError_t cudaMemcpy(void* to, const void* from, size_t size_bytes, cudaMemcpyKind kind);
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t size_bytes, cudaMemcpyKind kind,

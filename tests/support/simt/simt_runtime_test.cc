@@ -66,6 +66,34 @@ TEST_F(SimtRuntimeTest, CopiesAndKernelsRunInTheirOrder) {
   EXPECT_EQ(simt::NumKernels(), 1u);
 }
 
+// As soon as what it waits for is done, and no sooner.
+TEST_F(SimtRuntimeTest, EarlyCopiesAreDoneWhenNothingHoldsThemUp) {
+  simt::SetCopyTime(simt::CopyTime::kEarly);
+  cudaStream_t side = nullptr;
+  cudaEvent_t event = nullptr;
+  ASSERT_EQ(cudaStreamCreateWithFlags(&side, cudaStreamNonBlocking), cudaSuccess);
+  ASSERT_EQ(cudaEventCreate(&event), cudaSuccess);
+  ASSERT_EQ(cudaMemcpyAsync(device_, pinned_, kBytes, cudaMemcpyHostToDevice, stream_), cudaSuccess);
+  EXPECT_EQ(device_[7], 7) << "nothing is before it";
+  ASSERT_EQ(LaunchAddOne(stream_), cudaSuccess);
+  ASSERT_EQ(cudaEventRecord(event, stream_), cudaSuccess);
+  ASSERT_EQ(cudaStreamWaitEvent(side, event), cudaSuccess);
+  ASSERT_EQ(cudaMemcpyAsync(pinned_, device_, kBytes, cudaMemcpyDeviceToHost, side), cudaSuccess);
+  EXPECT_EQ(pinned_[7], 7) << "a kernel is before it";
+  ASSERT_EQ(cudaStreamSynchronize(stream_), cudaSuccess);
+  EXPECT_EQ(pinned_[7], 8) << "nobody waited for the stream of the copy";
+  // Nor do they overtake the wait when somebody waits for them.
+  ASSERT_EQ(LaunchAddOne(stream_), cudaSuccess);
+  ASSERT_EQ(LaunchAddOne(stream_), cudaSuccess);
+  ASSERT_EQ(cudaEventRecord(event, stream_), cudaSuccess);
+  ASSERT_EQ(cudaStreamWaitEvent(side, event), cudaSuccess);
+  ASSERT_EQ(cudaMemcpyAsync(pinned_, device_, kBytes, cudaMemcpyDeviceToHost, side), cudaSuccess);
+  ASSERT_EQ(cudaStreamSynchronize(side), cudaSuccess);
+  EXPECT_EQ(pinned_[7], 10);
+  EXPECT_EQ(cudaEventDestroy(event), cudaSuccess);
+  EXPECT_EQ(cudaStreamDestroy(side), cudaSuccess);
+}
+
 TEST_F(SimtRuntimeTest, PinnedMemoryIsReadLateAndPageableMemoryAtOnce) {
   ASSERT_EQ(cudaMemcpyAsync(device_, pinned_, kBytes, cudaMemcpyHostToDevice, stream_), cudaSuccess);
   pinned_[0] = 77;  // too early: the copy still reads it

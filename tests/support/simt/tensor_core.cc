@@ -72,4 +72,10 @@ void LdMatrix(uint32_t* r, int num_matrices, bool is_transposed, const void* sme
   WaitForWarp(kLdMatrix[num_matrices == 4][is_transposed], 0xFFFFFFFFu, smem_row, r, site);
 }
 
+uint32_t ToBf16Bits(float x) {
+  if (x != x) return 0x7FFF;
+  const auto bits = std::bit_cast<uint32_t>(x);
+  return (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
+}
+
 }  // namespace simt

@@ -21,6 +21,9 @@ void MmaM16N8K16(float (&d)[4], const MmaInput& input, CallSite site);
 // `num_matrices` is 2 or 4.
 void LdMatrix(uint32_t* r, int num_matrices, bool is_transposed, const void* smem_row, CallSite site);
 
+// Rounded to nearest, ties to even; every NaN is the device's, 0x7FFF.
+uint32_t ToBf16Bits(float x);
+
 }  // namespace simt
 
 namespace cadre::cuda {
@@ -43,6 +46,8 @@ inline void LdMatrixX4Trans(uint32_t (&r)[4], const void* smem_row, simt::CallSi
 inline void LdMatrixX2Trans(uint32_t (&r)[2], const void* smem_row, simt::CallSite site = simt::CallSite::Here()) {
   simt::LdMatrix(r, 2, true, smem_row, site);
 }
+
+inline uint32_t PackBFloat16(float low, float high) { return simt::ToBf16Bits(low) | simt::ToBf16Bits(high) << 16; }
 
 }  // namespace cadre::cuda
 

@@ -6,13 +6,15 @@ import contextlib
 import dataclasses
 import enum
 import functools
+import json
 import typing
 from collections import abc
 from typing import Any, Iterator, Optional, Sequence, TypeVar
 
 from cadre_client import results
 from cadre_client._protos import DETOKENIZE, GENERATE, GENERATE_TEXT, TOKENIZE, WATCH_EXPERT_STATS
-from cadre_client.options import Chat, GenerateOptions, Message, Prompt, ToolCall
+from cadre_client.options import (
+    CapacityPolicy, Chat, GenerateOptions, Message, Prompt, ReplayRouting, RoutedExperts, ToolCall)
 
 T = TypeVar("T")
 
@@ -72,6 +74,15 @@ def _set_field(message: Any, name: str, value: Any) -> None:
             setattr(message, name, value)
 
 
+def _json_text(field: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, abc.Mapping):
+        raise TypeError(f"{field}: a JSON object is wanted, as a dict or as text, not {type(value).__name__}")
+    with _naming(field):
+        return json.dumps(dict(value), ensure_ascii=False, allow_nan=False)
+
+
 def _set_fields(message: Any, names: Sequence[str], source: Any) -> None:
     """The fields of the dataclass `source` that `message` has under the same names. What is empty leaves the field
     alone, so that `message` is not present for nothing."""
@@ -109,9 +120,14 @@ def _fill_chat(chat: Chat, wire: Any) -> None:
             if message.reasoning_content is not None:
                 added.reasoning_content = message.reasoning_content
             for call in calls:
-                added.tool_calls.add(id=call.id, name=call.name, arguments=call.arguments)
-    _set_fields(wire, ("add_generation_prompt", "continue_final_message", "tools", "documents", "template_arguments"),
-                chat)
+                added.tool_calls.add(id=call.id, name=call.name, arguments=_json_text("arguments", call.arguments))
+    _set_fields(wire, ("add_generation_prompt", "continue_final_message"), chat)
+    for name in ("tools", "documents"):
+        value = getattr(chat, name)
+        objects = [] if value is None else _elements(name, value)
+        _extend(getattr(wire, name), name, [_json_text(f"{name}[{i}]", item) for i, item in enumerate(objects)])
+    if chat.template_arguments is not None:
+        _set_field(wire, "template_arguments", _json_text("template_arguments", chat.template_arguments))
 
 
 def _fill_input(prompt: Prompt, request: Any) -> None:
@@ -136,8 +152,28 @@ def _fill_constraint(options: GenerateOptions, request: Any) -> None:
     if choices:
         _extend(request.structured_output.choices.choices, "choices", choices)
     elif given:
-        with _naming(given[0]):
-            setattr(request.structured_output, given[0], getattr(options, given[0]))
+        name, value = given[0], getattr(options, given[0])
+        text = _json_text(name, value) if name == "json_schema" else value
+        with _naming(name):
+            setattr(request.structured_output, name, text)
+
+
+def fill_capacity(policy: CapacityPolicy, wire: Any) -> None:
+    if not isinstance(policy, CapacityPolicy):
+        raise TypeError(f"capacity: a CapacityPolicy is wanted, not {type(policy).__name__}")
+    wire.SetInParent()
+    _set_fields(wire, [field.name for field in dataclasses.fields(CapacityPolicy)], policy)
+
+
+def _fill_replay(replay: ReplayRouting, wire: Any) -> None:
+    if not isinstance(replay, ReplayRouting):
+        raise TypeError(f"replay_routing: a ReplayRouting is wanted, not {type(replay).__name__}")
+    if not isinstance(replay.record, RoutedExperts):
+        raise TypeError(f"replay_routing.record: a RoutedExperts is wanted, not {type(replay.record).__name__}")
+    wire.SetInParent()
+    with _naming("replay_routing.record"):
+        _set_fields(wire.record, [field.name for field in dataclasses.fields(RoutedExperts)], replay.record)
+    _set_field(wire, "weights", replay.weights)
 
 
 def generate_request(prompt: Prompt, options: GenerateOptions, unary: bool) -> Any:
@@ -148,6 +184,10 @@ def generate_request(prompt: Prompt, options: GenerateOptions, unary: bool) -> A
     _fill_constraint(options, request)
     if options.time_limit is not None:
         _set_duration(request.scheduling.time_limit, "time_limit", options.time_limit)
+    if options.capacity is not None:
+        fill_capacity(options.capacity, request.scheduling.capacity)
+    if options.replay_routing is not None:
+        _fill_replay(options.replay_routing, request.replay_routing)
     _set_field(request, "model", options.model)
     _set_field(request, "request_id", options.request_id)
     return request
@@ -184,7 +224,7 @@ def _read(message: Any, name: str, hint: Any) -> Any:
             return None
         hint = typing.get_args(hint)[0]
     value = getattr(message, name)
-    if typing.get_origin(hint) is tuple:
+    if typing.get_origin(hint) in (tuple, abc.Sequence):
         element = typing.get_args(hint)[0]
         nested = typing.cast(Any, element) if dataclasses.is_dataclass(element) else None
         return tuple(item if nested is None else from_message(nested, item) for item in value)

@@ -11,11 +11,11 @@ import grpc.aio
 
 from cadre_client import _protos, results
 from cadre_client._convert import (
-    HEALTH_SERVING, Assembly, detokenize_request, event_from, expert_stats_request, from_message, generate_request,
-    generation_from, tokenize_request, watch_request)
+    HEALTH_SERVING, Assembly, detokenize_request, event_from, expert_stats_request, fill_capacity, from_message,
+    generate_request, generation_from, tokenize_request, watch_request)
 from cadre_client.client import channel_options
 from cadre_client.errors import CadreError, error_from_rpc
-from cadre_client.options import Chat, GenerateOptions, Prompt
+from cadre_client.options import CapacityPolicy, Chat, GenerateOptions, Prompt
 from cadre_client.retry import Attempts, RetryBudget, RetryPolicy
 
 
@@ -116,7 +116,7 @@ class AsyncClient:
         self._watch = _protos.WATCH_EXPERT_STATS.bind(stream)
         self._unary = {method.path: method.bind(unary) for method in (
             _protos.GENERATE_TEXT, _protos.TOKENIZE, _protos.DETOKENIZE, _protos.GET_EXPERT_STATS, _protos.GET_MODEL,
-            _protos.GET_LOAD, _protos.CHECK_HEALTH)}
+            _protos.GET_LOAD, _protos.GET_TENANT_STATS, _protos.SET_CAPACITY_POLICY, _protos.CHECK_HEALTH)}
 
     async def close(self) -> None:
         """Ends the connection, and all calls that are still open."""
@@ -174,6 +174,21 @@ class AsyncClient:
                                        include_experts)
         return from_message(results.ExpertStats,
                             (await self._call(_protos.GET_EXPERT_STATS, request, timeout)).stats)
+
+    async def tenant_stats(self, *, model: str = "",
+                           timeout: Optional[float] = None) -> tuple[results.TenantStats, ...]:
+        """What became of the assignments of each tenant's requests."""
+        request = _protos.GET_TENANT_STATS.request_class(model=model)
+        response = await self._call(_protos.GET_TENANT_STATS, request, timeout)
+        return tuple(from_message(results.TenantStats, tenant) for tenant in response.tenants)
+
+    async def set_capacity_policy(self, policy: CapacityPolicy, *, model: str = "",
+                                 timeout: Optional[float] = None) -> CapacityPolicy:
+        """For operators: how much an expert takes of requests that come from now on. Returns what held before."""
+        request = _protos.SET_CAPACITY_POLICY.request_class(model=model)
+        fill_capacity(policy, request.policy)
+        response = await self._call(_protos.SET_CAPACITY_POLICY, request, timeout)
+        return from_message(CapacityPolicy, response.previous_policy)
 
     async def watch_expert_stats(self, interval: float = 1.0, *, layers: Sequence[int] = (), total: bool = True,
                                  window: bool = True, include_experts: bool = True, delta: bool = False,

@@ -11,10 +11,10 @@ import grpc
 
 from cadre_client import _protos, results
 from cadre_client._convert import (
-    HEALTH_SERVING, Assembly, detokenize_request, event_from, expert_stats_request, from_message, generate_request,
-    generation_from, tokenize_request, watch_request)
+    HEALTH_SERVING, Assembly, detokenize_request, event_from, expert_stats_request, fill_capacity, from_message,
+    generate_request, generation_from, tokenize_request, watch_request)
 from cadre_client.errors import CadreError, error_from_rpc
-from cadre_client.options import Chat, GenerateOptions, Prompt
+from cadre_client.options import CapacityPolicy, Chat, GenerateOptions, Prompt
 from cadre_client.retry import Attempts, RetryBudget, RetryPolicy
 
 #: Statistics of many layers and experts, and prompts, take more than gRPC's 4 MiB.
@@ -124,7 +124,7 @@ class Client:
         self._watch = _protos.WATCH_EXPERT_STATS.bind(stream)
         self._unary = {method.path: method.bind(unary) for method in (
             _protos.GENERATE_TEXT, _protos.TOKENIZE, _protos.DETOKENIZE, _protos.GET_EXPERT_STATS, _protos.GET_MODEL,
-            _protos.GET_LOAD, _protos.CHECK_HEALTH)}
+            _protos.GET_LOAD, _protos.GET_TENANT_STATS, _protos.SET_CAPACITY_POLICY, _protos.CHECK_HEALTH)}
 
     def close(self) -> None:
         """Ends the connection, and all calls that are still open."""
@@ -181,6 +181,20 @@ class Client:
         request = expert_stats_request(_protos.GET_EXPERT_STATS.request_class, model, layers, total, window,
                                        include_experts)
         return from_message(results.ExpertStats, self._call(_protos.GET_EXPERT_STATS, request, timeout).stats)
+
+    def tenant_stats(self, *, model: str = "", timeout: Optional[float] = None) -> tuple[results.TenantStats, ...]:
+        """What became of the assignments of each tenant's requests."""
+        request = _protos.GET_TENANT_STATS.request_class(model=model)
+        response = self._call(_protos.GET_TENANT_STATS, request, timeout)
+        return tuple(from_message(results.TenantStats, tenant) for tenant in response.tenants)
+
+    def set_capacity_policy(self, policy: CapacityPolicy, *, model: str = "",
+                           timeout: Optional[float] = None) -> CapacityPolicy:
+        """For operators: how much an expert takes of requests that come from now on. Returns what held before."""
+        request = _protos.SET_CAPACITY_POLICY.request_class(model=model)
+        fill_capacity(policy, request.policy)
+        response = self._call(_protos.SET_CAPACITY_POLICY, request, timeout)
+        return from_message(CapacityPolicy, response.previous_policy)
 
     def watch_expert_stats(self, interval: float = 1.0, *, layers: Sequence[int] = (), total: bool = True,
                            window: bool = True, include_experts: bool = True, delta: bool = False,

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Mapping, Optional, Sequence, Union
+import enum
+from typing import Any, Mapping, Optional, Sequence, Union
+
+#: A JSON object: as text, which goes as it is, or as a dict.
+JsonObject = Union[str, Mapping[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
 class ToolCall:
-    """A function that the model called; `arguments` is a JSON object as text."""
+    """A function that the model called."""
 
     name: str
-    arguments: str = "{}"
+    arguments: JsonObject = "{}"
     id: str = ""
 
 
@@ -29,18 +33,78 @@ class Message:
 
 @dataclasses.dataclass(frozen=True)
 class Chat:
-    """A prompt as a conversation. `tools`, `documents` and `template_arguments` are JSON objects as text."""
+    """A prompt as a conversation."""
 
     messages: Sequence[Message]
     add_generation_prompt: Optional[bool] = None
     continue_final_message: Optional[bool] = None
-    tools: Sequence[str] = ()
-    documents: Sequence[str] = ()
-    template_arguments: str = ""
+    tools: Optional[Sequence[JsonObject]] = ()
+    documents: Optional[Sequence[JsonObject]] = ()
+    template_arguments: Optional[JsonObject] = ""
 
 
 #: Text, token ids, or a conversation.
 Prompt = Union[str, Sequence[int], Chat]
+
+
+class CapacityScope(enum.IntEnum):
+    """Whose tokens share the places of an expert."""
+
+    UNSPECIFIED = 0
+    OFF = 1
+    REQUEST = 2
+    BATCH = 3
+
+
+class OverflowPolicy(enum.IntEnum):
+    """What becomes of a token that finds no place."""
+
+    UNSPECIFIED = 0
+    DROP = 1
+    REWEIGHT = 2
+    REROUTE = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class CapacityPolicy:
+    """How much an expert takes. What is left alone is the server's own."""
+
+    scope: CapacityScope = CapacityScope.UNSPECIFIED
+    overflow: OverflowPolicy = OverflowPolicy.UNSPECIFIED
+    capacity_factor: Optional[float] = None
+    min_capacity: Optional[int] = None
+    group_tokens: Optional[int] = None
+
+
+#: Demands that no token is lost, whatever holds for others.
+DROPLESS = CapacityPolicy(scope=CapacityScope.OFF)
+
+
+@dataclasses.dataclass(frozen=True)
+class RoutedExperts:
+    """The experts of each token and MoE layer, and their weights: [positions, layers, K], the best first."""
+
+    first_position: int
+    num_layers: int
+    top_k: int
+    expert_ids: Sequence[int]
+    weights: Sequence[float] = ()
+
+
+class ReplayWeights(enum.IntEnum):
+    """What recorded experts weigh: what the router gives them now, or what was recorded."""
+
+    UNSPECIFIED = 0
+    ROUTER = 1
+    RECORDED = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplayRouting:
+    """Routes tokens to recorded experts, such as `finished.routed_experts` of an earlier answer."""
+
+    record: RoutedExperts
+    weights: ReplayWeights = ReplayWeights.UNSPECIFIED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +143,8 @@ class GenerateOptions:
     echo: Optional[bool] = None
     token_bytes: Optional[bool] = None
     routed_experts: Optional[bool] = None
-    # A formal language for the output; at most one. `json_schema` is JSON as text.
-    json_schema: Optional[str] = None
+    # A formal language for the output; at most one.
+    json_schema: Optional[JsonObject] = None
     regex: Optional[str] = None
     choices: Sequence[str] = ()
     # How it is treated among others.
@@ -89,6 +153,10 @@ class GenerateOptions:
     time_limit: Optional[float] = None
     tenant: str = ""
     cache_salt: str = ""
+    #: Such as DROPLESS.
+    capacity: Optional[CapacityPolicy] = None
+    #: By which experts it is routed.
+    replay_routing: Optional[ReplayRouting] = None
     # Whom and what it is about.
     model: str = ""
     request_id: str = ""

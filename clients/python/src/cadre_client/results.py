@@ -6,6 +6,8 @@ import dataclasses
 import enum
 from typing import Optional, Union
 
+from cadre_client.options import CapacityPolicy, RoutedExperts
+
 
 class FinishReason(enum.Enum):
     """Why a sequence ended; the names of the API without FINISH_REASON_. A server newer than this package may know
@@ -94,14 +96,9 @@ class RoutingReport:
     expert_cache_misses: int
     expert_bytes_loaded: int
     expert_wait: float
-
-
-@dataclasses.dataclass(frozen=True)
-class RoutedExperts:
-    first_position: int
-    num_layers: int
-    top_k: int
-    expert_ids: tuple[int, ...]
+    fidelity: float
+    gate_weight: float
+    capacity: CapacityPolicy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,6 +178,7 @@ class LayerStats:
     dropped: tuple[int, ...]
     gate_weight: tuple[float, ...]
     health: RouterHealth
+    lost_gate_weight: tuple[float, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,6 +190,19 @@ class ExpertStats:
     window_tokens: int
     total: tuple[LayerStats, ...]
     window: tuple[LayerStats, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class TenantStats:
+    """What became of a tenant's assignments since the start of the server. Empty: requests without a tenant."""
+
+    tenant: str
+    processed: int
+    rerouted: int
+    reweighted: int
+    dropped: int
+    gate_weight: float
+    lost_gate_weight: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,6 +263,15 @@ class Limits:
 
 
 @dataclasses.dataclass(frozen=True)
+class ModelCapacity:
+    """How much an expert takes of requests that say nothing, and whether they may."""
+
+    policy: CapacityPolicy
+    allows_override: bool
+    is_supported: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class Model:
     """What is served. All but the first three is empty while the model is loading."""
 
@@ -262,3 +282,4 @@ class Model:
     limits: Limits
     eos_token_ids: tuple[int, ...]
     supported_fields: tuple[str, ...]
+    capacity: ModelCapacity

@@ -1,0 +1,58 @@
+#include "engine/expert_pins.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/base/check.h"
+
+namespace cadre {
+
+ExpertPins::ExpertPins(ModelRunner* runner)
+    : runner_(runner),
+      max_pinned_(std::max<int64_t>(runner->limits().num_expert_slots - 1, 0)),
+      pinned_(runner->kept_experts()) {}
+
+absl::StatusOr<PinChange> ExpertPins::Set(std::vector<ExpertId> experts) {
+  if (runner_->limits().num_expert_slots == 0) {
+    return absl::FailedPreconditionError(
+        "all experts of this model are in memory, of the device or the host: there is nothing to pin");
+  }
+  std::vector<bool> is_known(
+      static_cast<size_t>(int64_t{runner_->limits().num_moe_layers} * runner_->limits().num_experts));
+  std::erase_if(experts, [&](ExpertId expert) {
+    CADRE_CHECK_GE(expert, 0);
+    CADRE_CHECK_LT(static_cast<size_t>(expert), is_known.size());
+    const bool was_known = is_known[static_cast<size_t>(expert)];
+    is_known[static_cast<size_t>(expert)] = true;
+    return was_known;
+  });
+  if (std::ssize(experts) > max_pinned_) {
+    return absl::InvalidArgumentError(absl::StrCat(experts.size(), " experts are more than ", max_pinned_,
+                                                   ": there is memory for ", runner_->limits().num_expert_slots,
+                                                   ", and one place stays free for the others"));
+  }
+  const std::lock_guard lock(mutex_);
+  const PinChange change = {.before = std::ssize(pinned_), .now = std::ssize(experts)};
+  pinned_ = std::move(experts);
+  has_changed_ = true;
+  return change;
+}
+
+std::vector<ExpertId> ExpertPins::pinned() const {
+  const std::lock_guard lock(mutex_);
+  return pinned_;
+}
+
+void ExpertPins::Apply() {
+  std::vector<ExpertId> experts;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!std::exchange(has_changed_, false)) return;
+    experts = pinned_;
+  }
+  runner_->KeepExperts(experts);
+}
+
+}  // namespace cadre

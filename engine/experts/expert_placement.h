@@ -1,0 +1,37 @@
+// Where the weights of every expert are: a copy that one thread makes between steps and any other may read.
+#ifndef CADRE_ENGINE_EXPERTS_EXPERT_PLACEMENT_H_
+#define CADRE_ENGINE_EXPERTS_EXPERT_PLACEMENT_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/experts/expert_id.h"
+#include "engine/experts/slot_table.h"
+
+namespace cadre {
+
+enum class ExpertTier : uint8_t {
+  kCheckpoint,  // on disk alone, or on the way from there
+  kHost,
+  kDevice,  // in a slot, ready to compute
+};
+
+// Of one moment. Layers are those that have experts.
+struct ExpertPlacement {
+  std::vector<ExpertTier> tiers;  // [layers, experts]
+  // Ids rise.
+  std::vector<ExpertId> loading;      // on their way into a slot
+  std::vector<ExpertId> kept;         // do not give way, whether they are in a slot yet or not
+  std::vector<ExpertId> quarantined;  // could not be read, and are not tried again just now
+  // Lookups since the start.
+  std::vector<int64_t> hits;    // [layers]
+  std::vector<int64_t> misses;  // [layers]
+};
+
+// Who has a slot, travels or is kept, by the table; all others are in the tier `elsewhere`. Nobody is in quarantine,
+// and lookups are left out. O(slots), and a byte for each expert.
+ExpertPlacement PlacementOf(const SlotTable& table, ExpertTier elsewhere);
+
+}  // namespace cadre
+
+#endif  // CADRE_ENGINE_EXPERTS_EXPERT_PLACEMENT_H_

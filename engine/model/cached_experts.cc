@@ -1,0 +1,152 @@
+#include "engine/model/cached_experts.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <utility>
+
+#include "engine/base/check.h"
+#include "engine/base/status_macros.h"
+
+namespace cadre {
+namespace {
+
+template <typename T>
+std::vector<T> ToHost(ConstView view, Device& device) {
+  std::vector<T> values(static_cast<size_t>(view.num_elements()));
+  device.CopyToHost(values.data(), view);
+  return values;
+}
+
+ExpertCacheOptions MakeCacheOptions(const ModelConfig& config, const ExpertLayout& layout,
+                                    const CachedExpertsOptions& options) {
+  ExpertCacheOptions cache;
+  cache.num_layers = static_cast<int32_t>(config.num_moe_layers());
+  cache.num_experts = static_cast<int32_t>(config.num_experts);
+  cache.num_slots = options.num_slots;
+  cache.slot_bytes = layout.size_bytes();
+  cache.policy = options.policy;
+  cache.num_threads = options.num_threads;
+  cache.simulates_shadows = true;
+  cache.warm_start = options.warm_start;
+  cache.num_ahead_threads = options.num_ahead_threads;
+  return cache;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<CachedExperts>> CachedExperts::Create(const ModelConfig& config,
+                                                                     const ExpertLayout& layout,
+                                                                     std::unique_ptr<ExpertSource> source,
+                                                                     const CachedExpertsOptions& options,
+                                                                     Device* device) {
+  CADRE_CHECK_GE(options.num_slots, int64_t{1});
+  CADRE_ASSIGN_OR_RETURN(DeviceBuffer arena,
+                         device->Allocate(static_cast<size_t>(options.num_slots * layout.size_bytes())));
+  std::optional<ExpertPredictor> predictor;
+  if (options.num_ahead_threads > 0) {
+    CADRE_ASSIGN_OR_RETURN(predictor, ExpertPredictor::Create(config, device));
+  }
+  return std::unique_ptr<CachedExperts>(
+      new CachedExperts(config, layout, std::move(source), options, std::move(arena), std::move(predictor), device));
+}
+
+CachedExperts::CachedExperts(const ModelConfig& config, const ExpertLayout& layout,
+                             std::unique_ptr<ExpertSource> source, const CachedExpertsOptions& options,
+                             DeviceBuffer arena, std::optional<ExpertPredictor> predictor, Device* device)
+    : layout_(layout),
+      source_(std::move(source)),
+      device_(device),
+      arena_(std::move(arena)),
+      predictor_(std::move(predictor)),
+      offsets_(static_cast<size_t>(config.num_experts) + 1),
+      weights_(static_cast<size_t>(config.num_experts)),
+      cache_(MakeCacheOptions(config, layout, options), source_.get(), &clock_, arena_.data()) {
+  cache_.Keep(options.kept);
+}
+
+void CachedExperts::BeginStep() {
+  cache_.BeginStep();
+  faults_.Clear();
+  uses_.clear();
+}
+
+absl::Status CachedExperts::Predict(const LayerWeights& weights, const LayerRouting& routing, const Activations& act) {
+  if (!predictor_) return absl::OkStatus();
+  CADRE_ASSIGN_OR_RETURN(predicted_, predictor_->Predict(weights, routing, act));
+  return absl::OkStatus();
+}
+
+void CachedExperts::NoteWeights(const Activations& act) {
+  router_weights_.resize(static_cast<size_t>(act.routing_weights.num_elements()));
+  device_->CopyToHost(router_weights_.data(), act.routing_weights);
+}
+
+absl::Status CachedExperts::ExpertFfn(int64_t moe_layer, ConstView row_sequence, bool is_limited,
+                                      const Activations& act) {
+  device_->CopyToHost(offsets_.data(), act.offsets);
+  CADRE_RETURN_IF_ERROR(device_->Synchronize());
+  needed_.clear();
+  for (size_t expert = 0; expert + 1 < offsets_.size(); ++expert) {
+    if (offsets_[expert] < offsets_[expert + 1]) needed_.push_back(static_cast<int32_t>(expert));
+  }
+  cache_.BeginLayer(static_cast<int32_t>(moe_layer), needed_);
+  cache_.Prefetch(std::exchange(predicted_, {}));
+  CADRE_RETURN_IF_ERROR(CountUses(row_sequence, act));
+  for (auto wave = cache_.NextWave(); !wave.empty(); wave = cache_.NextWave()) {
+    for (const PlacedExpert& placed : wave) {
+      weights_[static_cast<size_t>(placed.expert)] = layout_.At(placed.weights);
+    }
+    device_->ops().ExpertFfn(act.expert_outputs, act.normed, act.order, act.offsets, weights_);
+    for (const PlacedExpert& placed : wave) weights_[static_cast<size_t>(placed.expert)] = {};
+  }
+  if (cache_.missing().empty()) return absl::OkStatus();
+  return DropMissing(moe_layer, row_sequence, is_limited, act);
+}
+
+absl::Status CachedExperts::CountUses(ConstView row_sequence, const Activations& act) {
+  const std::vector<int32_t> ids = ToHost<int32_t>(act.expert_ids, *device_);
+  const std::vector<int32_t> sequences = ToHost<int32_t>(row_sequence, *device_);
+  CADRE_RETURN_IF_ERROR(device_->Synchronize());
+  std::vector<bool> is_there(weights_.size());
+  for (const PlacedExpert& placed : cache_.found()) is_there[static_cast<size_t>(placed.expert)] = true;
+  const size_t top_k = ids.size() / sequences.size();
+  for (size_t a = 0; a < ids.size(); ++a) {
+    if (ids[a] < 0) continue;
+    const auto sequence = static_cast<size_t>(sequences[a / top_k]);
+    if (uses_.size() <= sequence) uses_.resize(sequence + 1);
+    ++(is_there[static_cast<size_t>(ids[a])] ? uses_[sequence].hits : uses_[sequence].misses);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CachedExperts::DropMissing(int64_t moe_layer, ConstView row_sequence, bool is_limited,
+                                        const Activations& act) {
+  std::vector<int32_t> ids = ToHost<int32_t>(act.expert_ids, *device_);
+  std::vector<float> weights = ToHost<float>(act.routing_weights, *device_);
+  const std::vector<int32_t> sequences = ToHost<int32_t>(row_sequence, *device_);
+  std::vector<int32_t> states(is_limited ? ids.size() : 0);
+  if (is_limited) device_->CopyToHost(states.data(), act.assignment_states);
+  CADRE_RETURN_IF_ERROR(device_->Synchronize());
+  const size_t top_k = ids.size() / sequences.size();
+  for (size_t a = 0; a < ids.size(); ++a) {
+    const auto missing = std::ranges::find(cache_.missing(), ids[a], &MissingExpert::expert);
+    if (missing == cache_.missing().end()) continue;
+    const int32_t sequence = sequences[a / top_k];
+    faults_.lost.push_back(
+        {.moe_layer = moe_layer,
+         .expert = ids[a],
+         .sequence = sequence,
+         .gate_weight = is_limited ? router_weights_[a] : weights[a],
+         .state = is_limited ? static_cast<AssignmentState>(states[a]) : AssignmentState::kProcessed});
+    ids[a] = kPadding;
+    weights[a] = 0.0f;
+    const bool is_known =
+        std::ranges::find(faults_.sequences, sequence, &SequenceFault::sequence) != faults_.sequences.end();
+    if (!is_known) faults_.sequences.push_back({sequence, missing->status});
+  }
+  device_->CopyToDevice(act.expert_ids, ids.data());
+  device_->CopyToDevice(act.routing_weights, weights.data());
+  return device_->Synchronize();
+}
+
+}  // namespace cadre

@@ -1,0 +1,95 @@
+// Experts that are read when they are needed, into an arena smaller than all of them: what MixExperts computes with
+// instead of weights that lie there from the start.
+#ifndef CADRE_ENGINE_MODEL_CACHED_EXPERTS_H_
+#define CADRE_ENGINE_MODEL_CACHED_EXPERTS_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/base/clock.h"
+#include "engine/experts/expert_cache.h"
+#include "engine/experts/expert_source.h"
+#include "engine/model/expert_layout.h"
+#include "engine/model/expert_predictor.h"
+#include "engine/model/layer_routing.h"
+#include "engine/model/model_config.h"
+#include "engine/model/step_faults.h"
+#include "engine/model/workspace.h"
+#include "kernels/device.h"
+
+namespace cadre {
+
+struct CachedExpertsOptions {
+  int64_t num_slots = 0;
+  EvictionPolicyKind policy = EvictionPolicyKind::kNextUse;
+  int num_threads = 4;                    // reads at a time that steps wait for
+  int num_ahead_threads = 0;              // reads at a time of experts that the next layer may need
+  std::vector<ExpertId> warm_start = {};  // as in ExpertCacheOptions
+  std::vector<ExpertId> kept = {};        // for ExpertCache::Keep
+};
+
+// Engine thread only. The device's memory must be the host's, too: experts are read straight into it.
+class CachedExperts {
+ public:
+  // `device` outlives it.
+  static absl::StatusOr<std::unique_ptr<CachedExperts>> Create(const ModelConfig& config, const ExpertLayout& layout,
+                                                               std::unique_ptr<ExpertSource> source,
+                                                               const CachedExpertsOptions& options, Device* device);
+
+  void BeginStep();
+  // Before experts are limited: the weights that the router gave, which lost assignments are told with.
+  void NoteWeights(const Activations& act);
+  // Before ExpertFfn of a layer: what `routing`, of the layer after it, and `weights` make of the residual stream as it
+  // is. What is missing of that is read while this layer computes. Nothing without threads to read ahead.
+  absl::Status Predict(const LayerWeights& weights, const LayerRouting& routing, const Activations& act);
+  // As Ops::ExpertFfn with act.normed, act.order and act.offsets, in as many waves as it takes. Assignments to experts
+  // that cannot be read become kPadding with the weight 0, and are told of; `is_limited`: act.assignment_states says
+  // how they were counted.
+  absl::Status ExpertFfn(int64_t moe_layer, ConstView row_sequence, bool is_limited, const Activations& act);
+  // Of the step.
+  const StepFaults& faults() const { return faults_; }
+  // Of the step's sequences, up to the last one that needed an expert. Assignments that limits on experts have lost
+  // need none.
+  const std::vector<ExpertCacheUse>& uses() const { return uses_; }
+
+  ExpertCacheReport Report() const { return cache_.Report(); }
+  ExpertFaults TakeFaults() { return cache_.TakeFaults(); }
+  ExpertPlacement Placement() const { return cache_.Placement(); }
+  ShadowSimulator* shadow_simulator() const { return cache_.shadow_simulator(); }  // any thread
+  void Keep(const std::vector<ExpertId>& experts) { cache_.Keep(experts); }
+  absl::Duration Place() { return cache_.Place(); }
+  absl::Status Audit() const { return cache_.Audit(); }
+
+ private:
+  CachedExperts(const ModelConfig& config, const ExpertLayout& layout, std::unique_ptr<ExpertSource> source,
+                const CachedExpertsOptions& options, DeviceBuffer arena, std::optional<ExpertPredictor> predictor,
+                Device* device);
+
+  // Once the layer has begun.
+  absl::Status CountUses(ConstView row_sequence, const Activations& act);
+  absl::Status DropMissing(int64_t moe_layer, ConstView row_sequence, bool is_limited, const Activations& act);
+
+  const ExpertLayout layout_;
+  const std::unique_ptr<ExpertSource> source_;
+  const MonotonicClock clock_;
+  Device* const device_;
+  DeviceBuffer arena_;  // the slots
+  std::optional<ExpertPredictor> predictor_;
+  std::span<const PredictedExpert> predicted_;  // for the layer after the one that is computed
+  StepFaults faults_;
+  std::vector<ExpertCacheUse> uses_;
+  std::vector<int32_t> offsets_;       // [E + 1]
+  std::vector<float> router_weights_;  // [T, K] of the layer, where experts are limited
+  std::vector<int32_t> needed_;        // experts of the layer
+  std::vector<MlpWeights> weights_;    // [E] of the wave; the others are empty
+  ExpertCache cache_;                  // last: its threads write to the arena
+};
+
+}  // namespace cadre
+
+#endif  // CADRE_ENGINE_MODEL_CACHED_EXPERTS_H_

@@ -1,0 +1,25 @@
+// What the engine has to say for the log. Everything is passed on to another observer.
+#ifndef CADRE_SERVER_ENGINE_LOG_H_
+#define CADRE_SERVER_ENGINE_LOG_H_
+
+#include "engine/engine.h"
+
+namespace cadre {
+
+class EngineLog final : public EngineObserver {
+ public:
+  // `next` outlives this.
+  explicit EngineLog(EngineObserver* next) : next_(next) {}
+
+  void OnStep(const StepReport& report) override { next_->OnStep(report); }
+  void OnFinish(const FinishSummary& summary) override { next_->OnFinish(summary); }
+  // A line for each.
+  void OnExpertFaults(const ExpertFaults& faults) override;
+
+ private:
+  EngineObserver* const next_;
+};
+
+}  // namespace cadre
+
+#endif  // CADRE_SERVER_ENGINE_LOG_H_

@@ -1,0 +1,40 @@
+#include "server/placing_log.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace cadre {
+namespace {
+
+// One that cannot be read is waited for as long as it takes: the longer, the fewer words.
+constexpr absl::Duration kFirstPause = absl::Seconds(5);
+constexpr absl::Duration kLastPause = absl::Minutes(10);
+
+}  // namespace
+
+std::optional<std::string> PlacingLog::Observe(const ExpertCacheReport& report, absl::Time now) {
+  const int64_t loads = report.slots.placed_loads - loads_before_;
+  if (report.awaited == 0) {
+    const bool was_under_way = std::exchange(is_under_way_, false);
+    if (loads == 0) return std::nullopt;
+    loads_before_ = report.slots.placed_loads;
+    const std::string time =
+        was_under_way ? absl::StrCat(" in ", absl::FormatDuration(absl::Trunc(now - begin_, absl::Milliseconds(100))))
+                      : "";
+    return absl::StrCat("experts read ahead: ", loads, time);
+  }
+  if (!std::exchange(is_under_way_, true)) {
+    begin_ = now;
+    pause_ = kFirstPause;
+    next_ = now + pause_;
+    return absl::StrCat("reading experts ahead: ", report.awaited);
+  }
+  if (now < next_) return std::nullopt;
+  pause_ = std::min(pause_ * 2, kLastPause);
+  next_ = now + pause_;
+  return absl::StrCat("reading experts ahead: ", loads, " begun, ", report.awaited, " are still to come");
+}
+
+}  // namespace cadre

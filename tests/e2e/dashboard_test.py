@@ -1,0 +1,132 @@
+"""The Grafana dashboard and the alert rules against what a server really exports: every expression is put to a real
+Prometheus that scrapes it, and has to find something."""
+
+import json
+import re
+import shutil
+import threading
+import unittest
+
+from harness import DEMO_MODEL, ROOT, Completion, Server, request
+from prometheus import Prometheus
+
+DASHBOARD = ROOT / "deploy" / "grafana" / "cadre-experts.json"
+RULES = ROOT / "deploy" / "prometheus" / "cadre-experts.rules.yml"
+# What Grafana would put in place of its variables.
+VARIABLES = {"$__rate_interval": "10s", "$instance": ".*", "$experts_job": "cadre-experts", "$layer": ".*"}
+
+
+# Panels and alerts that have nothing to show where all experts are in memory.
+CACHE_PANELS = "Expert cache: "
+CACHE_ALERTS = "CadreExpertCache"
+
+
+def expressions():
+    """[(panel, expression)] of the dashboard, with values for its variables."""
+    found = []
+    for panel in json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]:
+        for target in panel["targets"]:
+            expression = target["expr"]
+            for name, value in VARIABLES.items():
+                expression = expression.replace(name, value)
+            found.append((panel["title"], expression))
+    return found
+
+
+def rule_expressions():
+    """[(alert, expression)]"""
+    text = RULES.read_text(encoding="utf-8")
+    rules = re.findall(r"- alert: (\w+)\n\s+expr:(?: \||) *\n?(.*?)\n\s+(?:for|labels):", text, re.S)
+    return [(name, " ".join(expression.split())) for name, expression in rules]
+
+
+class DashboardCase(unittest.TestCase):
+    SERVER_FLAGS = ()
+    MODEL = None
+    IS_READY = None  # an expression, and its value
+
+    @classmethod
+    def setUpClass(cls):
+        if cls.MODEL is None:
+            raise unittest.SkipTest("what the cases share")
+        cls.server = Server(*cls.SERVER_FLAGS, model=cls.MODEL)
+        cls.prometheus = Prometheus(cls.server.metrics_port)
+        cls.prometheus.wait_for('up{job="cadre-experts"}', 1)
+        # Rates need counters that move.
+        cls.is_over = threading.Event()
+        cls.load = threading.Thread(target=cls.generate)
+        cls.load.start()
+        cls.prometheus.wait_for(*cls.IS_READY)
+
+    @classmethod
+    def generate(cls):
+        while not cls.is_over.is_set():
+            Completion(cls.server.generation.Generate(request("x", max_tokens=100, temperature=0), timeout=20))
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.is_over.set()
+        cls.load.join()
+        cls.prometheus.stop()
+        cls.server.stop()
+
+    def check_panels(self, panels):
+        for panel, expression in panels:
+            with self.subTest(panel):
+                self.assertNotIn("$", expression)
+                result = self.prometheus.query(expression)
+                self.assertTrue(result, expression)
+                self.assertFalse([value for _, value in result if value != value], f"{expression} is NaN")
+
+    def check_alerts(self, alerts):
+        for alert, expression in alerts:
+            with self.subTest(alert):
+                # What it compares is there, also while nothing is wrong.
+                compared, thresholds = re.subn(r" (>|!=) [\d.]+$", "", expression)
+                self.assertEqual(thresholds, 1, expression)
+                self.assertTrue(self.prometheus.query(compared), compared)
+                self.assertEqual(self.prometheus.query(expression), [], expression)
+
+
+@unittest.skipUnless(shutil.which("prometheus"), "prometheus is not installed")
+class CacheDashboardTest(DashboardCase):
+    SERVER_FLAGS = ("--metrics-experts", "ranked", "--expert-cache-gb", "0.003", "--prefix-cache", "off")
+    MODEL = DEMO_MODEL
+    IS_READY = ('count(rate(cadre_expert_lookups_total[10s]) > 0)', 2)
+
+    def test_every_panel_of_the_cache_shows_something(self):
+        panels = [each for each in expressions() if each[0].startswith(CACHE_PANELS)]
+        self.assertGreater(len(panels), 6)
+        self.check_panels(panels)
+
+    def test_every_alert_of_the_cache_looks_at_something_and_none_fires(self):
+        alerts = [each for each in rule_expressions() if each[0].startswith(CACHE_ALERTS)]
+        self.assertEqual(len(alerts), 2)
+        self.check_alerts(alerts)
+
+
+@unittest.skipUnless(shutil.which("prometheus"), "prometheus is not installed")
+class DashboardTest(DashboardCase):
+    SERVER_FLAGS = ("--metrics-experts", "ranked")
+    MODEL = "sim:step_ms=1,layers=3,experts=8,top_k=2"
+    IS_READY = ('count(rate(cadre_layer_tokens_total[10s]) > 0)', 6)  # on both pages
+
+    def test_every_panel_shows_something(self):
+        panels = [each for each in expressions() if not each[0].startswith(CACHE_PANELS)]
+        self.assertGreater(len(panels), 15)
+        self.check_panels(panels)
+
+    def test_every_alert_looks_at_something_and_none_fires(self):
+        self.assertEqual(len(rule_expressions()), RULES.read_text(encoding="utf-8").count("- alert:"))
+        self.check_alerts([each for each in rule_expressions() if not each[0].startswith(CACHE_ALERTS)])
+
+    def test_the_matrix_has_a_share_for_each_expert(self):
+        matrix = next(expression for panel, expression in expressions() if panel.startswith("Load share of each"))
+        shares = self.prometheus.query(matrix)
+        self.assertEqual(len(shares), 3 * 8)
+        for layer in "012":
+            self.assertAlmostEqual(sum(value for labels, value in shares if labels["layer"] == layer), 1.0)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

@@ -1,0 +1,186 @@
+"""The seeded bugs of the expert cache."""
+
+from mutant import Mutant
+
+EXPERT_CACHE_MUTANTS = [
+    Mutant(
+        "a read ahead goes on while a step waits",
+        "engine/experts/expert_loader.cc",
+        "must_stop_ || IsQuiet() || !unhurried_.contains(expert)",
+        "true",
+        "expert_cache_test", "ExpertPrefetchTest.AReadAheadStandsStill*"),
+    Mutant(
+        "a step waits for the slots of reads that wait for it",
+        "engine/experts/expert_cache.cc",
+        "      if (travelling_.empty()) loader_.HastenAll();  // then a step waits for their slots\n",
+        "",
+        "expert_cache_test", "ExpertPrefetchTest.SlotsOfReadsAhead*"),
+    Mutant(
+        "all misses of a layer travel at once",
+        "engine/experts/expert_cache.cc",
+        " && std::ssize(travelling_) < max_travelling_",
+        "",
+        "expert_cache_test", "ExpertPrefetchTest.WhatPassesThrough*"),
+    Mutant(
+        "the expected next use leaves out the turns until the layer comes",
+        "engine/experts/eviction_policy.cc",
+        "    expected = static_cast<double>(until_turn) +\n",
+        "    expected = 0.0 * static_cast<double>(until_turn) +\n",
+        "slot_table_test", "EvictionPolicy.NextUse*"),
+    Mutant(
+        "a pinned expert may give way",
+        "engine/experts/slot_table.cc",
+        "  pinned.state = SlotState::kPinned;\n  may_give_way_.Erase(expert);\n",
+        "  pinned.state = SlotState::kPinned;\n",
+        "slot_simulation_test", "Tables/SlotSimulationTest.*"),
+    Mutant(
+        "a kept expert gives way once it was used",
+        "engine/experts/slot_table.cc",
+        "  if (!MayGiveWay(id)) return;\n",
+        "",
+        "slot_table_test", "SlotTable.KeptExperts*"),
+    Mutant(
+        "a prefetch takes the slot of a protected expert",
+        "engine/experts/slot_table.cc",
+        "    if (cause != LoadCause::kPrefetch) {\n",
+        "    if (cause != LoadCause::kPrefetch || !protected_experts.empty()) {\n",
+        "slot_table_test", "SlotTable.ProtectedExperts*"),
+    Mutant(
+        "a load that failed counts as the one that came after it",
+        "engine/experts/slot_table.cc",
+        "  CADRE_CHECK_EQ(loading.version, ticket.version);\n",
+        "",
+        "slot_table_test", "SlotTableDeathTest.ALoadThatEndsLate*"),
+    Mutant(
+        "every failure is told as the first",
+        "engine/experts/expert_cache.cc",
+        "  Tell({.message = message, .pause = length});\n",
+        "  Tell({.message = message, .pause = options_.first_quarantine});\n",
+        "expert_cache_test", "ExpertCacheTest.AFaultIsToldOnce*"),
+    Mutant(
+        "a warm start puts out what was asked for",
+        "engine/experts/expert_placing.cc",
+        "!(table_.has_empty_slot() && StartPlacing(id))",
+        "!StartPlacing(id)",
+        "expert_cache_test", "ExpertPlacingTest.AWarmStartPutsNobodyOut"),
+    Mutant(
+        "the most used of a warm start give way first",
+        "engine/experts/expert_cache.cc",
+        "table_.Remember(warm_start_[i - 1], now_);",
+        "table_.Remember(warm_start_[warm_start_.size() - i], now_);",
+        "expert_cache_test", "ExpertPlacingTest.TheLeast*"),
+    Mutant(
+        "a pinned expert is given up when it cannot be read",
+        "engine/experts/expert_placing.cc",
+        "    absent_kept_.push_back(id);  // until it is there, whatever becomes of a load\n",
+        "",
+        "expert_cache_test", "ExpertPlacingTest.AKeptExpertThatCannotBeRead*"),
+    Mutant(
+        "an expert that is pinned twice takes two places",
+        "engine/expert_pins.cc",
+        "    is_known[static_cast<size_t>(expert)] = true;\n",
+        "    is_known[static_cast<size_t>(expert)] = was_known;\n",
+        "expert_cache_test", "ExpertPinsTest.*"),
+    Mutant(
+        "counts never halve",
+        "engine/experts/eviction_policy.cc",
+        "  return halvings < 64 ? record.count >> halvings : 0;\n",
+        "  return halvings < 64 ? record.count : 0;\n",
+        "slot_table_test", "*AnyPolicyTest.ChoosesAsItsDefinitionSays*"),
+    Mutant(
+        "who is awaited gives way like others",
+        "engine/experts/eviction_policy.cc",
+        "    return {record.awaited_turn > now.turn, Rank(",
+        "    return {record.awaited_turn < 0, Rank(",
+        "slot_table_test", "*AnyPolicyTest.WhoIsAwaitedGoesLast*"),
+    Mutant(
+        "the optimum puts out who is needed next",
+        "engine/experts/shadow_cache.cc",
+        "    const auto farthest = std::prev(there_.end());\n",
+        "    const auto farthest = there_.begin();\n",
+        "shadow_cache_test", "ShadowCache.BeladyIsTheBestOfAllChoices"),
+    Mutant(
+        "a shadow forgets to keep what is there while the rest is loaded",
+        "engine/experts/shadow_cache.cc",
+        "        table_.Pin(expert);\n        pinned_.push_back(expert);\n      } else {\n",
+        "      } else {\n",
+        "shadow_cache_test", "ShadowCache.AgreesWithTheCountersOfALiveTable"),
+    Mutant(
+        "the ring forgets which step its oldest group is of",
+        "engine/experts/access_trace.cc",
+        "first_ = {first_.step + word(begin_ + 1), word(begin_)};",
+        "first_ = {first_.step, word(begin_)};",
+        "shadow_cache_test", "AccessTrace.PutsOutTheOldest"),
+    Mutant(
+        "slots go to the most used experts, whatever their layer",
+        "engine/experts/expert_ranking.cc",
+        "  if (share == LayerShare::kGlobal) {\n",
+        "  if (share == LayerShare::kGlobal || num_experts > 1) {\n",
+        "expert_ranking_test", "Shares/RandomRankingTest.*"),
+    Mutant(
+        "a prefetch that ends too late is begun",
+        "engine/experts/prefetch_planner.cc",
+        "std::ceil(loads) : std::floor(loads);",
+        "std::ceil(loads) : std::ceil(loads);",
+        "prefetch_planner_test", "PrefetchPlanner.MissesBeginAsEarlyAsWithout"),
+    Mutant(
+        "a prefetch puts out what the layer needs",
+        "engine/experts/prefetch_planner.cc",
+        "  std::vector<ExpertId> experts(needed_now.begin(), needed_now.end());\n",
+        "  std::vector<ExpertId> experts;\n",
+        "prefetch_planner_test", "PrefetchPlanner.PutsOutNothingThatIsNeededBefore"),
+    Mutant(
+        "memory moves for any gain",
+        "engine/experts/memory_split.cc",
+        "    return gain > loss * (1.0 + options_.margin) &&",
+        "    return gain > loss &&",
+        "memory_split_test", "MemorySplit.ComesToRest*:MemorySplit.SmallGains*"),
+    Mutant(
+        "memory turns back as readily each time",
+        "engine/experts/memory_split.cc",
+        "std::min<int64_t>(reversal_patience_ * 2, ",
+        "std::min<int64_t>(reversal_patience_, ",
+        "memory_split_test", "MemorySplit.TurnsBackLessAndLessOften"),
+    Mutant(
+        "a load takes a slot that was given back",
+        "engine/experts/slot_table.cc",
+        "  if (is_usable(id)) empty_.push_back(id);\n",
+        "  empty_.push_back(id);\n",
+        "slot_table_test", "SlotTable.*Usable*"),
+    Mutant(
+        "an expert that has become idle is not looked at for a while",
+        "engine/experts/slot_table.cc",
+        "  may_give_way_.Insert(slot(id).expert);\n  num_victims_ = 0;\n",
+        "  may_give_way_.Insert(slot(id).expert);\n",
+        "slot_simulation_test", "Tables/SlotSimulationTest.*"),
+    Mutant(
+        "several victims are not those that one after the other would be",
+        "engine/experts/eviction_policy.cc",
+        "        if (!(candidate < heap_.front())) continue;\n",
+        "        if (candidate < heap_.front()) continue;\n",
+        "slot_table_test", "*AnyPolicyTest.SeveralVictims*"),
+    Mutant(
+        "each simulation forgets what the ones before knew",
+        "engine/experts/shadow_simulator.cc",
+        "  const AccessLog log = trace_.Log();\n",
+        "  const AccessLog log = fresh.Log();\n",
+        "shadow_cache_test", "ShadowSimulator.KnowsAllOfTheTraceHoweverItCame"),
+    Mutant(
+        "a copy into a slot does not wait for the steps that read it",
+        "kernels/cuda/background_copies.cc",
+        "cudaStreamWaitEvent(stream_, kernels_ended_)",
+        "cudaSuccess",
+        "offloaded_copies_test", "*NoStepReadsASlot*"),
+    Mutant(
+        "steps read a slot before its copy has ended",
+        "engine/model/offloaded_experts.cc",
+        "  for (; num_ended_ < *ended && !under_way_.empty(); ++num_ended_) {\n",
+        "  for (; !under_way_.empty(); ++num_ended_) {\n",
+        "offloaded_copies_test", "*NoStepReadsASlot*"),
+    Mutant(
+        "recorded steps are not told where experts went",
+        "engine/model/offloaded_experts.cc",
+        "    if (is_changed_[layer]) device_->ops().PlaceExperts(layers_[layer]);\n",
+        "",
+        "offloaded_copies_test", "*NoStepReadsASlot*"),
+]
