@@ -55,6 +55,7 @@ EngineLoop::EngineLoop(const EngineOptions& options, const LoopParts& parts)
   CADRE_CHECK(!options.tolerate_missing_experts || options.prefix_cache == PrefixCacheScope::kOff);
   sampler_.Reserve(static_cast<size_t>(limits_.vocab_size));
   notice_.snapshot.last_step_end = absl::InfinitePast();
+  NoteExperts();
   CloseBooks();
 }
 
@@ -87,6 +88,7 @@ bool EngineLoop::Step() {
   meter_.ObserveStep(plan, report_.duration);
   notice_.snapshot.last_step_end = end;
   ++notice_.snapshot.steps;
+  NoteExperts();
   CloseBooks();
   TellExpertFaults();
   if (parts_.observer != nullptr) parts_.observer->OnStep(report_);
@@ -385,8 +387,6 @@ void EngineLoop::CloseBooks() {
   snapshot.kv_blocks_in_use = pool_.num_in_use();
   snapshot.kv_blocks_cached = pool_.num_idle();
   snapshot.kv_block_evictions = scheduler_.prefix_cache().num_evictions();
-  snapshot.expert_cache = parts_.runner->expert_cache();
-  snapshot.expert_placement = parts_.runner->expert_placement();
   notice_.service = meter_.state();
   parts_.board->Publish(notice_);
 }

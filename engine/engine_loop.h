@@ -129,6 +129,8 @@ class EngineLoop {
   // Whatever a sequence that failed has computed is not to be trusted, and is cleared, unless only its constraint
   // failed.
   void ReleaseBlocks(Sequence* sequence, const absl::Status& status);
+  // Where experts are, for the next books. Nothing but a step or a rest moves them, and the copy is not free.
+  void NoteExperts();
   void CloseBooks();
   void SayFarewells();
   absl::Status AuditCounters() const;

@@ -32,9 +32,15 @@ RoutingReport RoutingOf(const StepRouting& routing, size_t s) {
 
 absl::Duration EngineLoop::Rest() {
   const absl::Duration pause = parts_.runner->PlaceExperts();
+  NoteExperts();
   CloseBooks();
   TellExpertFaults();
   return pause;
+}
+
+void EngineLoop::NoteExperts() {
+  notice_.snapshot.expert_cache = parts_.runner->expert_cache();
+  notice_.snapshot.expert_placement = parts_.runner->expert_placement();
 }
 
 void EngineLoop::TellExpertFaults() {

@@ -195,6 +195,7 @@ void ExpertCache::TakeEnded() {
     placing_.erase(id);
     ahead_.erase(id);
     are_readers_stuck_ = false;
+    last_progress_ = clock_->Now();
     stalled_.erase(id);
     if (outcome.status.ok()) {
       table_.FinishLoad(outcome.ticket);

@@ -157,6 +157,8 @@ class ExpertCache {
   // How long those of the kept experts wait that could not be read: the shortest time.
   absl::Duration PlaceKept();
   void PlaceWarm();
+  // Until somebody should look again at reads under way.
+  absl::Duration PlacingPause() const;
 
   const ExpertCacheOptions options_;
   const ExpertSource* const source_;
@@ -182,6 +184,7 @@ class ExpertCache {
   absl::flat_hash_set<ExpertId> placing_;            // travelling unasked
   absl::Time prefetch_time_ = absl::InfinitePast();  // of the layer before, if there was a prefetch
   double lead_seconds_ = 0.0;                        // from there to this layer, of late; 0: not known yet
+  absl::Time last_progress_ = absl::InfinitePast();  // when a read has ended, or one that nobody asked for has begun
   absl::Duration wait_time_;
   int64_t waves_ = 0;
   int64_t num_missing_ = 0;

@@ -8,8 +8,11 @@
 namespace cadre {
 namespace {
 
-// While reads are under way. Short beside a read, and nothing beside a step.
+// While reads are under way: short beside a read, and nothing beside a step. Where none ends for long, one may hang,
+// and nobody gains by looking as often.
 constexpr absl::Duration kPlacingPause = absl::Milliseconds(2);
+constexpr absl::Duration kLongestPlacingPause = absl::Milliseconds(100);
+constexpr int kPausesForEach = 8;  // of the time since anything happened
 
 }  // namespace
 
@@ -30,10 +33,15 @@ absl::Duration ExpertCache::Place() {
   const auto goes_on = [this](ExpertId id) { return !stalled_.contains(id); };
   const bool has_more = std::ranges::any_of(placing_, goes_on) || std::ranges::any_of(ahead_, goes_on) ||
                         (!warm_start_.empty() && placing_.empty());
-  return has_more ? kPlacingPause : pause;
+  return has_more ? PlacingPause() : pause;
 }
 
-// Of the slots, so that what steps ask for finds room; of the readers, so that one is free for it.
+absl::Duration ExpertCache::PlacingPause() const {
+  return std::clamp((clock_->Now() - last_progress_) / kPausesForEach, kPlacingPause, kLongestPlacingPause);
+}
+
+// Few of the slots, so that what steps ask for finds room. Their reads stand still while a step waits for one: so their
+// number is about the disk, which need not answer more at a time.
 int64_t ExpertCache::MaxPlacing() const {
   constexpr int64_t kSlotsForEach = 8;
   const int64_t num_readers = std::max(options_.num_threads - 1, 1);
@@ -45,6 +53,7 @@ bool ExpertCache::StartPlacing(ExpertId id) {
   if (!ticket) return false;
   loader_.Order(*ticket, WeightsOf(ticket->slot), LoadCause::kPlaced);
   placing_.insert(id);
+  last_progress_ = clock_->Now();
   return true;
 }
 
@@ -56,7 +65,7 @@ absl::Duration ExpertCache::PlaceKept() {
     if (table_.Find(id).has_value()) continue;
     absent_kept_.push_back(id);  // until it is there, whatever becomes of a load
     if (table_.is_loading(id) || std::ssize(placing_) >= MaxPlacing()) {
-      pause = std::min(pause, kPlacingPause);
+      pause = std::min(pause, PlacingPause());
     } else if (Refusal(id) != nullptr) {
       pause = std::min(pause, quarantine_.at(id).until - clock_->Now());
     } else {

@@ -32,6 +32,7 @@ SlotTable::SlotTable(int64_t num_experts, int64_t num_slots, std::unique_ptr<Evi
       policy_(std::move(policy)) {
   CADRE_CHECK(policy_ != nullptr);
   std::iota(empty_.rbegin(), empty_.rend(), 0);
+  CountOf(SlotState::kEmpty) = num_slots;
   candidates_.reserve(slots_.size());
 }
 
@@ -79,8 +80,14 @@ bool SlotTable::MayGiveWay(SlotId id) const {
   return each.state == SlotState::kIdle && is_usable(id) && !kept_.Contains(each.expert);
 }
 
+void SlotTable::SetState(SlotId id, SlotState state) {
+  --CountOf(slot(id).state);
+  slot(id).state = state;
+  ++CountOf(state);
+}
+
 void SlotTable::SetIdle(SlotId id) {
-  slot(id).state = SlotState::kIdle;
+  SetState(id, SlotState::kIdle);
   if (!MayGiveWay(id)) return;
   may_give_way_.Insert(slot(id).expert);
   num_victims_ = 0;
@@ -90,7 +97,7 @@ void SlotTable::Clear(SlotId id) {
   Slot& cleared = slot(id);
   may_give_way_.Erase(cleared.expert);
   slot_of_[static_cast<size_t>(cleared.expert)] = -1;
-  cleared.state = SlotState::kEmpty;
+  SetState(id, SlotState::kEmpty);
   cleared.expert = -1;
   if (is_usable(id)) empty_.push_back(id);
 }
@@ -150,7 +157,7 @@ std::optional<LoadTicket> SlotTable::BeginLoad(ExpertId expert, LoadCause cause,
   }
   ++CountOf(cause);
   Slot& taken = slot(*id);
-  taken.state = SlotState::kLoading;
+  SetState(*id, SlotState::kLoading);
   taken.was_wanted = !is_prefetch;
   taken.expert = expert;
   ++taken.version;
@@ -197,7 +204,7 @@ void SlotTable::Pin(ExpertId expert) {
   CADRE_CHECK(id.has_value());
   Slot& pinned = slot(*id);
   ++pinned.pins;
-  pinned.state = SlotState::kPinned;
+  SetState(*id, SlotState::kPinned);
   may_give_way_.Erase(expert);
 }
 
@@ -263,10 +270,6 @@ absl::Status SlotTable::SetUsableSlots(int64_t count) {
 bool SlotTable::is_drained() const {
   return std::ranges::all_of(slots_.begin() + num_usable_, slots_.end(),
                              [](const Slot& each) { return each.state == SlotState::kEmpty; });
-}
-
-int64_t SlotTable::CountSlots(SlotState state) const {
-  return std::ranges::count_if(slots_, [state](const Slot& each) { return each.state == state; });
 }
 
 }  // namespace cadre

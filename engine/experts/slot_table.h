@@ -24,6 +24,7 @@ namespace cadre {
 using SlotId = int32_t;
 
 enum class SlotState : uint8_t { kEmpty, kLoading, kIdle, kPinned };
+inline constexpr size_t kNumSlotStates = 4;
 enum class LoadCause : uint8_t {
   kMiss,
   kPrefetch,  // the next layer is said to need it
@@ -122,7 +123,7 @@ class SlotTable {
 
   int64_t num_experts() const { return static_cast<int64_t>(slot_of_.size()); }
   int64_t num_slots() const { return static_cast<int64_t>(slots_.size()); }
-  int64_t CountSlots(SlotState state) const;
+  int64_t CountSlots(SlotState state) const { return slots_by_state_[static_cast<size_t>(state)]; }
   const SlotCounters& counters() const { return counters_; }
   // Recounts everything from the slots; INTERNAL names what does not agree.
   absl::Status Audit() const;
@@ -142,6 +143,8 @@ class SlotTable {
   bool is_usable(SlotId id) const { return id < num_usable_; }
   // Whether it may be taken for a load, as it is.
   bool MayGiveWay(SlotId id) const;
+  int64_t& CountOf(SlotState state) { return slots_by_state_[static_cast<size_t>(state)]; }
+  void SetState(SlotId id, SlotState state);
   void SetIdle(SlotId id);
   // Takes out what is in it. REQUIRES: it is idle or loading.
   void Clear(SlotId id);
@@ -158,6 +161,7 @@ class SlotTable {
   absl::Status AuditCounters() const;
 
   std::vector<Slot> slots_;
+  std::array<int64_t, kNumSlotStates> slots_by_state_ = {};
   std::vector<SlotId> slot_of_;  // by expert; -1: none
   std::vector<SlotId> empty_;    // of the usable ones; the last one is taken first
   int64_t num_usable_;

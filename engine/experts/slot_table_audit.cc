@@ -41,13 +41,18 @@ absl::Status SlotTable::AuditCounters() const {
   const SlotCounters& c = counters_;
   const auto num_unwanted = std::ranges::count_if(
       slots_, [](const Slot& each) { return each.state != SlotState::kEmpty && !each.was_wanted; });
-  const int64_t num_loading = CountSlots(SlotState::kLoading);
-  const int64_t num_there = CountSlots(SlotState::kIdle) + CountSlots(SlotState::kPinned);
+  const auto recount = [this](SlotState state) { return std::ranges::count(slots_, state, &Slot::state); };
+  const int64_t num_loading = recount(SlotState::kLoading);
+  const int64_t num_there = recount(SlotState::kIdle) + recount(SlotState::kPinned);
   const struct {
     const char* name;
     int64_t is;
     int64_t should_be;
   } identities[] = {
+      {"empty slots", CountSlots(SlotState::kEmpty), recount(SlotState::kEmpty)},
+      {"loading slots", CountSlots(SlotState::kLoading), num_loading},
+      {"idle slots", CountSlots(SlotState::kIdle), recount(SlotState::kIdle)},
+      {"pinned slots", CountSlots(SlotState::kPinned), recount(SlotState::kPinned)},
       {"hits + misses", c.hits + c.misses, lookups_},
       {"loads begun", c.miss_loads + c.prefetch_loads + c.placed_loads, c.loads_done + c.loads_failed + num_loading},
       {"loads done", c.loads_done, c.evictions + num_there},

@@ -5,7 +5,7 @@
 //
 // The bound of a step is the longer one of two times: that of a step with all experts in memory (measured here, share
 // 1), and that of its missing bytes at the rate at which as many threads read experts, and do nothing else (measured
-// here, too).
+// here, too). The policy `static` is no cache: the most used experts of the warm-up stay, all others pass through.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <atomic>
@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -24,6 +25,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/experts/expert_ranking.h"
 #include "engine/model/model_config.h"
 #include "engine/model/transformer_runner.h"
 #include "engine/model/weights.h"
@@ -34,6 +36,8 @@ namespace cadre {
 namespace {
 
 using Seconds = std::chrono::duration<double>;
+
+constexpr char kStatic[] = "static";
 
 struct CacheBenchOptions {
   std::string model_dir;
@@ -136,17 +140,32 @@ class CacheBench {
     return OrFail(CreateTransformerRunner(config_, std::move(weights), plan, runner, device_.get()));
   }
 
-  Work Decode(ModelRunner& runner, int batch) {
+  // The experts that were used most in the warm-up, but for a few slots that the others pass through.
+  void KeepMostUsed(ModelRunner& runner, std::span<const int64_t> assignments) {
+    const int64_t num_slots = runner.expert_cache()->num_slots;
+    const int64_t num_free = std::max<int64_t>(num_slots / 16, int64_t{2} * options_.read_threads);
+    runner.KeepExperts(ChooseKept(assignments, config_.num_experts, num_slots - num_free, LayerShare::kGlobal));
+    while (runner.expert_cache()->awaited > 0) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      runner.PlaceExperts();
+    }
+  }
+
+  Work Decode(ModelRunner& runner, int batch, bool is_static) {
     BatchMaker maker = OrFail(BatchMaker::Create(runner.limits(), batch, max_len_, 7, options_.skew));
     ForwardResult result;
     Work work;
     ExpertCacheReport before;
+    std::vector<int64_t> assignments(static_cast<size_t>(config_.num_moe_layers() * config_.num_experts));
+    if (is_static) runner.KeepExperts({});
     for (int step = 0; step < options_.warm_up_steps + options_.steps; ++step) {
       const ForwardBatch rows = maker.Rows(step, 1);
+      if (step == options_.warm_up_steps && is_static) KeepMostUsed(runner, assignments);
       if (step == options_.warm_up_steps) before = runner.expert_cache().value_or(ExpertCacheReport());
       const auto start = std::chrono::steady_clock::now();
       if (!runner.Forward(rows, &result).ok() || !result.faults.empty()) std::exit(1);
       if (step >= options_.warm_up_steps) work.seconds += SecondsSince(start);
+      std::ranges::transform(assignments, result.routing.assignments, assignments.begin(), std::plus());
     }
     work.report = runner.expert_cache().value_or(ExpertCacheReport());
     work.report.slots.hits -= before.slots.hits;
@@ -160,9 +179,10 @@ class CacheBench {
   }
 
   void Measure(double share, const std::string& policy, bool prefetches) {
-    const std::unique_ptr<ModelRunner> runner = MakeRunner(share, policy, prefetches);
+    const bool is_static = policy == kStatic && share < 1.0;
+    const std::unique_ptr<ModelRunner> runner = MakeRunner(share, policy == kStatic ? "lru" : policy, prefetches);
     for (const int batch : options_.batches) {
-      const Work work = Decode(*runner, batch);
+      const Work work = Decode(*runner, batch, is_static);
       if (share >= 1.0) resident_seconds_[batch] = work.seconds;
       const SlotCounters& slots = work.report.slots;
       const int64_t lookups = slots.hits + slots.misses;
@@ -203,7 +223,7 @@ int main(int argc, char** argv) {
   app.add_option("--model", options.model_dir, "Checkpoint folder")->required();
   app.add_option("--shares", options.shares, "Shares of the experts that are in memory; 1 first, for the bound")
       ->delimiter(',');
-  app.add_option("--policies", options.policies, "lru, lfu, lfru, least-stale, next-use")->delimiter(',');
+  app.add_option("--policies", options.policies, "lru, lfu, lfru, least-stale, next-use, static")->delimiter(',');
   app.add_option("--batches", options.batches, "Decode batch sizes")->delimiter(',');
   app.add_option("--prefetch", options.prefetch, "on, off")->delimiter(',');
   app.add_option("--read", options.read, "buffered or direct")->check(CLI::IsMember({"buffered", "direct"}));

@@ -30,8 +30,8 @@ EXPERT_CACHE_MUTANTS = [
     Mutant(
         "a pinned expert may give way",
         "engine/experts/slot_table.cc",
-        "  pinned.state = SlotState::kPinned;\n  may_give_way_.Erase(expert);\n",
-        "  pinned.state = SlotState::kPinned;\n",
+        "  SetState(*id, SlotState::kPinned);\n  may_give_way_.Erase(expert);\n",
+        "  SetState(*id, SlotState::kPinned);\n",
         "slot_simulation_test", "Tables/SlotSimulationTest.*"),
     Mutant(
         "a kept expert gives way once it was used",
