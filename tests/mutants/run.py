@@ -20,6 +20,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 COPY = ROOT / "build" / "mutants" / "tree"
 BUILD = COPY / "build" / "release"  # as deep as the real one, so that the compiler's cache knows the unchanged files
 TEST_SECONDS = 120
+FOUND = "found"
 
 
 def update_copy():
@@ -65,7 +66,7 @@ def commit_number():
 
 
 def seed(mutant):
-    """Whether the tests find the bug."""
+    """What becomes of the bug: FOUND, or what is wrong with it or the tests."""
     path = COPY / mutant.file
     original = path.read_text(encoding="utf-8")
     if original.count(mutant.old) != 1:
@@ -74,8 +75,9 @@ def seed(mutant):
     try:
         built = build(mutant.program)
         if built.returncode != 0:
-            raise SystemExit(failed(f"{mutant.name}: the build", built))
-        return not run_tests(mutant.program, mutant.tests)
+            failed(f"{mutant.name}: the build", built)
+            return "NO BUILD"
+        return "NOT FOUND" if run_tests(mutant.program, mutant.tests) else FOUND
     finally:
         path.write_text(original, encoding="utf-8")
 
@@ -105,9 +107,9 @@ def main():
     survivors = []
     for mutant in chosen:
         begin = time.monotonic()
-        found = seed(mutant)
-        print(f"{'found' if found else 'NOT FOUND':10} {time.monotonic() - begin:5.1f} s  {mutant.name}", flush=True)
-        if not found:
+        outcome = seed(mutant)
+        print(f"{outcome:10} {time.monotonic() - begin:5.1f} s  {mutant.name}", flush=True)
+        if outcome != FOUND:
             survivors.append(mutant)
     print(f"{len(chosen) - len(survivors)} of {len(chosen)} bugs found")
     return 1 if red or survivors else 0
