@@ -1,66 +1,30 @@
 // Routing schemes over the real transformer: under each of them an answer does not depend on neighbors, on chunks, on
 // preemption or on cached prompts, bit for bit, and every assignment is accounted for. And routers that are nudged.
 #include <cstdint>
-#include <functional>
-#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/engine.h"
-#include "engine/model/routing_scheme.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/support/engine_harness.h"
-#include "tests/support/random_model.h"
-#include "tests/support/test_target.h"
+#include "tests/support/transformer_engine.h"
 
 namespace cadre {
 namespace {
 
-constexpr int32_t kVocabSize = 101;
-constexpr int32_t kBlockSize = 4;
-constexpr int32_t kMostRows = 64;
+struct Server : TransformerEngine {
+  explicit Server(const std::string& scheme, const EngineOptions& options = {}, int32_t num_blocks = 200)
+      : TransformerEngine(/*policy=*/{}, options, num_blocks, ModelFamily::kMixtral, scheme) {}
 
-struct Server {
-  explicit Server(const std::string& scheme, EngineOptions options = {}, int32_t num_blocks = 200) {
-    device = TestTargets().front().make_for_model(1);
-    ModelConfig config = SmallConfig(ModelFamily::kMixtral);
-    const auto block = ParseRoutingOverride(scheme, "test");
-    EXPECT_TRUE(block.ok()) << block.status();
-    const absl::Status status = ApplyRoutingScheme(*block, "test", &config);
-    EXPECT_TRUE(status.ok()) << status;
-    if (options.bias_balancing.is_on()) {
-      config.routing.selection_bias.resize(static_cast<size_t>(config.num_moe_layers() * config.num_experts));
-    }
-    const int64_t block_bytes = config.num_layers * 2 * config.num_kv_heads * config.head_dim * kBlockSize * 4;
-    options.max_num_seqs = 8;
-    if (options.max_num_batched_tokens > kMostRows) options.max_num_batched_tokens = kMostRows;
-    const RunnerOptions runner_options = {.max_model_len = 128,
-                                          .max_num_seqs = 8,
-                                          .max_num_batched_tokens = kMostRows,
-                                          .kv_block_size = kBlockSize,
-                                          .kv_dtype = DType::kF32,
-                                          .kv_cache_bytes = num_blocks * block_bytes};
-    engine = std::make_unique<Engine>(options, MakeRandomRunner(config, DType::kF32, 5, runner_options, device.get()),
-                                      nullptr, std::make_shared<FakeClock>(), nullptr);
-  }
-
-  Request MakeRequest(const Ticket& ticket, int32_t max_tokens) const {
-    Request request;
-    request.prompt = ticket.prompt;
-    request.sampling.max_tokens = max_tokens;
-    request.sampling.temperature = 0.8f;
-    request.sampling.seed = 7 + ticket.prompt.size();
-    request.sampling.logprobs = true;
-    request.sampling.top_logprobs = 5;
-    request.arrival = absl::UnixEpoch();
-    request.wants_text = false;
-    request.sink = ticket.sink;
-    request.cancel = ticket.cancel;
+  static Request MakeRequest(const Ticket& ticket, int32_t max_tokens) {
+    Request request = TransformerEngine::MakeRequest(ticket, max_tokens);
+    request.sampling.seed += ticket.prompt.size();
     return request;
   }
   Ticket Submit(std::vector<int32_t> prompt, int32_t max_tokens, int32_t num_sequences = 1) {
-    for (int32_t& token : prompt) token %= kVocabSize;
+    for (int32_t& token : prompt) token %= kSmallVocabSize;
     const Ticket ticket{.prompt = std::move(prompt)};
     Request request = MakeRequest(ticket, max_tokens);
     request.num_sequences = num_sequences;
@@ -68,23 +32,7 @@ struct Server {
     EXPECT_TRUE(status.ok()) << status.ToString();
     return ticket;
   }
-  void Run() const {
-    while (engine->Step()) ASSERT_TRUE(engine->Audit().ok()) << engine->Audit();
-  }
-
-  std::unique_ptr<Device> device;
-  std::unique_ptr<Engine> engine;
 };
-
-// All that a client is told of what the model computed.
-void ExpectSameAnswer(const Ticket& got, const Ticket& want, int32_t index = 0) {
-  const RecordedSequence left = got.sink->sequences().at(index);
-  const RecordedSequence right = want.sink->sequences().at(index);
-  ASSERT_FALSE(right.token_ids.empty());
-  EXPECT_EQ(left.token_ids, right.token_ids);
-  ASSERT_EQ(left.logprobs.size(), right.logprobs.size());
-  for (size_t i = 0; i < left.logprobs.size(); ++i) EXPECT_EQ(left.logprobs[i].logprob, right.logprobs[i].logprob) << i;
-}
 
 class EngineRoutingTest : public testing::TestWithParam<std::string> {};
 
@@ -159,8 +107,8 @@ TEST_P(EngineRoutingTest, RequestsAddUpToTheStatistics) {
 TEST_P(EngineRoutingTest, ToldExpertsAreThoseThatAreCounted) {
   Server server(GetParam());
   Ticket ticket{.prompt = MakePrompt(30, 1)};
-  for (int32_t& token : ticket.prompt) token %= kVocabSize;
-  Request request = server.MakeRequest(ticket, 12);
+  for (int32_t& token : ticket.prompt) token %= kSmallVocabSize;
+  Request request = Server::MakeRequest(ticket, 12);
   request.wants_routed_experts = true;
   ASSERT_TRUE(server.engine->Submit(std::move(request)).ok());
   server.Run();
@@ -190,8 +138,8 @@ TEST(EngineRoutingLayerTest, EachLayerHasItsOwn) {
   const auto told = [](const std::string& scheme) {
     Server server(scheme);
     Ticket ticket{.prompt = MakePrompt(40, 1)};
-    for (int32_t& token : ticket.prompt) token %= kVocabSize;
-    Request request = server.MakeRequest(ticket, 1);
+    for (int32_t& token : ticket.prompt) token %= kSmallVocabSize;
+    Request request = Server::MakeRequest(ticket, 1);
     request.wants_routed_experts = true;
     EXPECT_TRUE(server.engine->Submit(std::move(request)).ok());
     server.Run();
@@ -226,7 +174,7 @@ INSTANTIATE_TEST_SUITE_P(Schemes, EngineRoutingTest,
 TEST(EngineExpertChoiceTest, WhatNeedsPartsOfGroupsIsRefused) {
   Server server("expert-choice,group=8");
   const Ticket ticket{.prompt = {1, 2, 3}};
-  Request request = server.MakeRequest(ticket, 2);
+  Request request = Server::MakeRequest(ticket, 2);
   request.prompt_logprobs = 1;
   EXPECT_EQ(server.engine->Submit(std::move(request)).code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(server.engine->SetCapacityPolicy({.scope = CapacityScope::kRequest}).status().code(),

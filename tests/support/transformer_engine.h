@@ -49,8 +49,7 @@ struct TransformerEngine {
 
   using Edit = std::function<void(Request&)>;
 
-  absl::Status TrySubmit(const Ticket& ticket, int32_t max_tokens, std::optional<CapacityPolicy> capacity,
-                         const Edit& edit = nullptr) const {
+  static Request MakeRequest(const Ticket& ticket, int32_t max_tokens) {
     Request request;
     request.prompt = ticket.prompt;
     request.sampling.max_tokens = max_tokens;
@@ -62,6 +61,11 @@ struct TransformerEngine {
     request.wants_text = false;
     request.sink = ticket.sink;
     request.cancel = ticket.cancel;
+    return request;
+  }
+  absl::Status TrySubmit(const Ticket& ticket, int32_t max_tokens, std::optional<CapacityPolicy> capacity,
+                         const Edit& edit = nullptr) const {
+    Request request = MakeRequest(ticket, max_tokens);
     request.capacity = capacity;
     if (edit) edit(request);
     return engine->Submit(std::move(request));
@@ -83,9 +87,9 @@ struct TransformerEngine {
 };
 
 // All that a client is told of what the model computed.
-inline void ExpectSameAnswer(const Ticket& got, const Ticket& want) {
-  const RecordedSequence left = got.sink->sequences().at(0);
-  const RecordedSequence right = want.sink->sequences().at(0);
+inline void ExpectSameAnswer(const Ticket& got, const Ticket& want, int32_t index = 0) {
+  const RecordedSequence left = got.sink->sequences().at(index);
+  const RecordedSequence right = want.sink->sequences().at(index);
   ASSERT_FALSE(right.token_ids.empty());
   EXPECT_EQ(left.token_ids, right.token_ids);
   ASSERT_EQ(left.logprobs.size(), right.logprobs.size());
