@@ -1,4 +1,4 @@
-"""Whether a server with fewer experts in memory than its model has stays within its memory plan, for as long as it runs.
+"""Whether a server with fewer experts in memory than its model has stays within its memory plan while it runs.
 
     python3 tests/bench/resident_memory_bench.py --model DIR --expert-cache-gb N [--seconds 3600] [-- SERVER FLAGS]
 
@@ -30,8 +30,8 @@ def own_bytes(pid):
 
 
 def start_load(server, seconds, concurrency):
-    command = [str(BIN / "cadre"), "-a", server.address, "bench", "--json", "-", "-q", "--concurrency", str(concurrency),
-               "--duration", f"{seconds}s", "--drain-timeout", "10m", "--prompt-tokens", "uniform:4-64",
+    command = [str(BIN / "cadre"), "-a", server.address, "bench", "--json", "-", "-q",
+               "--concurrency", str(concurrency), "--duration", f"{seconds}s", "--drain-timeout", "10m", "--prompt-tokens", "uniform:4-64",
                "--output-tokens", "uniform:8-64"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=clean_environment())
 
@@ -78,7 +78,8 @@ def main():
     parser.add_argument("--slack-mb", type=float, default=150)
     parser.add_argument("flags", nargs="*")
     args = parser.parse_args()
-    with Server("--expert-cache-gb", args.expert_cache_gb, "--log-level", "warn", *args.flags, model=args.model) as server:
+    flags = ("--expert-cache-gb", args.expert_cache_gb, "--log-level", "warn", *args.flags)
+    with Server(*flags, model=args.model) as server:
         figures = measure(args, server)
     figures = {name: round(value, 2) if isinstance(value, float) else value for name, value in figures.items()}
     print(json.dumps(figures))
