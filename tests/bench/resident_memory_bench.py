@@ -31,8 +31,8 @@ def own_bytes(pid):
 
 def start_load(server, seconds, concurrency):
     command = [str(BIN / "cadre"), "-a", server.address, "bench", "--json", "-", "-q",
-               "--concurrency", str(concurrency), "--duration", f"{seconds}s", "--drain-timeout", "10m", "--prompt-tokens", "uniform:4-64",
-               "--output-tokens", "uniform:8-64"]
+               "--concurrency", str(concurrency), "--duration", f"{seconds}s", "--drain-timeout", "10m",
+               "--prompt-tokens", "uniform:4-64", "--output-tokens", "uniform:8-64"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=clean_environment())
 
 
