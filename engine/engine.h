@@ -111,10 +111,10 @@ struct EngineSnapshot {
   int32_t kv_blocks_free = 0;
   int32_t kv_blocks_in_use = 0;
   int32_t kv_blocks_cached = 0;
-  int32_t kv_blocks_total = 0;
-  absl::Time last_step_end;    // for the progress watchdog; infinite past before the first step
-  bool is_lost = false;        // every step will fail: the device is lost to this process
-  bool is_in_forward = false;  // the model is at work on a step, however long that takes
+  int32_t kv_blocks_total = 0;  // those with memory behind them: free + in use + cached
+  absl::Time last_step_end;     // for the progress watchdog; infinite past before the first step
+  bool is_lost = false;         // every step will fail: the device is lost to this process
+  bool is_in_forward = false;   // the model is at work on a step, however long that takes
 
   int64_t num_finished() const { return finished_ok + finished_cancelled + finished_deadline + finished_failed; }
 };

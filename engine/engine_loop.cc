@@ -382,7 +382,7 @@ void EngineLoop::CloseBooks() {
     snapshot.waiting_tokens += response.num_prompt_tokens();
     notice_.oldest_arrival = std::min(notice_.oldest_arrival, response.arrival());
   }
-  snapshot.kv_blocks_total = pool_.num_total();
+  snapshot.kv_blocks_total = pool_.num_present();
   snapshot.kv_blocks_free = pool_.num_free();
   snapshot.kv_blocks_in_use = pool_.num_in_use();
   snapshot.kv_blocks_cached = pool_.num_idle();

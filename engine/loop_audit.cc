@@ -55,7 +55,7 @@ absl::Status EngineLoop::AuditCounters() const {
                                    int64_t{capacity_slots_.num_in_use()}));
   CADRE_RETURN_IF_ERROR(CheckEqual("free, used and cached KV blocks",
                                    pool_.num_free() + pool_.num_in_use() + pool_.num_idle(), "the pool",
-                                   pool_.num_total()));
+                                   pool_.num_present()));
   CADRE_RETURN_IF_ERROR(CheckEqual("rows computed, less recomputed",
                                    counters.prefill_tokens + counters.decode_tokens - counters.recomputed_tokens,
                                    "rows of all sequences", ended_rows_ + live_rows));

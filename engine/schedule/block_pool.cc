@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
@@ -9,7 +10,7 @@
 
 namespace cadre {
 
-BlockPool::BlockPool(int32_t num_blocks) {
+BlockPool::BlockPool(int32_t num_blocks) : num_usable_(num_blocks) {
   CADRE_CHECK_GE(num_blocks, 0);
   const auto size = static_cast<size_t>(num_blocks);
   free_.resize(size);
@@ -49,12 +50,37 @@ void BlockPool::Release(int32_t block) {
   if (is_kept(block)) {
     AppendIdle(block);
   } else {
-    free_.push_back(block);
+    SetFree(block);
   }
+}
+
+void BlockPool::SetFree(int32_t block) {
+  if (is_usable(block)) {
+    free_.push_back(block);
+  } else {
+    ++num_withdrawn_;
+  }
+}
+
+void BlockPool::SetUsable(int32_t count) {
+  CADRE_CHECK_GE(count, 0);
+  CADRE_CHECK_LE(count, num_total());
+  const int32_t before = std::exchange(num_usable_, count);
+  for (int32_t block = count; block < before; ++block) CADRE_CHECK(!is_kept(block));
+  num_withdrawn_ += static_cast<int32_t>(std::erase_if(free_, [this](int32_t block) { return !is_usable(block); }));
+  std::vector<int32_t> returned;
+  for (int32_t block = count - 1; block >= before; --block) {
+    if (ref_count(block) > 0) continue;
+    is_used_[static_cast<size_t>(block)] = true;  // it has memory again
+    returned.push_back(block);
+  }
+  num_withdrawn_ -= static_cast<int32_t>(returned.size());
+  free_.insert(free_.begin(), returned.begin(), returned.end());  // cold ones go last
 }
 
 void BlockPool::Keep(int32_t block) {
   CADRE_CHECK_GT(ref_count(block), 0);
+  CADRE_CHECK(is_usable(block));
   is_kept_[static_cast<size_t>(block)] = true;
 }
 
@@ -62,7 +88,7 @@ void BlockPool::Forget(int32_t block) {
   CADRE_CHECK(is_kept(block));
   if (is_idle(block)) {
     RemoveIdle(block);
-    free_.push_back(block);
+    SetFree(block);
   }
   is_kept_[static_cast<size_t>(block)] = false;
 }
@@ -110,6 +136,7 @@ absl::Status BlockPool::Audit() const {
   std::vector<int32_t> places(ref_counts_.size(), 0);
   for (int32_t block : free_) {
     ++places[static_cast<size_t>(block)];
+    if (!is_usable(block)) return absl::InternalError(absl::StrCat("block ", block, " is free and not usable"));
     if (ref_count(block) != 0 || is_kept(block)) {
       return absl::InternalError(absl::StrCat("block ", block, " is free and ", is_kept(block) ? "kept" : "", " has ",
                                               ref_count(block), " holders"));
@@ -123,14 +150,26 @@ absl::Status BlockPool::Audit() const {
     ++places[static_cast<size_t>(block)];
     if (!is_idle(block)) return absl::InternalError(absl::StrCat("block ", block, " is not idle but in the ring"));
   }
+  return AuditPlaces(places);
+}
+
+absl::Status BlockPool::AuditPlaces(const std::vector<int32_t>& listed) const {
+  int32_t num_withdrawn = 0;
   for (int32_t block = 0; block < num_total(); ++block) {
-    const int32_t num_places = places[static_cast<size_t>(block)] + (ref_count(block) > 0 ? 1 : 0);
+    const bool is_withdrawn = !is_usable(block) && ref_count(block) == 0;
+    num_withdrawn += is_withdrawn ? 1 : 0;
+    const int32_t num_places =
+        listed[static_cast<size_t>(block)] + (ref_count(block) > 0 ? 1 : 0) + (is_withdrawn ? 1 : 0);
     if (num_places != 1 || ref_count(block) < 0) {
       return absl::InternalError(
           absl::StrCat("block ", block, " is in ", num_places, " places and has ", ref_count(block), " holders"));
     }
+    if (!is_usable(block) && is_kept(block)) {
+      return absl::InternalError(absl::StrCat("block ", block, " is kept and not usable"));
+    }
   }
-  return absl::OkStatus();
+  if (num_withdrawn == num_withdrawn_) return absl::OkStatus();
+  return absl::InternalError(absl::StrCat(num_withdrawn, " blocks are withdrawn, ", num_withdrawn_, " are counted"));
 }
 
 }  // namespace cadre

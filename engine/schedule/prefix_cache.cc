@@ -75,6 +75,7 @@ void PrefixCache::Enter(Sequence* sequence, PrefixChain* chain) {
     const std::vector<int32_t> known = FindRun(*sequence, *chain, i, i + run, parent);
     // The first blocks are of a run that goes on otherwise, so their contents are others, too: there is no name left.
     if (!known.empty() && known.size() < run) return;
+    if (known.empty() && !AreUsable(std::span(sequence->block_table()).subspan(i, run))) return;
     for (size_t k = i; k < i + run; ++k) {
       const int32_t block = sequence->block_table()[k];
       if (known.empty()) {
@@ -101,6 +102,21 @@ std::vector<int32_t> PrefixCache::Allocate(int32_t count) {
 
 void PrefixCache::EvictIdle() {
   while (pool_->num_idle() > 0) EvictOldest();
+}
+
+bool PrefixCache::AreUsable(std::span<const int32_t> blocks) const {
+  return std::ranges::all_of(blocks, [this](int32_t block) { return pool_->is_usable(block); });
+}
+
+void PrefixCache::SetUsableBlocks(int32_t count) {
+  std::vector<int32_t> going;
+  for (int32_t block = count; block < pool_->num_total(); ++block) {
+    if (entry(block).is_used) going.push_back(block);
+  }
+  const int32_t before = num_entries_;
+  if (!going.empty()) Forget(going);
+  num_evictions_ += before - num_entries_;
+  pool_->SetUsable(count);
 }
 
 void PrefixCache::EvictOldest() {

@@ -58,7 +58,8 @@ class PrefixCache {
   std::vector<int32_t> Find(const Sequence& sequence, const PrefixChain& chain) const;
   // Enters the full blocks that `sequence` has computed, which must be sound, in runs of what was computed together:
   // what they hold depends on all tokens of the run, so a run is in the cache as a whole or not at all. A block whose
-  // contents are in the cache already is exchanged for that one, bit for bit the same.
+  // contents are in the cache already is exchanged for that one, bit for bit the same. A block that is not usable any
+  // more enters no more, and neither does what stands on it.
   void Enter(Sequence* sequence, PrefixChain* chain);
 
   // One holder more for each of `blocks`, which Find returned.
@@ -69,6 +70,9 @@ class PrefixCache {
   void Release(std::span<const int32_t> block_table);
   // Gives up every idle block.
   void EvictIdle();
+  // As BlockPool::SetUsable. Gives up what the others contain, with all that stands on it; what is in use of them is
+  // found by nobody any more.
+  void SetUsableBlocks(int32_t count);
   // Removes the entries of `blocks` and of all that stand on them: their contents are not to be trusted. Returns those
   // that are free now.
   std::vector<int32_t> Forget(std::span<const int32_t> blocks);
@@ -101,6 +105,7 @@ class PrefixCache {
               std::span<const int32_t> tokens);
   void Remove(int32_t block);
   void EvictOldest();
+  bool AreUsable(std::span<const int32_t> blocks) const;
   absl::Status AuditEntry(int32_t block, std::span<const int32_t> idle_order) const;
   std::span<const int32_t> TokensOf(int32_t block) const;
   Entry& entry(int32_t block) { return entries_[static_cast<size_t>(block)]; }

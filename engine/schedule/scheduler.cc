@@ -12,7 +12,7 @@
 namespace cadre {
 namespace {
 
-SchedulerOptions Checked(SchedulerOptions options) {
+SchedulerOptions Checked(SchedulerOptions options, const BlockPool& pool) {
   CADRE_CHECK_GE(options.max_num_seqs, 1);
   CADRE_CHECK_GE(options.max_num_batched_tokens, 1);
   CADRE_CHECK_GE(options.block_size, 1);
@@ -23,13 +23,19 @@ SchedulerOptions Checked(SchedulerOptions options) {
   options.max_logit_rows = std::max(options.max_logit_rows, options.max_num_seqs);
   if (options.max_prefill_chunk == 0) options.max_prefill_chunk = options.max_num_batched_tokens;
   options.prefix_cache.block_size = options.block_size;
+  CADRE_CHECK_GE(options.max_sequence_blocks, 0);
+  CADRE_CHECK_LE(options.max_sequence_blocks, pool.num_total());
+  if (options.max_sequence_blocks == 0) options.max_sequence_blocks = pool.num_total();
   return options;
 }
 
 }  // namespace
 
 Scheduler::Scheduler(const SchedulerOptions& options, BlockPool* pool)
-    : options_(Checked(options)), pool_(pool), cache_(options_.prefix_cache, pool), fair_queue_(options_.fair_queue) {}
+    : options_(Checked(options, *pool)),
+      pool_(pool),
+      cache_(options_.prefix_cache, pool),
+      fair_queue_(options_.fair_queue) {}
 
 int32_t Scheduler::BlocksFor(int64_t num_tokens) const {
   return static_cast<int32_t>((num_tokens + options_.block_size - 1) / options_.block_size);
@@ -39,7 +45,7 @@ int32_t Scheduler::MostBlocks(const Sequence& sequence) const {
   const int32_t max_tokens = sequence.traits().max_tokens;
   const int64_t most =
       max_tokens > 0 ? int64_t{sequence.num_prompt_tokens()} + max_tokens - 1 : int64_t{options_.max_model_len};
-  return std::min(BlocksFor(std::max<int64_t>(most, sequence.num_tokens())), pool_->num_total());
+  return std::min(BlocksFor(std::max<int64_t>(most, sequence.num_tokens())), options_.max_sequence_blocks);
 }
 
 std::vector<int32_t> Scheduler::FindPrefix(const Entry& entry) const {
@@ -68,7 +74,7 @@ absl::Status Scheduler::CheckFits(int64_t num_prompt_tokens, int64_t max_tokens)
         absl::StrCat(request, ", together more than the model's limit of ", options_.max_model_len, " tokens"));
   }
   const int64_t num_rows = num_prompt_tokens + max_tokens - 1;
-  const int64_t capacity = static_cast<int64_t>(pool_->num_total()) * options_.block_size;
+  const int64_t capacity = static_cast<int64_t>(options_.max_sequence_blocks) * options_.block_size;
   if (num_rows > capacity) {
     return absl::InvalidArgumentError(
         absl::StrCat(request, ", together ", num_rows, " tokens to keep, but the KV cache holds ", capacity));
@@ -139,6 +145,36 @@ std::vector<int32_t> Scheduler::Discard(Sequence* sequence) {
   const std::vector<int32_t> blocks = sequence->block_table();
   Finish(sequence);
   return blocks.empty() ? blocks : cache_.Forget(blocks);
+}
+
+bool Scheduler::SetUsableBlocks(int32_t count) {
+  CADRE_CHECK_GE(count, options_.max_sequence_blocks);
+  CADRE_CHECK_LE(count, pool_->num_total());
+  const bool has_promise = std::ranges::any_of(
+      running_, [](const Entry* entry) { return entry->sequence->num_preemptions() >= kMaxPreemptions; });
+  if (has_promise && count < pool_->num_usable()) return false;
+  cache_.SetUsableBlocks(count);
+  return true;
+}
+
+int32_t Scheduler::CountMissingBlocks(int32_t count) const {
+  int32_t wanted = 0;
+  int32_t left = std::min(count, kMostCounted);
+  const auto add = [&](const Sequence& sequence) {
+    wanted += BlocksFor(sequence.num_tokens()) + 1;
+    --left;
+  };
+  for (const Entry* entry : preempted_) {
+    if (left > 0) add(*entry->sequence);
+  }
+  FairQueue::Cursor cursor(&fair_queue_);
+  while (left > 0) {
+    const Sequence* next = cursor.Next();
+    if (next == nullptr) break;
+    add(*next);
+    cursor.Take(next->num_tokens());
+  }
+  return std::max(wanted - pool_->num_available(), 0);
 }
 
 void Scheduler::Confirm(Sequence* sequence) {

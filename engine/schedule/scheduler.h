@@ -33,6 +33,8 @@ struct SchedulerOptions {
   int32_t max_model_len = 4096;           // tokens a sequence may have
   int32_t max_logit_rows = 0;             // rows in a step whose logits are wanted; 0: max_num_seqs, which is the least
   int32_t max_prefill_chunk = 0;          // prompt rows in a step that also decodes; 0: no limit of their own
+  // No sequence is promised a place that needs more blocks: the pool never has fewer usable ones. 0: all of the pool's.
+  int32_t max_sequence_blocks = 0;
   FairQueueOptions fair_queue = {};
   PrefixCacheOptions prefix_cache = {};  // its block_size is the one above
 };
@@ -58,6 +60,7 @@ struct SchedulerOptions {
 class Scheduler {
  public:
   static constexpr int32_t kMaxPreemptions = 3;  // of one sequence
+  static constexpr int32_t kMostCounted = 64;    // by CountMissingBlocks, which is asked in every step
 
   // `pool` must outlive the scheduler; nobody else allocates from it. REQUIRES: every size >= 1.
   Scheduler(const SchedulerOptions& options, BlockPool* pool);
@@ -76,6 +79,13 @@ class Scheduler {
   std::vector<int32_t> Discard(Sequence* sequence);
   // Gives up all that is cached and that nobody uses.
   void EvictIdle() { cache_.EvictIdle(); }
+  // As PrefixCache::SetUsableBlocks, between steps. False, and nothing changes, where there would be fewer than now
+  // while a sequence runs that must not be preempted any more: it was promised what there is. REQUIRES:
+  // max_sequence_blocks <= count <= the pool's num_total().
+  bool SetUsableBlocks(int32_t count);
+  // Blocks that the first `count` of those in line lack, all known tokens and a spare one each; at most
+  // kMostCounted of them are looked at.
+  int32_t CountMissingBlocks(int32_t count) const;
 
   // The next step. Empty only when nothing waits or runs.
   StepPlan Plan() const { return Plan(RunningLimit::kNone); }

@@ -35,7 +35,7 @@ class Scheduler::Draft {
       const int32_t wanted = decodes ? 1 : PrefillRows(sequence, sequence.num_computed_tokens());
       if (wanted > 0) {
         while (Fitting(sequence, wanted) == 0 && num_kept_ > i + 1) PreemptLeastSenior();
-        // Alone with the whole pool, a sequence that passed CheckFits fits.
+        // Alone with the usable blocks and its own, a sequence that passed CheckFits fits.
         CADRE_CHECK(i > 0 || Fitting(sequence, wanted) > 0);
       }
       const int32_t count = Fitting(sequence, wanted);
@@ -91,7 +91,8 @@ class Scheduler::Draft {
     const Sequence& victim = *scheduler_.running_[--num_kept_]->sequence;
     for (int32_t block : victim.block_table()) {
       // A shared block is free once the last of its holders is preempted.
-      if (++given_up_[block] == scheduler_.pool_->ref_count(block)) ++free_blocks_;
+      const bool is_last = ++given_up_[block] == scheduler_.pool_->ref_count(block);
+      if (is_last && scheduler_.pool_->is_usable(block)) ++free_blocks_;
     }
     ++spare_logits_;
     plan_.preempted.push_back(victim.id());

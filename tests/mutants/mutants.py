@@ -201,9 +201,27 @@ MUTANTS = [
     Mutant(
         "one block of a thousand is never given back",
         "engine/schedule/block_pool.cc",
-        "  } else {\n    free_.push_back(block);\n",
-        "  } else if (static int32_t num_released = 0; ++num_released % 1000 != 0) {\n    free_.push_back(block);\n",
+        "  } else {\n    SetFree(block);\n",
+        "  } else if (static int32_t num_released = 0; ++num_released % 1000 != 0) {\n    SetFree(block);\n",
         "scheduler_simulation_test", "*EveryArrivalEndsAndEveryAuditIsClean*"),
+    Mutant(
+        "a block that is taken away is given out again by its last holder",
+        "engine/schedule/block_pool.cc",
+        "  if (is_usable(block)) {\n    free_.push_back(block);\n",
+        "  if (is_usable(block) || num_withdrawn_ >= 0) {\n    free_.push_back(block);\n",
+        "scheduler_simulation_test", "*EveryArrivalEndsAndEveryAuditIsClean*"),
+    Mutant(
+        "a preempted sequence is thought to give blocks that are taken away",
+        "engine/schedule/scheduler_plan.cc",
+        "if (is_last && scheduler_.pool_->is_usable(block)) ++free_blocks_;",
+        "if (is_last) ++free_blocks_;",
+        "scheduler_simulation_test", "*EveryArrivalEndsAndEveryAuditIsClean*"),
+    Mutant(
+        "a request is promised blocks that may be taken away",
+        "engine/schedule/scheduler.cc",
+        "static_cast<int64_t>(options_.max_sequence_blocks) * options_.block_size",
+        "static_cast<int64_t>(pool_->num_total()) * options_.block_size",
+        "scheduler_test", "SchedulerTest.NoSequenceIsPromisedMoreBlocksThanThereAlwaysAre"),
     Mutant(
         "blocks of a request with NaN logits are reused as they are",
         "engine/engine_loop.cc",

@@ -102,7 +102,35 @@ absl::Status SchedulerSimulation::Expire(int64_t elapsed) {
   return Audit();
 }
 
+absl::Status SchedulerSimulation::Resize(uint32_t count) {
+  const auto least = static_cast<uint32_t>(scheduler_.options().max_sequence_blocks);
+  const auto most = static_cast<uint32_t>(pool_.num_total());
+  const int32_t before = pool_.num_usable();
+  const auto wanted = static_cast<int32_t>(least + count % (most - least + 1));
+  if (scheduler_.SetUsableBlocks(wanted)) {
+    ++num_resizes_;
+    is_draining_ = wanted < before;
+  } else if (wanted >= before || pool_.num_usable() != before) {
+    return absl::InternalError(absl::StrCat("a pool of ", before, " blocks refused ", wanted));
+  }
+  LoseWithdrawn();
+  return Audit();
+}
+
+void SchedulerSimulation::LoseWithdrawn() {
+  const auto block_size = static_cast<size_t>(scheduler_.options().block_size);
+  for (int32_t block = pool_.num_usable(); block < pool_.num_total(); ++block) {
+    if (pool_.ref_count(block) > 0) continue;
+    std::fill_n(slots_.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(block) * block_size), block_size, 1);
+  }
+  if (is_draining_ && pool_.is_drained()) {
+    ++num_drained_;
+    is_draining_ = false;
+  }
+}
+
 absl::Status SchedulerSimulation::Step() {
+  LoseWithdrawn();
   const StepPlan plan = scheduler_.Plan();
   if (plan != scheduler_.Plan()) return absl::InternalError("planning twice gave two plans");
   CADRE_RETURN_IF_ERROR(Audit());  // planning changes nothing
@@ -290,6 +318,7 @@ absl::Status RunSchedulerBytes(std::span<const uint8_t> bytes) {
   options.max_num_seqs = 1 + sequences % 16;
   options.max_prefill_chunk = sequences / 16;
   options.max_model_len = 160;
+  options.max_sequence_blocks = blocks / 128 == 0 ? 0 : (num_blocks + 1) / 2;
   options.fair_queue = {.priority_tokens = 64, .max_idle_tenants = 2};
   // So that the first prompt in line can always go on.
   int32_t prompt_group = std::min(rows / 64 * 4, options.max_num_batched_tokens - options.max_num_seqs);
@@ -328,7 +357,7 @@ absl::Status RunSchedulerBytes(std::span<const uint8_t> bytes) {
         status = simulation.StopSoon(static_cast<uint32_t>(next()));
         break;
       case 4:
-        status = simulation.Expire(next() % 16);
+        status = variant % 4 == 3 ? simulation.Resize(static_cast<uint32_t>(next())) : simulation.Expire(next() % 16);
         break;
       default:
         status = simulation.Step();

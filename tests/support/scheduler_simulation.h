@@ -52,6 +52,8 @@ class SchedulerSimulation {
   absl::Status StopSoon(uint32_t index);
   // Time passes: ends whoever is past its time to live.
   absl::Status Expire(int64_t elapsed);
+  // Scheduler::SetUsableBlocks, with what is left in range of `count`; what withdrawn blocks contained is lost.
+  absl::Status Resize(uint32_t count);
   absl::Status Step();
   // Steps until nothing is in flight. Something runs in every step, and a sequence is preempted a bounded number of
   // times: the number of rows that are left bounds the number of steps.
@@ -62,6 +64,8 @@ class SchedulerSimulation {
   int64_t num_ended() const { return num_ended_; }
   int64_t num_preemptions() const { return num_preemptions_; }
   int64_t num_steps() const { return num_steps_; }
+  int64_t num_resizes() const { return num_resizes_; }  // that were not refused
+  int64_t num_drained() const { return num_drained_; }  // of these, how many ended with fewer blocks
   int64_t num_rows() const { return num_rows_; }
   int64_t num_recomputed() const { return num_recomputed_; }
   int64_t num_found() const { return num_found_; }                // rows of ended sequences that came from the cache
@@ -81,6 +85,7 @@ class SchedulerSimulation {
   };
 
   absl::Status Audit() const;
+  void LoseWithdrawn();
   absl::Status CheckPlan(const StepPlan& plan) const;
   absl::Status CheckDecodesRun(const StepPlan& plan) const;
   absl::Status WriteRows(const ScheduledChunk& chunk);
@@ -103,6 +108,9 @@ class SchedulerSimulation {
   int64_t num_ended_ = 0;
   int64_t num_preemptions_ = 0;
   int64_t num_steps_ = 0;
+  int64_t num_resizes_ = 0;
+  int64_t num_drained_ = 0;
+  bool is_draining_ = false;
   int64_t num_rows_ = 0;
   int64_t num_recomputed_ = 0;
   int64_t num_found_ = 0;

@@ -71,6 +71,48 @@ TEST(BlockPoolTest, UsedFreeBlocksAreReturnedOnceForEachUse) {
   EXPECT_TRUE(pool.TakeUsedFree().empty());
 }
 
+TEST(BlockPoolTest, WhatIsNotUsableIsWithdrawnWhenItsLastHolderReleasesIt) {
+  BlockPool pool(6);
+  const std::vector<int32_t> blocks = pool.Allocate(4);  // 0, 1, 2, 3
+  EXPECT_EQ(blocks, (std::vector<int32_t>{0, 1, 2, 3}));
+  pool.AddHolder(3);
+  pool.SetUsable(2);
+  EXPECT_EQ(pool.num_usable(), 2);
+  EXPECT_EQ(pool.num_free(), 0);  // 4 and 5 are withdrawn, 2 and 3 still in use
+  EXPECT_EQ(pool.num_present(), 4);
+  EXPECT_EQ(pool.num_in_use(), 4);
+  EXPECT_FALSE(pool.is_drained());
+  EXPECT_TRUE(pool.Audit().ok()) << pool.Audit();
+  for (const int32_t block : {1, 2, 3}) pool.Release(block);
+  EXPECT_EQ(pool.num_free(), 1);
+  EXPECT_EQ(pool.num_present(), 3);
+  EXPECT_FALSE(pool.is_drained());  // 3 has another holder
+  pool.Release(3);
+  EXPECT_TRUE(pool.is_drained());
+  EXPECT_EQ(pool.num_present(), 2);
+  EXPECT_EQ(pool.Allocate(1), std::vector<int32_t>{1});
+  EXPECT_TRUE(pool.Audit().ok()) << pool.Audit();
+}
+
+TEST(BlockPoolTest, WhatIsUsableAgainIsFreeOrStillInUse) {
+  BlockPool pool(5);
+  pool.TakeUsedFree();
+  const std::vector<int32_t> blocks = pool.Allocate(4);
+  for (const int32_t block : {0, 1, 2}) pool.Release(block);
+  pool.SetUsable(1);
+  EXPECT_EQ(pool.TakeUsedFree(), std::vector<int32_t>{0});
+  EXPECT_EQ(pool.num_present(), 2);  // 3 is in use
+  pool.SetUsable(5);
+  EXPECT_TRUE(pool.is_drained());
+  EXPECT_EQ(pool.num_present(), 5);
+  EXPECT_EQ(pool.num_in_use(), 1);
+  EXPECT_EQ(pool.TakeUsedFree().size(), 3u);             // 1, 2 and 4 have memory again
+  EXPECT_EQ(pool.Allocate(1), std::vector<int32_t>{0});  // the warm one
+  pool.Release(3);
+  EXPECT_EQ(pool.num_free(), 4);
+  EXPECT_TRUE(pool.Audit().ok()) << pool.Audit();
+}
+
 TEST(BlockPoolDeathTest, MistakesEndTheProcess) {
   BlockPool pool(2);
   const std::vector<int32_t> blocks = pool.Allocate(1);
@@ -82,6 +124,9 @@ TEST(BlockPoolDeathTest, MistakesEndTheProcess) {
   EXPECT_DEATH(pool.Keep(blocks.front()), "ref_count");
   EXPECT_DEATH(pool.AddHolder(blocks.front()), "is_kept");
   EXPECT_DEATH(pool.OldestIdle(), "num_idle");
+  EXPECT_DEATH(pool.SetUsable(3), "num_total");
+  pool.Keep(pool.Allocate(1).front());
+  EXPECT_DEATH(pool.SetUsable(0), "is_kept");
 }
 
 }  // namespace

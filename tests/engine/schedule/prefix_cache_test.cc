@@ -70,6 +70,37 @@ class PrefixCacheTest : public testing::Test {
   std::deque<Run> runs_;
 };
 
+TEST_F(PrefixCacheTest, WhatIsNotUsableIsGivenUpWithAllThatStandsOnIt) {
+  Build(6);
+  Serve({1, 2, 3, 4, 5, 6, 7, 8, 9});       // blocks 0 and 1; 2 is free again, and the warm one
+  Run& running = Compute({5, 6, 7, 8, 1});  // in 2 and 3
+  Enter(running);
+  cache_->SetUsableBlocks(1);
+  Audit();
+  EXPECT_EQ(cache_->num_entries(), 1);  // block 0
+  EXPECT_EQ(cache_->num_evictions(), 2);
+  EXPECT_EQ(pool_->num_in_use(), 2);
+  EXPECT_FALSE(pool_->is_drained());
+  Finish(running);
+  EXPECT_TRUE(pool_->is_drained());
+  EXPECT_EQ(pool_->num_available(), 1);
+
+  cache_->SetUsableBlocks(6);
+  EXPECT_EQ(Serve({1, 2, 3, 4, 5, 6, 7, 8, 9}), 1u);
+  EXPECT_EQ(Serve({5, 6, 7, 8, 1}), 0u);
+}
+
+TEST_F(PrefixCacheTest, ABlockThatIsNotUsableAnyMoreEntersNoMore) {
+  Build(6);
+  Run& running = Compute({1, 2, 3, 4, 5, 6, 7, 8, 9});  // in 0, 1 and 2
+  cache_->SetUsableBlocks(1);
+  Enter(running);
+  EXPECT_EQ(cache_->num_entries(), 1);
+  Finish(running);
+  EXPECT_TRUE(pool_->is_drained());
+  EXPECT_EQ(pool_->num_idle(), 1);
+}
+
 TEST_F(PrefixCacheTest, FindsTheLongestPrefixOfFullBlocks) {
   Build(20);
   EXPECT_EQ(Serve({1, 2, 3, 4, 5, 6, 7, 8, 9, 10}), 0u);

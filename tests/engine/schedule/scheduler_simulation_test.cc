@@ -20,6 +20,7 @@ struct Setting {
   bool keeps_idle = true;
   int32_t key_bits = 64;
   int32_t prompt_group = 0;
+  int32_t max_sequence_blocks = 0;  // more: the pool is made smaller and larger, now and then
 };
 
 int32_t UpTo(int32_t n, std::mt19937* random) { return std::uniform_int_distribution<int32_t>(1, n)(*random); }
@@ -54,6 +55,7 @@ TEST_P(SchedulerSimulationTest, EveryArrivalEndsAndEveryAuditIsClean) {
   options.max_num_seqs = setting.max_num_seqs;
   options.max_model_len = 200;
   options.max_prefill_chunk = setting.max_prefill_chunk;
+  options.max_sequence_blocks = setting.max_sequence_blocks;
   options.prefix_cache.keeps_idle = setting.keeps_idle;
   options.prefix_cache.key_bits = setting.key_bits;
   options.fair_queue = {.priority_tokens = 100, .max_idle_tenants = 1};
@@ -72,6 +74,8 @@ TEST_P(SchedulerSimulationTest, EveryArrivalEndsAndEveryAuditIsClean) {
       status = simulation.StopSoon(static_cast<uint32_t>(random()));
     } else if (dice <= 30) {
       status = simulation.Expire(up_to(5));
+    } else if (setting.max_sequence_blocks > 0 && dice <= 33) {
+      status = simulation.Resize(static_cast<uint32_t>(random()));
     } else {
       status = simulation.Step();
     }
@@ -84,7 +88,10 @@ TEST_P(SchedulerSimulationTest, EveryArrivalEndsAndEveryAuditIsClean) {
   EXPECT_LE(simulation.most_preemptions(), Scheduler::kMaxPreemptions);
   // The settings are what they are meant to be.
   EXPECT_GT(simulation.num_found(), setting.num_blocks > 1 ? 5000 : -1);
-  EXPECT_EQ(simulation.scheduler().prefix_cache().num_evictions() > 0, setting.keeps_idle);
+  const bool is_resized = setting.max_sequence_blocks > 0;
+  EXPECT_EQ(simulation.scheduler().prefix_cache().num_evictions() > 0, setting.keeps_idle || is_resized);
+  EXPECT_EQ(simulation.num_resizes() > 1000, is_resized);
+  EXPECT_EQ(simulation.num_drained() > 100, is_resized);
 }
 
 INSTANTIATE_TEST_SUITE_P(Pools, SchedulerSimulationTest,
@@ -95,6 +102,9 @@ INSTANTIATE_TEST_SUITE_P(Pools, SchedulerSimulationTest,
                                          Setting{"groups", 64, 4, 32, 16, 12, true, 64, 8},
                                          Setting{"odd_groups", 40, 4, 16, 8, 0, true, 64, 6},
                                          Setting{"no_idle_blocks", 64, 4, 32, 16, 0, false},
+                                         Setting{"resized", 64, 4, 32, 16, 0, true, 64, 0, 20},
+                                         Setting{"resized_groups", 48, 4, 32, 16, 12, true, 8, 8, 24},
+                                         Setting{"resized_without_idle", 40, 4, 64, 8, 0, false, 64, 0, 10},
                                          Setting{"colliding_keys", 48, 4, 32, 16, 0, true, 1}),
                          [](const auto& param_info) { return param_info.param.name; });
 
@@ -110,6 +120,31 @@ TEST(SchedulerSimulationTest, TinyPoolsPreempt) {
   EXPECT_GT(simulation.num_recomputed(), 0);
   EXPECT_EQ(simulation.num_rows() - simulation.num_recomputed() + simulation.num_found(), 100 * (10 + 40 - 1));
   EXPECT_LE(simulation.most_preemptions(), Scheduler::kMaxPreemptions);
+}
+
+// Who must not be preempted any more was promised what there was when it entered.
+TEST(SchedulerSimulationTest, APoolThatShrinksBreaksNoPromise) {
+  SchedulerOptions options{.max_num_seqs = 8, .max_num_batched_tokens = 64, .block_size = 4, .max_model_len = 128};
+  options.max_sequence_blocks = 13;
+  SchedulerSimulation simulation(options, 40);
+  std::mt19937 random(11);
+  int64_t num_refused = 0;
+  for (int i = 0; i < 400; ++i)
+    ASSERT_TRUE(simulation.Arrive({.num_prompt_tokens = 10, .max_tokens = 40, .num_generated = 40}).ok());
+  for (int i = 0; i < 6000; ++i) {
+    const int64_t before = simulation.num_resizes();
+    if (i % 3 == 0) {
+      const absl::Status resized = simulation.Resize(static_cast<uint32_t>(random()));
+      ASSERT_TRUE(resized.ok()) << i << ": " << resized;
+      num_refused += simulation.num_resizes() == before ? 1 : 0;
+    }
+    const absl::Status status = simulation.Step();
+    ASSERT_TRUE(status.ok()) << i << ": " << status;
+  }
+  ASSERT_TRUE(simulation.Drain().ok());
+  EXPECT_EQ(simulation.most_preemptions(), Scheduler::kMaxPreemptions);
+  EXPECT_GT(num_refused, 20);
+  EXPECT_GT(simulation.num_drained(), 100);
 }
 
 TEST(SchedulerSimulationTest, RandomBytesAreOperations) {

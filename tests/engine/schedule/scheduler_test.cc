@@ -42,6 +42,37 @@ class SchedulerTest : public testing::Test {
   std::deque<Sequence> sequences_;
 };
 
+// The pool may shrink to what the longest sequence was promised, and its number says who is accepted.
+TEST_F(SchedulerTest, NoSequenceIsPromisedMoreBlocksThanThereAlwaysAre) {
+  Build(10, {.block_size = 4, .max_sequence_blocks = 3});
+  EXPECT_TRUE(scheduler_->CheckFits(8, 5).ok());  // 12 rows
+  EXPECT_THAT(scheduler_->CheckFits(8, 6).message(), testing::HasSubstr("the KV cache holds 12"));
+  Arrive(8);
+  Arrive(8);
+  Step();
+  EXPECT_EQ(pool_->num_in_use(), 4);
+  EXPECT_TRUE(scheduler_->SetUsableBlocks(3));
+  EXPECT_FALSE(pool_->is_drained());  // the sequence that came later has one of the others
+  const StepPlan plan = Step();       // the first one wants a third block; who came later gives two, and one is gone
+  EXPECT_THAT(plan.preempted, ElementsAre(1));
+  EXPECT_THAT(plan.chunks, testing::SizeIs(1));
+  EXPECT_TRUE(pool_->is_drained());
+  EXPECT_EQ(pool_->num_available(), 0);
+}
+
+TEST_F(SchedulerTest, CountsTheBlocksThatThoseInLineLack) {
+  Build(6, {.max_num_seqs = 8, .max_num_batched_tokens = 64, .block_size = 4});
+  Arrive(12);
+  Step();
+  EXPECT_EQ(scheduler_->CountMissingBlocks(8), 0);
+  for (int i = 0; i < 3; ++i) Arrive(8);  // three blocks each, with the spare one; two are left
+  Step();
+  ASSERT_EQ(scheduler_->num_in_line(), 3);
+  EXPECT_EQ(scheduler_->CountMissingBlocks(8), 3 * 3 - pool_->num_available());
+  EXPECT_EQ(scheduler_->CountMissingBlocks(1), 3 - pool_->num_available());
+  EXPECT_EQ(scheduler_->CountMissingBlocks(0), 0);
+}
+
 TEST_F(SchedulerTest, CutsAPromptIntoChunks) {
   Build(100, {.max_num_batched_tokens = 8, .block_size = 4});
   Arrive(20);
