@@ -54,6 +54,9 @@ struct EngineOptions {
   BiasBalancerOptions bias_balancing = {};  // off by default: it changes answers
   int64_t stats_window_tokens = 65536;      // sliding window of the expert statistics
   int32_t routing_sample_steps = 0;         // see ProfileOptions::sample_steps
+  // Of waiting requests of one tenant and priority, prefer those whose experts are in memory, where there is an expert
+  // cache. Learns from the steps that are sampled.
+  bool expert_aware_scheduling = false;
 };
 
 // One finished step, for whoever counts.
@@ -102,10 +105,12 @@ struct EngineSnapshot {
   int64_t preemptions = 0;
   int64_t memory_preemptions = 0;  // of these, for the host's memory and not for KV blocks
   int64_t steps = 0;
-  int64_t routed_tokens = 0;                                // rows x MoE layers
-  int64_t routed_assignments = 0;                           // rows x MoE layers x K, or fewer where their number varies
-  int64_t router_bias_updates = 0;                          // since the start
-  std::optional<ExpertCacheReport> expert_cache;            // where not all experts are in memory
+  int64_t routed_tokens = 0;                      // rows x MoE layers
+  int64_t routed_assignments = 0;                 // rows x MoE layers x K, or fewer where their number varies
+  int64_t router_bias_updates = 0;                // since the start
+  std::optional<ExpertCacheReport> expert_cache;  // where not all experts are in memory
+  int64_t preferred_sequences = 0;                // started out of turn, because more of their experts were in memory
+  int64_t passed_over = 0;                        // times that a sequence was passed over by one of these
   std::shared_ptr<const ExpertPlacement> expert_placement;  // of the same moment as expert_cache, and there with it
   float router_bias_largest = 0.0f;                         // how far the farthest bias is from the checkpoint's
   int32_t kv_blocks_free = 0;

@@ -54,6 +54,12 @@ EngineLoop::EngineLoop(const EngineOptions& options, const LoopParts& parts)
   static_assert(Sampler::kScratchBytesPerLogit == kSamplerBytesPerLogit, "the memory plan counts another sampler");
   CADRE_CHECK(!options.tolerate_missing_experts || options.prefix_cache == PrefixCacheScope::kOff);
   sampler_.Reserve(static_cast<size_t>(limits_.vocab_size));
+  if (options.expert_aware_scheduling && parts.runner->expert_placement() != nullptr) {
+    token_experts_.emplace(TokenExpertsShape{.vocab_size = limits_.vocab_size,
+                                             .num_layers = limits_.num_moe_layers,
+                                             .num_experts = limits_.num_experts,
+                                             .top_k = limits_.top_k});
+  }
   notice_.snapshot.last_step_end = absl::InfinitePast();
   NoteExperts();
   CloseBooks();
@@ -161,6 +167,26 @@ void EngineLoop::EndInterrupted(absl::Time now) {
   for (const auto& [id, status] : ends) End(id, status);
 }
 
+Preference EngineLoop::PreferenceOf(const Sequence& sequence, absl::Time now) const {
+  const Active& active = Find(sequence.id());
+  return {.share = token_experts_->ResidentShare(sequence.tokens(), notice_.snapshot.expert_placement->tiers),
+          .may_be_passed_over = MayBePassedOver(active.response.group(), now)};
+}
+
+bool EngineLoop::MayBePassedOver(const RequestGroup& group, absl::Time now) const {
+  const Request& request = group.request();
+  // Who has begun should end, and what a time limit cuts off should not be less.
+  if (group.has_started() || request.time_limit != absl::InfiniteDuration()) return false;
+  const bool has_deadline = request.deadline != absl::InfiniteFuture();
+  const bool has_max_wait = options_.max_queue_wait != absl::InfiniteDuration();
+  if (!has_deadline && !has_max_wait) return true;
+  const QueuePlace place = PlaceOf(group);
+  const QueueCost ahead = parts_.queue->CostAhead(place);
+  const absl::Duration max_wait = options_.max_queue_wait - (now - request.arrival);
+  return (!has_deadline || CheckDeadline(meter_.state(), ahead, place.cost, request.deadline - now).ok()) &&
+         (!has_max_wait || CheckWait(meter_.state(), ahead, place.cost, max_wait).ok());
+}
+
 bool EngineLoop::IsHopeless(const RequestGroup& group, absl::Time now) const {
   if (!options_.deadline_admission || group.has_started() || !IsLimitedByDeadline(group.request())) return false;
   return ExpectedServiceTime(meter_.state(), PlaceOf(group).cost) > group.request().deadline - now;
@@ -169,7 +195,8 @@ bool EngineLoop::IsHopeless(const RequestGroup& group, absl::Time now) const {
 StepPlan EngineLoop::Plan(absl::Time now) {
   CADRE_FAILPOINT("engine.plan");
   const RunningLimit limit = YieldMemory();
-  StepPlan plan = scheduler_.Plan(limit);
+  const Preferences preferences = [&](const Sequence& sequence) { return PreferenceOf(sequence, now); };
+  StepPlan plan = scheduler_.Plan(limit, token_experts_ ? &preferences : nullptr);
   scheduler_.Commit(plan);
   if (limit == RunningLimit::kNone) ObserveSeats(plan);
   report_.num_sequences = static_cast<int32_t>(plan.chunks.size());
@@ -387,11 +414,19 @@ void EngineLoop::CloseBooks() {
   snapshot.kv_blocks_in_use = pool_.num_in_use();
   snapshot.kv_blocks_cached = pool_.num_idle();
   snapshot.kv_block_evictions = scheduler_.prefix_cache().num_evictions();
+  snapshot.preferred_sequences = scheduler_.fair_queue().num_preferred();
+  snapshot.passed_over = scheduler_.fair_queue().num_passed_over();
   notice_.service = meter_.state();
   parts_.board->Publish(notice_);
 }
 
 EngineLoop::Active& EngineLoop::Find(SequenceId id) {
+  const auto it = active_.find(id);
+  CADRE_CHECK(it != active_.end());
+  return it->second;
+}
+
+const EngineLoop::Active& EngineLoop::Find(SequenceId id) const {
   const auto it = active_.find(id);
   CADRE_CHECK(it != active_.end());
   return it->second;

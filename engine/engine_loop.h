@@ -17,6 +17,7 @@
 #include "engine/expert_pins.h"
 #include "engine/experts/expert_stats.h"
 #include "engine/experts/routing_profile.h"
+#include "engine/experts/token_experts.h"
 #include "engine/model/model_runner.h"
 #include "engine/request/request_queue.h"
 #include "engine/request/sequence.h"
@@ -113,6 +114,10 @@ class EngineLoop {
   // What the device chose for the batch's row of logits number `row`.
   ChunkResult AdoptChoice(const ScheduledChunk& chunk, size_t row);
   void PublishToken(SequenceId id, ChosenToken token, absl::Time now);
+  // What speaks for starting a sequence that waits.
+  Preference PreferenceOf(const Sequence& sequence, absl::Time now) const;
+  // Whether a request has the time to be passed over: only if it would be accepted if it came now, behind all others.
+  bool MayBePassedOver(const RequestGroup& group, absl::Time now) const;
   // Whether a request that has not started can no longer be answered before its deadline.
   bool IsHopeless(const RequestGroup& group, absl::Time now) const;
   // Sequences that run, and whether more wait for nothing but blocks.
@@ -135,6 +140,7 @@ class EngineLoop {
   void SayFarewells();
   absl::Status AuditCounters() const;
   Active& Find(SequenceId id);
+  const Active& Find(SequenceId id) const;
 
   std::atomic<MemoryPressure> pressure_{MemoryPressure::kNone};
   std::atomic<bool> must_preempt_{false};  // once
@@ -146,6 +152,7 @@ class EngineLoop {
   Scheduler scheduler_;
   Sampler sampler_;
   CapacitySlots capacity_slots_;
+  std::optional<TokenExperts> token_experts_;  // where experts decide who goes first
   ActiveMap active_;  // waiting and running, in order of arrival: those of one request stand together
   SequenceId next_id_ = 0;
   ForwardBatch batch_;

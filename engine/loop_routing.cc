@@ -113,6 +113,7 @@ void EngineLoop::ProfileRouting() {
   classes.reserve(batch_.token_ids.size());
   for (const int32_t id : batch_.token_ids) classes.push_back(parts_.token_classes[static_cast<size_t>(id)]);
   parts_.routing_profile->Observe(result_.expert_ids, classes);
+  if (token_experts_) token_experts_->Observe(batch_.token_ids, result_.expert_ids);
 }
 
 void EngineLoop::RecordRouting(const StepPlan& plan) {

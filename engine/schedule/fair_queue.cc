@@ -11,6 +11,8 @@ namespace cadre {
 FairQueue::FairQueue(const FairQueueOptions& options) : options_(options) {
   CADRE_CHECK_GE(options.priority_tokens, 0);
   CADRE_CHECK_GE(options.max_idle_tenants, 0);
+  CADRE_CHECK_GE(options.window, 1);
+  CADRE_CHECK_GE(options.max_passed_over, 0);
 }
 
 int64_t FairQueue::Arrive(const Sequence& sequence) {
@@ -36,7 +38,7 @@ void FairQueue::Push(const Sequence* sequence, int64_t order) {
   if (is_new) level->second.lift = std::max(int64_t{0}, FirstService(priority) - tenant.service);
   ++level->second.num_waiting;
   if (tenant.waiting.empty()) backlogged_.push_back(&tenant);
-  CADRE_CHECK(tenant.waiting.try_emplace(Order(order, sequence->id()), sequence).second);
+  CADRE_CHECK(tenant.waiting.try_emplace(Order(order, sequence->id()), Waiting{.sequence = sequence}).second);
   ++size_;
 }
 
@@ -48,6 +50,19 @@ void FairQueue::Remove(const Sequence& sequence, int64_t order) {
   CADRE_CHECK(level != tenant.levels.end());
   if (--level->second.num_waiting == 0) tenant.levels.erase(level);
   --size_;
+}
+
+void FairQueue::Start(const Sequence& sequence, int64_t order) {
+  Tenant& tenant = Find(sequence);
+  int64_t num_passed_over = 0;
+  for (auto& [place, waiting] : tenant.waiting) {
+    if (place == Order(order, sequence.id())) break;
+    ++waiting.num_passed_over;
+    ++num_passed_over;
+  }
+  num_preferred_ += num_passed_over > 0 ? 1 : 0;
+  num_passed_over_ += num_passed_over;
+  Remove(sequence, order);
 }
 
 void FairQueue::Charge(const Sequence& sequence, int64_t tokens) {
@@ -120,11 +135,11 @@ const Sequence* FairQueue::Cursor::Next() {
   const Sequence* best = nullptr;
   int64_t best_rank = 0;
   for (const Tenant* tenant : queue_->backlogged_) {
-    const auto draft = drafts_.find(tenant);
-    const auto next = draft == drafts_.end() ? tenant->waiting.begin() : draft->second.next;
-    if (next == tenant->waiting.end()) continue;
-    const Sequence* first = next->second;
-    const int64_t charge = draft == drafts_.end() ? 0 : draft->second.charge;
+    const auto found = drafts_.find(tenant);
+    const Draft* draft = found == drafts_.end() ? nullptr : &found->second;
+    const Sequence* first = First(*tenant, draft);
+    if (first == nullptr) continue;
+    const int64_t charge = draft == nullptr ? 0 : draft->charge;
     const int32_t priority = first->traits().priority;
     const int64_t lift = tenant->levels.at(priority).lift;
     const int64_t rank = tenant->service + lift + charge - queue_->options_.priority_tokens * priority;
@@ -134,13 +149,50 @@ const Sequence* FairQueue::Cursor::Next() {
       best_rank = rank;
     }
   }
-  return best;
+  if (best == nullptr) return nullptr;
+  Draft& draft = drafts_.try_emplace(best_, Draft{.next = best_->waiting.begin()}).first->second;
+  const auto wanted = static_cast<size_t>(preferences_ == nullptr ? 1 : queue_->options_.window);
+  for (; draft.candidates.size() < wanted && draft.next != best_->waiting.end(); ++draft.next) {
+    draft.candidates.push_back({.waiting = draft.next->second});
+  }
+  chosen_ = preferences_ == nullptr ? 0 : Choose(&draft);
+  return draft.candidates[chosen_].waiting.sequence;
+}
+
+const Sequence* FairQueue::Cursor::First(const Tenant& tenant, const Draft* draft) const {
+  if (draft != nullptr && !draft->candidates.empty()) return draft->candidates.front().waiting.sequence;
+  const auto next = draft == nullptr ? tenant.waiting.begin() : draft->next;
+  return next == tenant.waiting.end() ? nullptr : next->second.sequence;
+}
+
+size_t FairQueue::Cursor::Choose(Draft* draft) const {
+  std::vector<Candidate>& candidates = draft->candidates;
+  const int32_t priority = candidates.front().waiting.sequence->traits().priority;
+  double most = 0.0;
+  size_t end = 0;
+  for (Candidate& each : candidates) {
+    if (each.waiting.sequence->traits().priority != priority) break;
+    // Alone, it is next whatever its share.
+    const bool is_last = each.waiting.num_passed_over >= queue_->options_.max_passed_over;
+    if (is_last && end == 0) return 0;
+    if (!each.preference) each.preference = (*preferences_)(*each.waiting.sequence);
+    most = std::max(most, each.preference->share);
+    ++end;
+    if (is_last || !each.preference->may_be_passed_over) break;
+  }
+  size_t chosen = 0;
+  while (chosen + 1 < end && candidates[chosen].preference->share < most &&
+         candidates[chosen].preference->share <= most - queue_->options_.min_advantage) {
+    ++chosen;
+  }
+  return chosen;
 }
 
 void FairQueue::Cursor::Take(int64_t tokens) {
   CADRE_CHECK(best_ != nullptr);
-  Draft& draft = drafts_.try_emplace(best_, Draft{.next = best_->waiting.begin()}).first->second;
-  ++draft.next;
+  Draft& draft = drafts_.at(best_);
+  for (size_t i = 0; i < chosen_; ++i) ++draft.candidates[i].waiting.num_passed_over;
+  draft.candidates.erase(draft.candidates.begin() + static_cast<std::ptrdiff_t>(chosen_));
   draft.charge += tokens;
 }
 
@@ -154,6 +206,12 @@ absl::Status FairQueue::Audit() const {
     num_idle += tenant.num_present == 0 ? 1 : 0;
     int64_t num_in_levels = 0;
     for (const auto& [priority, level] : tenant.levels) num_in_levels += level.num_waiting;
+    for (const auto& [order, waiting] : tenant.waiting) {
+      if (waiting.num_passed_over <= options_.max_passed_over) continue;
+      return absl::InternalError(absl::StrCat("sequence ", waiting.sequence->id(), " was passed over ",
+                                              waiting.num_passed_over, " times, the limit is ",
+                                              options_.max_passed_over));
+    }
     if (num_in_levels != std::ssize(tenant.waiting)) {
       return absl::InternalError(
           absl::StrCat(tenant.waiting.size(), " sequences of a tenant wait, its levels count ", num_in_levels));

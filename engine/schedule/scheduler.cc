@@ -207,7 +207,11 @@ void Scheduler::Preempt(SequenceId id) {
 
 void Scheduler::Start(const ScheduledChunk& chunk) {
   Entry& entry = Find(chunk.sequence);
-  Detach(&entry);
+  if (entry.place == Place::kNew) {
+    fair_queue_.Start(*entry.sequence, entry.order);
+  } else {
+    Detach(&entry);
+  }
   const std::vector<int32_t> found = FindPrefix(entry);
   CADRE_CHECK_EQ(static_cast<int32_t>(found.size()) * options_.block_size, chunk.begin);
   cache_.Hold(found);

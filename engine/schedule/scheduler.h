@@ -48,8 +48,8 @@ struct SchedulerOptions {
 //   one,
 //               which waits and recomputes what it does not find again. The least senior itself keeps its blocks and
 //               skips the step. So the most senior advances in every step.
-//   admission   First who was preempted, by seniority, then who is new, as FairQueue says; nobody overtakes the first
-//               in line. It enters when there are blocks for all its known tokens and a spare one for every sequence,
+//   admission   First who was preempted, by seniority, then who is new, as FairQueue says; nobody overtakes who is
+//               next. It enters when there are blocks for all its known tokens and a spare one for every sequence,
 //               and rows that no running sequence wants. Not in a step that preempts. Who was preempted kMaxPreemptions
 //               times enters when there are blocks for all that it and its seniors can ever want: nobody preempts it
 //               again.
@@ -89,7 +89,9 @@ class Scheduler {
 
   // The next step. Empty only when nothing waits or runs.
   StepPlan Plan() const { return Plan(RunningLimit::kNone); }
-  StepPlan Plan(RunningLimit limit) const;
+  // `preferences` may be null; they are asked only when somebody could enter, and of no more sequences than the fair
+  // queue's window and those that enter.
+  StepPlan Plan(RunningLimit limit, const Preferences* preferences = nullptr) const;
   // Carries out a plan made from the present state: preempts, admits, allocates, schedules.
   void Commit(const StepPlan& plan);
   // To be called after a token was appended: what the sequence computed has proved sound, and may be shared.

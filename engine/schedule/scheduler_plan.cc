@@ -48,16 +48,17 @@ class Scheduler::Draft {
     plan_.num_decodes = static_cast<int32_t>(plan_.chunks.size());
   }
 
-  void AdmitWaiting() {
+  void AdmitWaiting(const Preferences* preferences) {
     if (!plan_.preempted.empty()) return;
     num_running_ = static_cast<int32_t>(num_kept_);
     for (const Entry* entry : scheduler_.preempted_) {
       if (!Admit(*entry)) return;
     }
-    FairQueue::Cursor cursor(&scheduler_.fair_queue_);
-    while (const Sequence* next = cursor.Next()) {
+    FairQueue::Cursor cursor(&scheduler_.fair_queue_, preferences);
+    while (HasPlace()) {
+      const Sequence* next = cursor.Next();
       const int32_t rows_before = prefill_rows_;
-      if (!Admit(scheduler_.entries_.at(next->id()))) return;
+      if (next == nullptr || !Admit(scheduler_.entries_.at(next->id()))) return;
       cursor.Take(rows_before - prefill_rows_);
     }
   }
@@ -98,12 +99,20 @@ class Scheduler::Draft {
     plan_.preempted.push_back(victim.id());
   }
 
+  // Blocks that who enters leaves to the others.
+  int32_t SpareBlocks() const { return num_running_ == 0 ? 0 : num_running_ + 1; }
+
+  // Whether anybody could enter, however little it needs.
+  bool HasPlace() const {
+    if (prefill_rows_ == 0 || spare_logits_ == 0 || num_running_ >= max_running_) return false;
+    return free_blocks_ >= 1 + SpareBlocks();  // the last token's block is always a new one
+  }
+
   // Whether `entry`, which waits, enters in this step.
   bool Admit(const Entry& entry) {
+    if (!HasPlace()) return false;
     const Sequence& sequence = *entry.sequence;
-    if (prefill_rows_ == 0 || spare_logits_ == 0 || num_running_ >= max_running_) return false;
-    const int32_t spare = num_running_ == 0 ? 0 : num_running_ + 1;
-    if (free_blocks_ < 1 + spare) return false;  // the last token's block is always a new one
+    const int32_t spare = SpareBlocks();
     const std::vector<int32_t> found = scheduler_.FindPrefix(entry);
     const auto num_found = static_cast<int32_t>(found.size());
     const auto num_idle = static_cast<int32_t>(
@@ -161,10 +170,10 @@ class Scheduler::Draft {
   StepPlan plan_;
 };
 
-StepPlan Scheduler::Plan(RunningLimit limit) const {
+StepPlan Scheduler::Plan(RunningLimit limit, const Preferences* preferences) const {
   Draft draft(*this, limit);
   draft.ScheduleRunning();
-  draft.AdmitWaiting();
+  draft.AdmitWaiting(preferences);
   return draft.Take();
 }
 

@@ -23,9 +23,11 @@ namespace cadre {
 // Sits between the engine and the simulator and may spoil a step.
 class InterceptedRunner final : public ModelRunner {
  public:
-  explicit InterceptedRunner(SimulatedOptions options) : simulator_(std::move(options)) {}
+  explicit InterceptedRunner(SimulatedOptions options, std::shared_ptr<const ExpertPlacement> placement = nullptr)
+      : simulator_(std::move(options)), placement_(std::move(placement)) {}
 
   const RunnerLimits& limits() const override { return simulator_.limits(); }
+  std::shared_ptr<const ExpertPlacement> expert_placement() const override { return placement_; }
   absl::Status Forward(const ForwardBatch& batch, ForwardResult* result) override {
     if (before) {
       if (absl::Status status = before(batch); !status.ok()) return status;
@@ -52,6 +54,7 @@ class InterceptedRunner final : public ModelRunner {
 
  private:
   SimulatedRunner simulator_;
+  const std::shared_ptr<const ExpertPlacement> placement_;
 };
 
 // Counts what it hears.
@@ -86,13 +89,14 @@ struct HarnessOptions {
                          .top_k = 2};
   absl::Duration step_cost = absl::Milliseconds(10);
   const Tokenizer* tokenizer = nullptr;
+  std::shared_ptr<const ExpertPlacement> placement = nullptr;  // what the runner says of its experts, for ever
 };
 
 struct EngineHarness {
   explicit EngineHarness(const HarnessOptions& options = {}) {
     SimulatedOptions simulated{.limits = options.limits, .step_cost = options.step_cost};
     simulated.pass_time = [clock_ptr = clock.get()](absl::Duration cost) { clock_ptr->Advance(cost); };
-    auto owned_runner = std::make_unique<InterceptedRunner>(std::move(simulated));
+    auto owned_runner = std::make_unique<InterceptedRunner>(std::move(simulated), options.placement);
     runner = owned_runner.get();
     engine = std::make_unique<Engine>(options.engine, std::move(owned_runner), options.tokenizer, clock, &observer);
   }

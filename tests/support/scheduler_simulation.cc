@@ -131,8 +131,8 @@ void SchedulerSimulation::LoseWithdrawn() {
 
 absl::Status SchedulerSimulation::Step() {
   LoseWithdrawn();
-  const StepPlan plan = scheduler_.Plan();
-  if (plan != scheduler_.Plan()) return absl::InternalError("planning twice gave two plans");
+  const StepPlan plan = Plan();
+  if (plan != Plan()) return absl::InternalError("planning twice gave two plans");
   CADRE_RETURN_IF_ERROR(Audit());  // planning changes nothing
   CADRE_RETURN_IF_ERROR(CheckPlan(plan));
   scheduler_.Commit(plan);

@@ -6,6 +6,7 @@
 #include <map>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -42,6 +43,9 @@ class SchedulerSimulation {
  public:
   // Rows of prompts have groups of `prompt_group` positions, or none.
   SchedulerSimulation(const SchedulerOptions& options, int32_t num_blocks, int32_t prompt_group = 0);
+
+  // What plans are made with from now on.
+  void SetPreferences(Preferences preferences) { preferences_ = std::move(preferences); }
 
   absl::Status Arrive(const SimulatedArrival& arrival);
   // Ends the sequence that is `index`-th in flight, modulo their number.
@@ -84,6 +88,7 @@ class SchedulerSimulation {
     int64_t expiry;
   };
 
+  StepPlan Plan() const { return scheduler_.Plan(RunningLimit::kNone, preferences_ ? &preferences_ : nullptr); }
   absl::Status Audit() const;
   void LoseWithdrawn();
   absl::Status CheckPlan(const StepPlan& plan) const;
@@ -98,6 +103,7 @@ class SchedulerSimulation {
   const int32_t prompt_group_;
   BlockPool pool_;
   Scheduler scheduler_;
+  Preferences preferences_ = nullptr;
   std::map<SequenceId, Live> live_;
   std::vector<uint64_t> slots_;  // [num_blocks, B]: a hash of the history that was written there
   std::map<std::string, int64_t> rows_of_;

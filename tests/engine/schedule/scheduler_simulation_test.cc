@@ -21,6 +21,7 @@ struct Setting {
   int32_t key_bits = 64;
   int32_t prompt_group = 0;
   int32_t max_sequence_blocks = 0;  // more: the pool is made smaller and larger, now and then
+  bool has_preferences = false;
 };
 
 int32_t UpTo(int32_t n, std::mt19937* random) { return std::uniform_int_distribution<int32_t>(1, n)(*random); }
@@ -60,6 +61,13 @@ TEST_P(SchedulerSimulationTest, EveryArrivalEndsAndEveryAuditIsClean) {
   options.prefix_cache.key_bits = setting.key_bits;
   options.fair_queue = {.priority_tokens = 100, .max_idle_tenants = 1};
   SchedulerSimulation simulation(options, setting.num_blocks, setting.prompt_group);
+  if (setting.has_preferences) {
+    // What is in memory changes from time to time.
+    simulation.SetPreferences([&simulation](const Sequence& sequence) -> Preference {
+      const auto hash = static_cast<uint64_t>(sequence.tokens().front()) + simulation.num_steps() / 16 * 7919u;
+      return {.share = static_cast<double>(hash % 11) / 10, .may_be_passed_over = sequence.id() % 13 != 0};
+    });
+  }
   constexpr int kNumOperations = 100'000;
   for (int i = 0; i < kNumOperations; ++i) {
     absl::Status status;
@@ -92,6 +100,7 @@ TEST_P(SchedulerSimulationTest, EveryArrivalEndsAndEveryAuditIsClean) {
   EXPECT_EQ(simulation.scheduler().prefix_cache().num_evictions() > 0, setting.keeps_idle || is_resized);
   EXPECT_EQ(simulation.num_resizes() > 1000, is_resized);
   EXPECT_EQ(simulation.num_drained() > 100, is_resized);
+  EXPECT_EQ(simulation.scheduler().fair_queue().num_preferred() > 500, setting.has_preferences);
 }
 
 INSTANTIATE_TEST_SUITE_P(Pools, SchedulerSimulationTest,
@@ -105,7 +114,8 @@ INSTANTIATE_TEST_SUITE_P(Pools, SchedulerSimulationTest,
                                          Setting{"resized", 64, 4, 32, 16, 0, true, 64, 0, 20},
                                          Setting{"resized_groups", 48, 4, 32, 16, 12, true, 8, 8, 24},
                                          Setting{"resized_without_idle", 40, 4, 64, 8, 0, false, 64, 0, 10},
-                                         Setting{"colliding_keys", 48, 4, 32, 16, 0, true, 1}),
+                                         Setting{"colliding_keys", 48, 4, 32, 16, 0, true, 1},
+                                         Setting{"preferences", 40, 4, 16, 6, 0, true, 64, 0, 0, true}),
                          [](const auto& param_info) { return param_info.param.name; });
 
 // Without eviction pressure the tiny setting would prove little.
