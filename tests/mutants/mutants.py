@@ -26,7 +26,7 @@ MUTANTS = [
         "a step waits for a stuck read each time",
         "engine/experts/expert_cache.cc",
         "  return stalled_.contains(id) || clock_->Now() < quarantine.until;\n",
-        "  return clock_->Now() < quarantine.until;\n",
+        "  return !stalled_.contains(id) && clock_->Now() < quarantine.until;\n",
         "expert_cache_test", "ExpertCacheTest.AReadThatDoesNotEndIsWaitedForOnce"),
     Mutant(
         "what an expert that is missing left behind is mixed in",
@@ -51,7 +51,8 @@ MUTANTS = [
         "a collapse hides behind limits on experts",
         "engine/experts/expert_stats.cc",
         "    collapse.Observe(i, chosen.subspan(i * experts, experts), closed_sum.tokens);\n",
-        "    collapse.Observe(i, ComputedLoads(closed_sum.PerLayer()[i]), closed_sum.tokens);\n",
+        "    const std::vector<int64_t> computed = ComputedLoads(closed_sum.PerLayer()[i]);\n"
+        "    collapse.Observe(i, std::span(computed).first(experts), closed_sum.tokens);\n",
         "router_health_test", "Shapes/LimitedCollapseTest.*"),
     Mutant(
         "drift is measured against the load itself",

@@ -38,6 +38,7 @@ absl::Status MemoryExperts::Read(ExpertId expert, std::span<std::byte> to, ReadP
     std::ranges::fill(to.first(to.size() / 2), std::byte{0xff});  // as a read that ended early leaves it
     return it->second.status;
   }
+  if (zero_.contains(expert)) std::ranges::fill(to, std::byte{0});
   if (corrupt_.contains(expert)) to.back() ^= std::byte{1};
   return absl::OkStatus();
 }
@@ -56,6 +57,11 @@ void MemoryExperts::SetCorrupt(ExpertId expert, bool is_corrupt) {
   } else {
     corrupt_.erase(expert);
   }
+}
+
+void MemoryExperts::SetZero(ExpertId expert) {
+  const std::lock_guard lock(mutex_);
+  zero_.insert(expert);
 }
 
 void MemoryExperts::SetStuck(ExpertId expert, bool is_stuck) {

@@ -35,6 +35,8 @@ class MemoryExperts final : public ExpertSource {
   void Fail(ExpertId expert, const absl::Status& status, int64_t times);
   // Reads of `expert` give other bytes, or the right ones again.
   void SetCorrupt(ExpertId expert, bool is_corrupt);
+  // Reads of `expert` give zeros: it computes zero, whatever it is given.
+  void SetZero(ExpertId expert);
   // Reads of `expert` do not end, or go on.
   void SetStuck(ExpertId expert, bool is_stuck);
   // That were begun.
@@ -53,6 +55,7 @@ class MemoryExperts final : public ExpertSource {
   mutable std::condition_variable changed_;
   mutable std::map<ExpertId, Failure> failures_;
   std::set<ExpertId> corrupt_;
+  std::set<ExpertId> zero_;
   std::set<ExpertId> stuck_;
   mutable std::map<ExpertId, int64_t> reads_;
   mutable std::map<ExpertId, int64_t> pieces_;

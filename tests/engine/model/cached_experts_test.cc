@@ -242,22 +242,18 @@ TEST(CachedExpertsFaultTest, WhoDoesNotNeedTheExpertSeesNothing) {
 
 // What others left in the memory of outputs does not come in where nothing was computed.
 TEST(CachedExpertsFaultTest, WhatIsMissingIsNotMixedIn) {
-  const std::vector<ForwardBatch> first = MakeSteps(kAll, 1);
-  const std::vector<ForwardBatch> other = MakeSteps({4, 2, 0}, 1);
-  std::vector<std::vector<float>> found;
-  for (const bool has_served : {false, true}) {
-    const Model cached = MakeModel(ModelFamily::kOlmoe, 1);
-    ForwardResult result;
-    if (has_served) {
-      ASSERT_TRUE(cached.runner->Forward(other.front(), &result).ok());
-    }
-    cached.experts->Fail(2, absl::InternalError("the disk is on fire"), /*times=*/1000);
-    ASSERT_TRUE(cached.runner->Forward(first.front(), &result).ok());
-    EXPECT_FALSE(result.faults.empty());
-    found.push_back(result.logits);
-  }
-  EXPECT_EQ(found[0], found[1]);
-  EXPECT_TRUE(std::ranges::all_of(found[0], [](float logit) { return std::isfinite(logit); }));
+  const ForwardBatch step = MakeSteps(kAll, 1).front();
+  const Model without = MakeModel(ModelFamily::kOlmoe, 1);
+  without.experts->SetZero(2);
+  ForwardResult expected;
+  ASSERT_TRUE(without.runner->Forward(step, &expected).ok());
+  ASSERT_TRUE(expected.faults.empty());
+  const Model cached = MakeModel(ModelFamily::kOlmoe, 1);
+  cached.experts->Fail(2, absl::InternalError("the disk is on fire"), /*times=*/1000);
+  ForwardResult found;
+  ASSERT_TRUE(cached.runner->Forward(step, &found).ok());
+  EXPECT_FALSE(found.faults.empty());
+  EXPECT_EQ(found.logits, expected.logits);
 }
 
 // Whatever limits had made of an assignment, it is lost once, with the weight that the router gave it.
