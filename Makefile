@@ -7,13 +7,17 @@
 # make fuzz      every fuzz target for FUZZ_SECONDS each (30)
 # make bench     kernel and engine benchmarks
 # make gpu-bundle  what proves the GPU engine on another machine: build/gpu-bundle/, and a .tar.gz of it
+# make image     a container image for CPUs: docker/README.md; IMAGE=cuda for GPUs
+# make image-test  builds the CPU image with buildah and runs it; with IMAGE_PROGRAMS=build/release/bin, of those programs
 # make clean     remove build/
 
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 30
 MUTANT_SHARE ?= 1
+IMAGE ?= cpu
+IMAGE_PROGRAMS ?=
 
-.PHONY: build test demo sanitize asan tsan mutants fuzz lint format tidy bench gpu-bundle clean
+.PHONY: build test demo sanitize asan tsan mutants fuzz lint format tidy bench gpu-bundle image image-test clean
 
 build:
 	tools/install_dependencies.sh build
@@ -73,6 +77,12 @@ gpu-bundle:
 	cmake --install build/release --component gpu_bundle --prefix build/gpu-bundle --strip >build/gpu-bundle.log
 	tar -czf build/gpu-bundle.tar.gz -C build gpu-bundle
 	du -sh --apparent-size build/gpu-bundle build/gpu-bundle.tar.gz
+
+image:
+	docker/build_image.sh $(IMAGE)
+
+image-test:
+	IMAGE_PROGRAMS=$(IMAGE_PROGRAMS) /usr/bin/python3 tests/deploy/image_test.py
 
 clean:
 	rm -rf build
