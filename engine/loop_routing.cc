@@ -96,6 +96,8 @@ void EngineLoop::CountRouting(const StepPlan& plan) {
     if (!result_.cache_uses.empty()) {
       reports.back().cache_hits = result_.cache_uses[i].hits;
       reports.back().cache_misses = result_.cache_uses[i].misses;
+      reports.back().cache_bytes = result_.cache_uses[i].bytes;
+      reports.back().cache_wait = result_.expert_wait;
     }
     active.response.AddRouting(reports.back());
   }

@@ -47,6 +47,7 @@ ExpertCache::ExpertCache(const ExpertCacheOptions& options, const ExpertSource* 
           CreateEvictionPolicy(options.policy, {.num_experts = options.num_experts, .num_layers = options.num_layers})),
       layer_hits_(static_cast<size_t>(options.num_layers)),
       layer_misses_(static_cast<size_t>(options.num_layers)),
+      layer_waits_(static_cast<size_t>(options.num_layers)),
       shadow_(CreateShadow(options)),
       loader_({.num_experts = NumExperts(options),
                .num_threads = options.num_threads,
@@ -138,7 +139,9 @@ std::span<const PlacedExpert> ExpertCache::NextWave() {
       if (travelling_.empty()) loader_.HastenAll();  // then a step waits for their slots
       const absl::Time begin = clock_->Now();
       const bool has_ended = CanEnd() && loader_.WaitForEnd(options_.wait_limit);
-      wait_time_ += clock_->Now() - begin;
+      const absl::Duration waited = clock_->Now() - begin;
+      wait_time_ += waited;
+      layer_waits_[static_cast<size_t>(now_.layer)] += waited;
       if (!has_ended) GiveUp();
       TakeEnded();
       StartLoads();
@@ -192,12 +195,13 @@ void ExpertCache::TakeEnded() {
   for (const LoadOutcome& outcome : loader_.TakeEnded()) {
     const ExpertId id = outcome.ticket.expert;
     const bool is_wanted = travelling_.erase(id) > 0;
-    placing_.erase(id);
+    const bool was_placed = placing_.erase(id) > 0;
     ahead_.erase(id);
     are_readers_stuck_ = false;
     last_progress_ = clock_->Now();
     stalled_.erase(id);
     if (outcome.status.ok()) {
+      num_placed_ += was_placed ? 1 : 0;
       table_.FinishLoad(outcome.ticket);
       if (quarantine_.erase(id) > 0) Tell({.message = source_->Describe(id), .pause = absl::ZeroDuration()});
       if (is_wanted) HandOut(id, outcome.ticket.slot);
@@ -277,7 +281,8 @@ ExpertCacheReport ExpertCache::Report() const {
           .quarantined = std::ranges::count_if(
               quarantine_, [this](const auto& entry) { return IsSetAside(entry.first, entry.second); }),
           .kept = table_.num_kept(),
-          .awaited = CountAwaited()};
+          .awaited = CountAwaited(),
+          .placed = num_placed_};
 }
 
 int64_t ExpertCache::CountAwaited() const {
@@ -291,6 +296,7 @@ ExpertPlacement ExpertCache::Placement() const {
   ExpertPlacement placement = PlacementOf(table_, ExpertTier::kCheckpoint);
   placement.hits = layer_hits_;
   placement.misses = layer_misses_;
+  placement.waits = layer_waits_;
   for (const auto& [id, quarantine] : quarantine_) {
     if (IsSetAside(id, quarantine)) placement.quarantined.push_back(id);
   }

@@ -86,6 +86,7 @@ struct ExpertCacheReport {
   int64_t quarantined = 0;  // experts that are not tried again just now
   int64_t kept = 0;         // experts that do not give way once they are there
   int64_t awaited = 0;      // experts that are to be loaded unasked, as Place says
+  int64_t placed = 0;       // experts that were, and came
 };
 
 // One thread calls everything, unless said otherwise.
@@ -112,10 +113,12 @@ class ExpertCache {
   void Keep(const std::vector<ExpertId>& experts);
   // Goes on with what is to be loaded unasked: kept experts, which others give way for, then those of the warm start,
   // while slots are empty. A few are under way at a time: a step that wants to read waits for none of them. Says after
-  // what time it is to be called again, if no step comes before. REQUIRES: between steps.
+  // what time it is to be called again, if no step comes before: also because an expert that could not be read may be
+  // tried again then, and Report and Placement tell another story. REQUIRES: between steps.
   absl::Duration Place();
 
   ExpertCacheReport Report() const;
+  absl::Duration wait_time() const { return wait_time_; }  // as in the report
   // Between steps. O(experts).
   ExpertPlacement Placement() const;
   // What happened since the last call: one for each time that an expert was set aside, however many steps do without
@@ -154,6 +157,8 @@ class ExpertCache {
   int64_t CountAwaited() const;
   // Whether the load could begin.
   bool StartPlacing(ExpertId id);
+  // Until somebody who was set aside is so no more, as far as that is known.
+  absl::Duration UntilFaultsChange() const;
   // How long those of the kept experts wait that could not be read: the shortest time.
   absl::Duration PlaceKept();
   void PlaceWarm();
@@ -188,8 +193,10 @@ class ExpertCache {
   absl::Duration wait_time_;
   int64_t waves_ = 0;
   int64_t num_missing_ = 0;
-  std::vector<int64_t> layer_hits_;    // [layers]
-  std::vector<int64_t> layer_misses_;  // [layers]
+  int64_t num_placed_ = 0;
+  std::vector<int64_t> layer_hits_;          // [layers]
+  std::vector<int64_t> layer_misses_;        // [layers]
+  std::vector<absl::Duration> layer_waits_;  // [layers]
   const std::unique_ptr<ShadowSimulator> shadow_;
   ExpertLoader loader_;  // last: its threads write to the arena
 };

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "engine/experts/expert_id.h"
 #include "engine/experts/slot_table.h"
 
@@ -26,6 +27,8 @@ struct ExpertPlacement {
   // Lookups since the start.
   std::vector<int64_t> hits;    // [layers]
   std::vector<int64_t> misses;  // [layers]
+  // How long steps have waited for reads since the start; empty where no step waits for any.
+  std::vector<absl::Duration> waits = {};  // [layers]
 };
 
 // Who has a slot, travels or is kept, by the table; all others are in the tier `elsewhere`. Nobody is in quarantine,

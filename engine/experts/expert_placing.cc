@@ -14,6 +14,9 @@ constexpr absl::Duration kPlacingPause = absl::Milliseconds(2);
 constexpr absl::Duration kLongestPlacingPause = absl::Milliseconds(100);
 constexpr int kPausesForEach = 8;  // of the time since anything happened
 
+// While a read that was given up goes on: nobody knows when it ends, and nobody waits for it.
+constexpr absl::Duration kStalledPause = absl::Seconds(1);
+
 }  // namespace
 
 void ExpertCache::Keep(const std::vector<ExpertId>& experts) {
@@ -24,7 +27,7 @@ void ExpertCache::Keep(const std::vector<ExpertId>& experts) {
 
 absl::Duration ExpertCache::Place() {
   CADRE_CHECK(wave_.empty() && waiting_.empty() && travelling_.empty());
-  if (absent_kept_.empty() && warm_start_.empty() && placing_.empty() && ahead_.empty()) {
+  if (absent_kept_.empty() && warm_start_.empty() && placing_.empty() && ahead_.empty() && quarantine_.empty()) {
     return absl::InfiniteDuration();
   }
   TakeEnded();
@@ -33,7 +36,16 @@ absl::Duration ExpertCache::Place() {
   const auto goes_on = [this](ExpertId id) { return !stalled_.contains(id); };
   const bool has_more = std::ranges::any_of(placing_, goes_on) || std::ranges::any_of(ahead_, goes_on) ||
                         (!warm_start_.empty() && placing_.empty());
-  return has_more ? PlacingPause() : pause;
+  return has_more ? PlacingPause() : std::min(pause, UntilFaultsChange());
+}
+
+absl::Duration ExpertCache::UntilFaultsChange() const {
+  absl::Duration pause = stalled_.empty() ? absl::InfiniteDuration() : kStalledPause;
+  const absl::Time now = clock_->Now();
+  for (const auto& [id, quarantine] : quarantine_) {
+    if (now < quarantine.until) pause = std::min(pause, quarantine.until - now);
+  }
+  return pause;
 }
 
 absl::Duration ExpertCache::PlacingPause() const {

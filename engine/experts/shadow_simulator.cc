@@ -7,12 +7,17 @@
 #include <algorithm>
 #include <chrono>
 #include <ctime>
+#include <system_error>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "engine/base/clock.h"
 
 namespace cadre {
 namespace {
+
+// How long the simulator leaves Note alone that it finds at work: some stores.
+constexpr std::chrono::microseconds kNotePause(20);
 
 // Whoever serves comes first. Where that is refused the thread is as any other, for a second at a time.
 void LowerPriority() {
@@ -63,9 +68,17 @@ ShadowSimulator::ShadowSimulator(const ShadowSimulatorOptions& options)
     : options_(options),
       trace_options_(TraceOptions(options)),
       trace_(trace_options_),
-      fresh_(trace_options_),
-      latest_(EmptyReport(options)),
-      thread_([this] { Work(); }) {}
+      fresh_(new Fresh{.trace = AccessTrace(trace_options_)}),
+      latest_(EmptyReport(options)) {
+  try {
+    thread_ = std::thread([this] { Work(); });
+  } catch (const std::system_error& error) {  // a server can do without
+    WhatIfReport report = *latest_;
+    report.status = absl::ResourceExhaustedError(
+        absl::StrCat("other expert caches are not simulated: no thread could be started: ", error.what()));
+    latest_ = std::make_shared<const WhatIfReport>(std::move(report));
+  }
+}
 
 ShadowSimulator::~ShadowSimulator() {
   must_stop_.store(true);
@@ -73,17 +86,33 @@ ShadowSimulator::~ShadowSimulator() {
     const std::lock_guard lock(mutex_);  // so that nobody who has just looked misses the notice
   }
   has_changed_.notify_all();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
+  delete fresh_.load();
 }
 
 void ShadowSimulator::Note(const LayerTime& now, std::span<const int32_t> experts) {
+  if (!thread_.joinable()) return;
   ids_.clear();
   for (const int32_t expert : experts) {
     ids_.push_back(static_cast<ExpertId>(now.layer * options_.num_experts + expert));
   }
-  const std::lock_guard lock(mutex_);
-  fresh_.Append(now, ids_);
-  num_accesses_.fetch_add(static_cast<int64_t>(ids_.size()));
+  const auto count = static_cast<int64_t>(ids_.size());
+  std::unique_ptr<Fresh> fresh(fresh_.exchange(nullptr));
+  fresh->trace.Append(now, ids_);
+  fresh->num_accesses = num_accesses_.fetch_add(count) + count;
+  fresh_.store(fresh.release());
+}
+
+std::unique_ptr<ShadowSimulator::Fresh> ShadowSimulator::TakeFresh() {
+  auto empty = std::make_unique<Fresh>(Fresh{.trace = AccessTrace(trace_options_)});
+  while (true) {
+    Fresh* noted = fresh_.load();
+    if (noted != nullptr && fresh_.compare_exchange_strong(noted, empty.get())) {
+      static_cast<void>(empty.release());  // Note's now
+      return std::unique_ptr<Fresh>(noted);
+    }
+    std::this_thread::sleep_for(kNotePause);
+  }
 }
 
 std::shared_ptr<const WhatIfReport> ShadowSimulator::Latest() const {
@@ -103,17 +132,19 @@ void ShadowSimulator::Work() {
   LowerPriority();
   std::unique_lock lock(mutex_);
   while (AwaitTurn(lock)) {
-    lock.unlock();
-    AccessTrace fresh(trace_options_);  // nobody waits for the allocation
-    lock.lock();
     is_wanted_ = false;
-    std::swap(fresh, fresh_);
-    auto report = std::make_shared<WhatIfReport>(*latest_);
-    report->num_accesses = num_accesses_.load();
+    const std::shared_ptr<const WhatIfReport> before = latest_;
     lock.unlock();
-    Simulate(fresh, report.get());
+    const std::unique_ptr<Fresh> fresh = TakeFresh();
+    auto report = std::make_shared<WhatIfReport>(*before);
+    report->num_accesses = std::max(before->num_accesses, fresh->num_accesses);
+    Simulate(fresh->trace, report.get());
+    std::shared_ptr<const WhatIfReport> next = std::move(report);
     lock.lock();
-    if (!must_stop_.load()) latest_ = std::move(report);
+    if (!must_stop_.load()) latest_.swap(next);
+    lock.unlock();
+    next.reset();  // nobody waits for that either
+    lock.lock();
   }
 }
 

@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "engine/experts/access_trace.h"
 #include "engine/experts/eviction_policy.h"
@@ -36,6 +37,7 @@ struct ShadowSimulatorOptions {
 
 // One simulation of everything in the trace.
 struct WhatIfReport {
+  absl::Status status;  // RESOURCE_EXHAUSTED: nothing is ever simulated, as there is no thread for it
   absl::Time time = absl::InfinitePast();  // when it ended; before the first one, the infinite past
   int64_t num_accesses = 0;                // that the cache had seen by then, since the start
   int64_t num_steps = 0;                   // in the trace
@@ -51,14 +53,15 @@ struct WhatIfReport {
 
 class ShadowSimulator {
  public:
+  // Where the system allows no more threads, nothing is simulated, and every report says so.
   explicit ShadowSimulator(const ShadowSimulatorOptions& options);
   // Ends a simulation under way behind its current row.
   ~ShadowSimulator();
   ShadowSimulator(const ShadowSimulator&) = delete;
   ShadowSimulator& operator=(const ShadowSimulator&) = delete;
 
-  // What a layer needed; `experts` of the layer rise. Costs a store for each, and never waits for a simulation. One
-  // thread.
+  // What a layer needed; `experts` of the layer rise. Costs a store for each, and waits for nobody: the simulator's
+  // thread, which hardly ever gets a core beside busy ones, holds nothing that is needed here. One thread.
   void Note(const LayerTime& now, std::span<const int32_t> experts);
   // Accesses that were noted. Any thread.
   int64_t num_accesses() const { return num_accesses_.load(); }
@@ -72,9 +75,16 @@ class ShadowSimulator {
   static int64_t TraceBytes(int64_t num_layers, int64_t num_experts);
 
  private:
+  // What was noted since the last simulation began.
+  struct Fresh {
+    AccessTrace trace;
+    int64_t num_accesses = 0;  // since the start, when the last of it was noted; 0: nothing is
+  };
+
   void Work();
   // False if the simulator ends meanwhile.
   bool AwaitTurn(std::unique_lock<std::mutex>& lock);
+  std::unique_ptr<Fresh> TakeFresh();
   void Simulate(const AccessTrace& fresh, WhatIfReport* report);
 
   const ShadowSimulatorOptions options_;
@@ -84,10 +94,10 @@ class ShadowSimulator {
   absl::Duration last_cpu_time_;
   std::atomic<int64_t> num_accesses_ = 0;
   std::atomic<bool> must_stop_ = false;
-  mutable std::mutex mutex_;  // for what follows; held for a swap, or for the store of one group
+  std::atomic<Fresh*> fresh_;  // owned; null while Note is at work on it
+  mutable std::mutex mutex_;   // for what follows; held for a swap
   std::condition_variable has_changed_;
   bool is_wanted_ = false;
-  AccessTrace fresh_;  // since the last simulation began
   std::shared_ptr<const WhatIfReport> latest_;
   std::vector<ExpertId> ids_;  // of one group; the caller's of Note
   std::thread thread_;         // last: it uses all of it

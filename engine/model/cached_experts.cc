@@ -60,7 +60,8 @@ CachedExperts::CachedExperts(const ModelConfig& config, const ExpertLayout& layo
       predictor_(std::move(predictor)),
       offsets_(static_cast<size_t>(config.num_experts) + 1),
       weights_(static_cast<size_t>(config.num_experts)),
-      cache_(MakeCacheOptions(config, layout, options), source_.get(), &clock_, arena_.data()) {
+      cache_(MakeCacheOptions(config, layout, options), source_.get(),
+             options.clock != nullptr ? options.clock : &own_clock_, arena_.data()) {
   cache_.Keep(options.kept);
 }
 
@@ -68,6 +69,7 @@ void CachedExperts::BeginStep() {
   cache_.BeginStep();
   faults_.Clear();
   uses_.clear();
+  wait_before_ = cache_.wait_time();
 }
 
 absl::Status CachedExperts::Predict(const LayerWeights& weights, const LayerRouting& routing, const Activations& act) {
@@ -99,6 +101,7 @@ absl::Status CachedExperts::ExpertFfn(int64_t moe_layer, ConstView row_sequence,
     device_->ops().ExpertFfn(act.expert_outputs, act.normed, act.order, act.offsets, weights_);
     for (const PlacedExpert& placed : wave) weights_[static_cast<size_t>(placed.expert)] = {};
   }
+  CountBytes();
   if (cache_.missing().empty()) return absl::OkStatus();
   return DropMissing(moe_layer, row_sequence, is_limited, act);
 }
@@ -110,13 +113,27 @@ absl::Status CachedExperts::CountUses(ConstView row_sequence, const Activations&
   std::vector<bool> is_there(weights_.size());
   for (const PlacedExpert& placed : cache_.found()) is_there[static_cast<size_t>(placed.expert)] = true;
   const size_t top_k = ids.size() / sequences.size();
+  misses_.clear();
+  last_misser_.assign(weights_.size(), -1);
   for (size_t a = 0; a < ids.size(); ++a) {
     if (ids[a] < 0) continue;
+    const auto expert = static_cast<size_t>(ids[a]);
     const auto sequence = static_cast<size_t>(sequences[a / top_k]);
     if (uses_.size() <= sequence) uses_.resize(sequence + 1);
-    ++(is_there[static_cast<size_t>(ids[a])] ? uses_[sequence].hits : uses_[sequence].misses);
+    ++(is_there[expert] ? uses_[sequence].hits : uses_[sequence].misses);
+    // Rows of a sequence stand together.
+    const int32_t last = std::exchange(last_misser_[expert], sequences[a / top_k]);
+    if (!is_there[expert] && last != sequences[a / top_k]) misses_.push_back({sequence, ids[a]});
   }
   return absl::OkStatus();
+}
+
+void CachedExperts::CountBytes() {
+  for (const Miss& miss : misses_) {
+    const bool is_read =
+        std::ranges::find(cache_.missing(), miss.expert, &MissingExpert::expert) == cache_.missing().end();
+    if (is_read) uses_[miss.sequence].bytes += source_->expert_bytes();
+  }
 }
 
 absl::Status CachedExperts::DropMissing(int64_t moe_layer, ConstView row_sequence, bool is_limited,

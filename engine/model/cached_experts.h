@@ -3,6 +3,7 @@
 #ifndef CADRE_ENGINE_MODEL_CACHED_EXPERTS_H_
 #define CADRE_ENGINE_MODEL_CACHED_EXPERTS_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -31,6 +32,7 @@ struct CachedExpertsOptions {
   int num_ahead_threads = 0;              // reads at a time of experts that the next layer may need
   std::vector<ExpertId> warm_start = {};  // as in ExpertCacheOptions
   std::vector<ExpertId> kept = {};        // for ExpertCache::Keep
+  const Clock* clock = nullptr;           // outlives the experts; null: the machine's
 };
 
 // Engine thread only. The device's memory must be the host's, too: experts are read straight into it.
@@ -56,6 +58,8 @@ class CachedExperts {
   // Of the step's sequences, up to the last one that needed an expert. Assignments that limits on experts have lost
   // need none.
   const std::vector<ExpertCacheUse>& uses() const { return uses_; }
+  // How long the step has stood still for reads.
+  absl::Duration step_wait() const { return cache_.wait_time() - wait_before_; }
 
   ExpertCacheReport Report() const { return cache_.Report(); }
   ExpertFaults TakeFaults() { return cache_.TakeFaults(); }
@@ -66,23 +70,33 @@ class CachedExperts {
   absl::Status Audit() const { return cache_.Audit(); }
 
  private:
+  struct Miss {
+    size_t sequence = 0;
+    int32_t expert = 0;
+  };
+
   CachedExperts(const ModelConfig& config, const ExpertLayout& layout, std::unique_ptr<ExpertSource> source,
                 const CachedExpertsOptions& options, DeviceBuffer arena, std::optional<ExpertPredictor> predictor,
                 Device* device);
 
   // Once the layer has begun.
   absl::Status CountUses(ConstView row_sequence, const Activations& act);
+  // Once it has ended.
+  void CountBytes();
   absl::Status DropMissing(int64_t moe_layer, ConstView row_sequence, bool is_limited, const Activations& act);
 
   const ExpertLayout layout_;
   const std::unique_ptr<ExpertSource> source_;
-  const MonotonicClock clock_;
+  const MonotonicClock own_clock_;
   Device* const device_;
   DeviceBuffer arena_;  // the slots
   std::optional<ExpertPredictor> predictor_;
   std::span<const PredictedExpert> predicted_;  // for the layer after the one that is computed
   StepFaults faults_;
   std::vector<ExpertCacheUse> uses_;
+  std::vector<Miss> misses_;           // of the layer, each pair once
+  std::vector<int32_t> last_misser_;   // [E] the last sequence of the layer that missed it; -1: none
+  absl::Duration wait_before_;         // of the steps before
   std::vector<int32_t> offsets_;       // [E + 1]
   std::vector<float> router_weights_;  // [T, K] of the layer, where experts are limited
   std::vector<int32_t> needed_;        // experts of the layer

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "engine/experts/step_routing.h"
 #include "engine/model/step_faults.h"
 #include "kernels/ops.h"
@@ -64,6 +65,7 @@ struct ForwardResult {
   std::vector<SequenceFault> faults;
   // [S] of the expert cache; empty where there is none, or where nobody counts.
   std::vector<ExpertCacheUse> cache_uses;
+  absl::Duration expert_wait;  // the step stood still for so long for experts that were read
 };
 
 }  // namespace cadre

@@ -19,6 +19,8 @@ constexpr int64_t kMostUnderWay = 16;
 constexpr int64_t kSlotsForACopy = 16;
 // Steps after which an earlier use counts half.
 constexpr int64_t kHalfLifeSteps = 256;
+// Between two looks at copies under way where no step comes.
+constexpr absl::Duration kCopyPause = absl::Milliseconds(10);
 
 std::vector<MlpWeights> Flatten(const std::vector<std::span<MlpWeights>>& layers) {
   std::vector<MlpWeights> all;
@@ -116,6 +118,13 @@ void OffloadedExperts::EndStep(const StepRouting& routing) {
   // Before the copies, which begin when this is done: until then steps may read who gives way.
   SendTables();
   OrderCopies(tickets);
+}
+
+absl::Duration OffloadedExperts::Place() {
+  if (under_way_.empty()) return absl::InfiniteDuration();
+  TakeEnded();
+  SendTables();
+  return under_way_.empty() ? absl::InfiniteDuration() : kCopyPause;
 }
 
 void OffloadedExperts::CountUses(const StepRouting& routing) {

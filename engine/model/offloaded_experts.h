@@ -16,6 +16,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "engine/experts/expert_cache.h"
 #include "engine/experts/expert_placement.h"
 #include "engine/experts/shadow_simulator.h"
@@ -50,6 +51,10 @@ class OffloadedExperts {
   // come, and orders copies of some that were missed. The step may still be under way on the device, as may those
   // before it. A device's error is that of the next Device::Synchronize.
   void EndStep(const StepRouting& routing);
+
+  // Between steps: lets the tables lead to what has come since the last one. Says after what time it is to be called
+  // again, if no step comes before.
+  absl::Duration Place();
 
   ExpertCacheReport Report() const;
   ExpertPlacement Placement() const;

@@ -28,6 +28,8 @@ struct SequenceFault {
 struct ExpertCacheUse {
   int64_t hits = 0;
   int64_t misses = 0;
+  // Of the experts of its misses that were read, each once for a layer; who shares one with others has all of it.
+  int64_t bytes = 0;
 };
 
 struct StepFaults {

@@ -69,12 +69,14 @@ class TransformerRunner final : public ModelRunner {
     arena_.ReadSampled(&result->sampled);
     result->faults.clear();
     result->cache_uses.clear();
+    result->expert_wait = absl::ZeroDuration();
     if (offloaded_ != nullptr) offloaded_->EndStep(result->routing);
     if (const CachedExperts* cached = transformer_.cached_experts(); cached != nullptr) {
       CountFaults(cached->faults(), &result->routing);
       result->faults = cached->faults().sequences;
       result->cache_uses = cached->uses();
       result->cache_uses.resize(result->routing.sequence_assignments.size());
+      result->expert_wait = cached->step_wait();
     }
     return absl::OkStatus();
   }
@@ -135,6 +137,7 @@ class TransformerRunner final : public ModelRunner {
   }
   void KeepExperts(const std::vector<ExpertId>& experts) override { transformer_.cached_experts()->Keep(experts); }
   absl::Duration PlaceExperts() override {
+    if (offloaded_ != nullptr) return offloaded_->Place();
     CachedExperts* cached = transformer_.cached_experts();
     return cached == nullptr ? absl::InfiniteDuration() : cached->Place();
   }
@@ -253,7 +256,8 @@ absl::StatusOr<std::unique_ptr<CachedExperts>> CreateCachedExperts(const ModelCo
                                 .num_threads = options.expert_read_threads,
                                 .num_ahead_threads = options.expert_ahead_threads,
                                 .warm_start = ChooseWarmStart(config, plan, options, kept),
-                                .kept = kept},
+                                .kept = kept,
+                                .clock = options.clock},
                                device);
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/base/clock.h"
 #include "engine/experts/eviction_policy.h"
 #include "engine/model/model_config.h"
 #include "engine/model/model_runner.h"
@@ -47,6 +48,8 @@ struct RunnerOptions {
   int64_t profile_bytes = 0;
   // Of the host, for recorded choices of requests in flight; 0: no request brings any.
   int64_t replay_bytes = 0;
+  // By which experts that could not be read are tried again; null: the machine's. Outlives the runner.
+  const Clock* clock = nullptr;
 };
 
 // Bytes by pool, decided before anything is loaded; printed by the server and answered by GetModel.

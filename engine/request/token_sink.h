@@ -71,6 +71,10 @@ struct RoutingReport {
   // to limits on experts, neither. 0 without an expert cache.
   int64_t cache_hits = 0;
   int64_t cache_misses = 0;
+  // Read for the misses: each expert once for a layer and step, and whole for everybody who missed it.
+  int64_t cache_bytes = 0;
+  // Steps that had rows of it stood still for so long, for whomever's experts.
+  absl::Duration cache_wait = {};
   double lost_gate_weight = 0.0;   // of reweighted and dropped assignments, as the router weighed them
   double total_gate_weight = 0.0;  // of all assignments, as the router weighed them
   // How much of what the router wanted was done: 1 for who lost nothing.
@@ -84,6 +88,8 @@ struct RoutingReport {
     dropped += other.dropped;
     cache_hits += other.cache_hits;
     cache_misses += other.cache_misses;
+    cache_bytes += other.cache_bytes;
+    cache_wait += other.cache_wait;
     lost_gate_weight += other.lost_gate_weight;
     total_gate_weight += other.total_gate_weight;
     return *this;

@@ -166,6 +166,24 @@ EXPERT_CACHE_MUTANTS = [
         "  const AccessLog log = fresh.Log();\n",
         "shadow_cache_test", "ShadowSimulator.KnowsAllOfTheTraceHoweverItCame"),
     Mutant(
+        "an idle server does not see a quarantine end",
+        "engine/experts/expert_placing.cc",
+        "  return has_more ? PlacingPause() : std::min(pause, UntilFaultsChange());\n",
+        "  return has_more ? PlacingPause() : pause;\n",
+        "expert_cache_test", "ExpertPlacingTest.AQuarantineIsSeenToEnd*"),
+    Mutant(
+        "an expert that many rows of a sequence missed was read for each of them",
+        "engine/model/cached_experts.cc",
+        "last != sequences[a / top_k]",
+        "last != -2",
+        "cached_experts_test", "CachedExpertsReportTest.*"),
+    Mutant(
+        "a request pays for what an earlier one could not have",
+        "engine/experts/expert_cache.cc",
+        "  return stalled_.contains(id) || clock_->Now() < quarantine.until;\n",
+        "  return stalled_.contains(id) || clock_->Now() < quarantine.until + absl::Hours(1);\n",
+        "engine_expert_faults_test", "EngineExpertFaultsTest.AnExpertThatFailsForTenMinutes*"),
+    Mutant(
         "a copy into a slot does not wait for the steps that read it",
         "kernels/cuda/background_copies.cc",
         "cudaStreamWaitEvent(stream_, kernels_ended_)",

@@ -50,6 +50,12 @@ void MemoryExperts::Fail(ExpertId expert, const absl::Status& status, int64_t ti
   failures_[expert] = {status, times};
 }
 
+int64_t MemoryExperts::num_failures_left(ExpertId expert) const {
+  const std::lock_guard lock(mutex_);
+  const auto it = failures_.find(expert);
+  return it == failures_.end() ? 0 : it->second.times;
+}
+
 void MemoryExperts::SetCorrupt(ExpertId expert, bool is_corrupt) {
   const std::lock_guard lock(mutex_);
   if (is_corrupt) {
@@ -84,6 +90,13 @@ int64_t MemoryExperts::num_reads(ExpertId expert) const {
 int64_t MemoryExperts::num_pieces(ExpertId expert) const {
   const std::lock_guard lock(mutex_);
   return pieces_[expert];
+}
+
+std::vector<std::vector<std::byte>> MakeNumberedExperts(int count, size_t bytes) {
+  std::vector<std::vector<std::byte>> experts;
+  experts.reserve(static_cast<size_t>(count));
+  for (int i = 0; i < count; ++i) experts.emplace_back(bytes, std::byte(i + 1));
+  return experts;
 }
 
 std::vector<std::vector<std::byte>> TakeExperts(const ModelConfig& config, Weights* weights) {

@@ -33,6 +33,8 @@ class MemoryExperts final : public ExpertSource {
 
   // The next `times` reads of `expert` fail with `status`.
   void Fail(ExpertId expert, const absl::Status& status, int64_t times);
+  // Of those, how many are still to come.
+  int64_t num_failures_left(ExpertId expert) const;
   // Reads of `expert` give other bytes, or the right ones again.
   void SetCorrupt(ExpertId expert, bool is_corrupt);
   // Reads of `expert` give zeros: it computes zero, whatever it is given.
@@ -60,6 +62,9 @@ class MemoryExperts final : public ExpertSource {
   mutable std::map<ExpertId, int64_t> reads_;
   mutable std::map<ExpertId, int64_t> pieces_;
 };
+
+// As many experts of `bytes` each; every byte of expert number i is i + 1.
+std::vector<std::vector<std::byte>> MakeNumberedExperts(int count, size_t bytes);
 
 // Takes the experts of all layers out of `weights`, whose memory is the host's.
 std::vector<std::vector<std::byte>> TakeExperts(const ModelConfig& config, Weights* weights);

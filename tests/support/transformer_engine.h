@@ -47,6 +47,9 @@ struct TransformerEngine {
     EXPECT_TRUE(engine->SetCapacityPolicy(policy).ok());
   }
 
+  TransformerEngine(std::unique_ptr<Device> made_device, std::unique_ptr<Engine> made_engine)
+      : device(std::move(made_device)), engine(std::move(made_engine)) {}
+
   using Edit = std::function<void(Request&)>;
 
   static Request MakeRequest(const Ticket& ticket, int32_t max_tokens) {

@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/time/clock.h"
 #include "tests/support/memory_experts.h"
 
 namespace cadre {
@@ -24,14 +25,6 @@ using testing::HasSubstr;
 constexpr int32_t kNumLayers = 3;
 constexpr int32_t kNumExperts = 8;
 constexpr size_t kExpertBytes = 192;
-
-// Every byte of expert number i is i + 1.
-std::vector<std::vector<std::byte>> MakeExperts() {
-  std::vector<std::vector<std::byte>> experts;
-  experts.reserve(size_t{kNumLayers} * kNumExperts);
-  for (int i = 0; i < kNumLayers * kNumExperts; ++i) experts.emplace_back(kExpertBytes, std::byte(i + 1));
-  return experts;
-}
 
 class ExpertCacheTest : public testing::Test {
  protected:
@@ -68,14 +61,16 @@ class ExpertCacheTest : public testing::Test {
   // Lets a read go on, and takes its end.
   void Release(ExpertId expert) {
     experts_.SetStuck(expert, false);
+    const absl::Time deadline = absl::Now() + absl::Minutes(1);
     while (cache_->Report().loading_slots > 0) {
+      ASSERT_LT(absl::Now(), deadline) << "the read does not end";
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
       Serve(0, {});
     }
   }
 
   static constexpr int64_t kSlotBytes = 256;
-  MemoryExperts experts_{MakeExperts()};
+  MemoryExperts experts_{MakeNumberedExperts(kNumLayers * kNumExperts, kExpertBytes)};
   FakeClock clock_;
   std::vector<std::byte> arena_;
   std::unique_ptr<ExpertCache> cache_;

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/time/clock.h"
 #include "engine/experts/expert_cache.h"
 #include "tests/support/memory_experts.h"
 
@@ -24,13 +25,6 @@ constexpr int64_t kSlotBytes = 64;
 
 class ExpertPlacingTest : public testing::Test {
  protected:
-  static std::vector<std::vector<std::byte>> MakeExperts() {
-    std::vector<std::vector<std::byte>> experts;
-    experts.reserve(size_t{kNumLayers} * kNumExperts);
-    for (int i = 0; i < kNumLayers * kNumExperts; ++i) experts.emplace_back(size_t{kSlotBytes}, std::byte(i + 1));
-    return experts;
-  }
-
   ExpertCache& Start(int64_t num_slots, std::vector<ExpertId> warm_start = {},
                      EvictionPolicyKind policy = EvictionPolicyKind::kLru) {
     arena_.assign(static_cast<size_t>(num_slots * kSlotBytes), std::byte{0});
@@ -47,7 +41,9 @@ class ExpertPlacingTest : public testing::Test {
 
   // Until nothing is to come but what is stuck or set aside, which `left` counts.
   void PlaceAll(int64_t left = 0) {
+    const absl::Time deadline = absl::Now() + absl::Minutes(1);
     while (cache_->Report().awaited > left) {
+      ASSERT_LT(absl::Now(), deadline) << cache_->Report().awaited << " do not come";
       const absl::Duration pause = cache_->Place();
       if (cache_->Report().awaited > 0) {
         EXPECT_LE(pause, absl::Seconds(1));
@@ -79,7 +75,7 @@ class ExpertPlacingTest : public testing::Test {
     return cache_->Report().slots.hits - before;
   }
 
-  MemoryExperts experts_{MakeExperts()};
+  MemoryExperts experts_{MakeNumberedExperts(kNumLayers * kNumExperts, size_t{kSlotBytes})};
   FakeClock clock_;
   std::vector<std::byte> arena_;
   std::unique_ptr<ExpertCache> cache_;
@@ -189,7 +185,8 @@ TEST_F(ExpertPlacingTest, AKeptExpertThatCannotBeReadIsTriedAgain) {
   experts_.Fail(5, absl::InternalError("no answer"), 3);
   experts_.Fail(6, absl::InternalError("no answer"), 3);
   PlaceAll(/*left=*/1);
-  while (cache.Report().quarantined < 2) cache.Place();
+  const absl::Time deadline = absl::Now() + absl::Minutes(1);
+  while (cache.Report().quarantined < 2 && absl::Now() < deadline) cache.Place();
   EXPECT_EQ(cache.TakeFaults().told.size(), 2u);
   EXPECT_EQ(experts_.num_reads(5), 3);
   EXPECT_LE(cache.Place(), absl::Seconds(1));
@@ -199,6 +196,31 @@ TEST_F(ExpertPlacingTest, AKeptExpertThatCannotBeReadIsTriedAgain) {
   PlaceAll();
   EXPECT_EQ(CountHits(0, {5}), 1);
   EXPECT_EQ(experts_.num_reads(6), 3) << "nobody insists on it";
+}
+
+// A server that nobody asks for anything calls Place when it is told to, and then looks at the report.
+TEST_F(ExpertPlacingTest, AQuarantineIsSeenToEndWithoutAStep) {
+  ExpertCache& cache = Start(4);
+  experts_.Fail(5, absl::InternalError("no answer"), 1'000'000);
+  cache.BeginStep();
+  EXPECT_THAT(Serve(0, {5}), testing::ElementsAre());
+  clock_.Advance(absl::Milliseconds(400));
+  EXPECT_EQ(cache.Report().quarantined, 1);
+  EXPECT_EQ(cache.Place(), absl::Milliseconds(600));
+  clock_.Advance(absl::Milliseconds(600));
+  EXPECT_EQ(cache.Place(), absl::InfiniteDuration());
+  EXPECT_EQ(cache.Report().quarantined, 0);
+  EXPECT_EQ(experts_.num_reads(5), 3) << "nobody wants it";
+}
+
+TEST_F(ExpertPlacingTest, WhatHasComeIsCounted) {
+  ExpertCache& cache = Start(12, {3, 1, 20});
+  experts_.Fail(1, absl::InternalError("no answer"), 3);
+  cache.Keep({7});
+  PlaceAll();
+  const absl::Time deadline = absl::Now() + absl::Minutes(1);
+  while (cache.Report().slots.loads_failed == 0 && absl::Now() < deadline) cache.Place();
+  EXPECT_EQ(cache.Report().placed, 3) << "of the warm start without the one that fails, and what is kept";
 }
 
 TEST_F(ExpertPlacingTest, TheOnlySlotIsForWhatIsAskedFor) {

@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/time/clock.h"
 #include "engine/experts/expert_cache.h"
 #include "tests/support/memory_experts.h"
 
@@ -23,14 +24,6 @@ using testing::ElementsAre;
 constexpr int32_t kNumLayers = 3;
 constexpr int32_t kNumExperts = 8;
 constexpr size_t kExpertBytes = 192;
-
-// Every byte of expert number i is i + 1.
-std::vector<std::vector<std::byte>> MakeExperts() {
-  std::vector<std::vector<std::byte>> experts;
-  experts.reserve(size_t{kNumLayers} * kNumExperts);
-  for (int i = 0; i < kNumLayers * kNumExperts; ++i) experts.emplace_back(kExpertBytes, std::byte(i + 1));
-  return experts;
-}
 
 // By hand: what is read ahead, and when it may go on.
 class ExpertPrefetchTest : public testing::Test {
@@ -93,11 +86,15 @@ class ExpertPrefetchTest : public testing::Test {
   }
 
   static void Await(const std::function<bool()>& condition) {
-    while (!condition()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    const absl::Time deadline = absl::Now() + absl::Minutes(1);
+    while (!condition()) {
+      ASSERT_LT(absl::Now(), deadline);
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
   }
   SlotCounters counters() const { return cache_->Report().slots; }
 
-  MemoryExperts experts_{MakeExperts()};
+  MemoryExperts experts_{MakeNumberedExperts(kNumLayers * kNumExperts, kExpertBytes)};
   FakeClock clock_;
   std::vector<std::byte> arena_;
   int32_t layer_ = 0;

@@ -1,6 +1,7 @@
 #include "engine/experts/shadow_simulator.h"
 
 #include <gtest/gtest.h>
+#include <pthread.h>
 
 #include <random>
 #include <set>
@@ -150,6 +151,28 @@ TEST(ShadowSimulator, AskingDoesNotDisturbWhoNotes) {
   for (int i = 0; i < 50; ++i) traffic.Run(3, &simulator);
   reader.join();
   ExpectRows(AwaitAll(simulator)->rows, traffic.log());
+}
+
+// A server starts where its threads are all that it may have.
+TEST(ShadowSimulator, WithoutAThreadNothingIsSimulatedAndTold) {
+  pthread_attr_t usual;
+  ASSERT_EQ(pthread_getattr_default_np(&usual), 0);
+  pthread_attr_t huge;
+  ASSERT_EQ(pthread_getattr_default_np(&huge), 0);
+  ASSERT_EQ(pthread_attr_setstacksize(&huge, size_t{1} << 47), 0);  // more than there are addresses for
+  ASSERT_EQ(pthread_setattr_default_np(&huge), 0);
+  ShadowSimulator simulator(Options());
+  ASSERT_EQ(pthread_setattr_default_np(&usual), 0);
+  pthread_attr_destroy(&huge);
+  pthread_attr_destroy(&usual);
+
+  Traffic traffic;
+  traffic.Run(10, &simulator);
+  simulator.Refresh();
+  const auto report = simulator.Latest();
+  EXPECT_EQ(report->status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_TRUE(report->rows.empty());
+  EXPECT_EQ(report->num_accesses, simulator.num_accesses()) << "who waits for a simulation would wait for ever";
 }
 
 TEST(ShadowSimulator, BoundsTheTraceByTheWork) {

@@ -11,6 +11,7 @@
 #include <memory>
 #include <numeric>
 #include <random>
+#include <set>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -238,6 +239,41 @@ TEST(CachedExpertsFaultTest, WhoDoesNotNeedTheExpertSeesNothing) {
   }
   EXPECT_GT(num_hurt, 0);
   EXPECT_GT(num_unhurt, 0);
+}
+
+// Shared ones whole for everybody, those that could not be read for nobody.
+TEST(CachedExpertsReportTest, SequencesHaveTheBytesOfTheExpertsThatTheyMissed) {
+  for (const bool has_fault : {false, true}) {
+    SCOPED_TRACE(has_fault);
+    // With one slot nothing is there when a layer begins.
+    const Model cached = MakeModel(ModelFamily::kOlmoe, 1);
+    if (has_fault) cached.experts->Fail(/*expert=*/2, absl::InternalError("the disk is on fire"), /*times=*/1000);
+    absl::Duration waited;
+    for (ForwardBatch& step : MakeSteps(kAll, 3)) {
+      step.keep_choices = true;
+      ForwardResult result;
+      ASSERT_TRUE(cached.runner->Forward(step, &result).ok());
+      std::vector<std::set<int32_t>> needed(kNumSequences);  // over both layers
+      const auto top_k = static_cast<size_t>(cached.config.router.top_k);
+      for (size_t i = 0; i < result.chosen_ids.size(); ++i) {
+        const size_t row = i / top_k % step.row_sequence.size();
+        const auto layer = static_cast<int32_t>(i / top_k / step.row_sequence.size());
+        const auto id = layer * static_cast<int32_t>(cached.config.num_experts) + result.chosen_ids[i];
+        if (!has_fault || id != 2) needed[static_cast<size_t>(step.row_sequence[row])].insert(id);
+      }
+      ASSERT_EQ(result.cache_uses.size(), needed.size());
+      for (size_t s = 0; s < needed.size(); ++s) {
+        EXPECT_EQ(result.cache_uses[s].bytes, std::ssize(needed[s]) * cached.experts->expert_bytes()) << s;
+        EXPECT_EQ(result.cache_uses[s].hits, 0);
+      }
+      EXPECT_GT(result.expert_wait, absl::ZeroDuration());
+      waited += result.expert_wait;
+    }
+    EXPECT_EQ(waited, cached.runner->expert_cache()->wait_time);
+    const std::vector<absl::Duration> waits = cached.runner->expert_placement()->waits;
+    EXPECT_EQ(std::accumulate(waits.begin(), waits.end(), absl::Duration()), waited);
+    EXPECT_EQ(waits.size(), 2u);
+  }
 }
 
 // What others left in the memory of outputs does not come in where nothing was computed.

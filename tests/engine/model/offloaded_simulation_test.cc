@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/time/clock.h"
 #include "engine/model/offloaded_experts.h"
 #include "kernels/cpu/cpu_device.h"
 #include "tests/support/random_model.h"
@@ -133,6 +134,25 @@ class Simulation {
     ASSERT_LE(report.loading_slots, std::max<int64_t>(1, report.num_slots / 16));
   }
 
+  // No step comes; what is told of the cache is soon what it is.
+  void Rest() {
+    const int64_t before = Report().loading_slots;
+    const absl::Time deadline = absl::Now() + absl::Minutes(1);
+    while (offloaded_->Place() < absl::InfiniteDuration()) {
+      ASSERT_LT(absl::Now(), deadline);
+      ExpectWhole();
+      const absl::Status audit = offloaded_->Audit();
+      ASSERT_TRUE(audit.ok()) << audit;
+    }
+    EXPECT_EQ(Report().loading_slots, 0);
+    const ExpertPlacement placement = offloaded_->Placement();
+    EXPECT_TRUE(placement.loading.empty());
+    EXPECT_EQ(std::ranges::count(placement.tiers, ExpertTier::kDevice), Report().idle_slots);
+    num_seen_resting_ += before;
+  }
+  // Copies that ended while it rested.
+  int64_t num_seen_resting() const { return num_seen_resting_; }
+
  private:
   const std::byte* Hosted(size_t expert) const {
     return hosted_.data() + static_cast<int64_t>(expert) * layout_.size_bytes();
@@ -154,6 +174,7 @@ class Simulation {
   int64_t num_steps_ = 0;
   int64_t hits_ = 0;
   int64_t misses_ = 0;
+  int64_t num_seen_resting_ = 0;
 };
 
 using Parameters = std::tuple<EvictionPolicyKind, int64_t>;
@@ -166,8 +187,10 @@ TEST_P(OffloadedSimulationTest, EveryTableLeadsToAWholeExpert) {
     simulation.device().FailOneIn(fail_one_in);
     for (int i = 0; i < 1000; ++i) {
       simulation.Step();
+      if (i % 10 == 9) simulation.Rest();
       if (HasFatalFailure()) return;
     }
+    EXPECT_GT(simulation.num_seen_resting(), 0);
     const ExpertCacheReport report = simulation.Report();
     EXPECT_GT(report.slots.hits, 0);
     EXPECT_GT(report.slots.evictions, 0);
