@@ -92,7 +92,10 @@ void WriteEngine(const EngineSnapshot& snapshot, MetricPage& page) {
   WriteRequests(snapshot, page);
   WriteTokens(snapshot, page);
   WriteKvCache(snapshot, page);
-  if (snapshot.expert_cache) WriteExpertCache(*snapshot.expert_cache, page);
+  if (!snapshot.expert_cache) return;
+  WriteExpertCache(*snapshot.expert_cache, page);
+  page.Single(metric::kExpertAwarePreferred, snapshot.preferred_sequences);
+  page.Single(metric::kExpertAwarePassedOver, snapshot.passed_over);
 }
 
 void WriteWhatIf(const WhatIfReport& report, MetricPage& page) {

@@ -80,15 +80,22 @@ void ExpertFlags::AddTo(CLI::App& app) {
                      "So many of the most used experts of --expert-profile stay in memory, or such a share of those "
                      "that fit (25%)")
           ->check(CLI::Validator(CheckKept, "N or P%")),
+      app.add_option("--expert-aware-scheduling", aware_scheduling,
+                     "Whether, of waiting requests of one tenant and priority, those go first that are likely to need "
+                     "experts which are in memory; nobody is passed over more than 8 times")
+          ->check(CLI::IsMember({"off", "on"})),
   };
 }
 
-std::string ExpertFlags::FindFault(bool has_prefix_cache) const {
+std::string ExpertFlags::FindFault(bool has_prefix_cache, int32_t routing_sample_steps) const {
   if (fault == "degrade" && has_prefix_cache) {
     return "--expert-fault: degrade needs --prefix-cache off, or what was computed without an expert would be found by "
            "other requests";
   }
   if (profile.empty() && keep != "0") return "--expert-keep: means nothing without --expert-profile";
+  if (aware_scheduling == "on" && routing_sample_steps == 0) {
+    return "--expert-aware-scheduling: on needs --routing-sample-steps above 0, from which it learns what tokens need";
+  }
   return "";
 }
 
@@ -101,6 +108,7 @@ ExpertCacheConfig ExpertFlags::Config() const {
   config.prefetches = prefetch == "on";
   config.reads_directly = read == "direct";
   config.tolerates_missing = fault == "degrade";
+  config.is_scheduling_aware = aware_scheduling == "on";
   config.profile = profile;
   if (const std::optional<double> share = ToShare(keep); share.has_value()) {
     config.kept_share = *share;

@@ -20,6 +20,7 @@ struct ExpertCacheConfig {
   bool prefetches = true;
   bool reads_directly = false;
   bool tolerates_missing = false;
+  bool is_scheduling_aware = false;
   std::string profile;      // the file of a profile to start with; empty: none
   int64_t num_kept = 0;     // of the profile's most used experts; or
   double kept_share = 0.0;  // [0, 1] of the slots
@@ -38,12 +39,13 @@ struct ExpertFlags {
   std::string read = "buffered";  // or direct
   std::string fault = "fail";     // or degrade
   std::string profile;
-  std::string keep = "0";  // a number, or "25%"
+  std::string keep = "0";                // a number, or "25%"
+  std::string aware_scheduling = "off";  // or on
 
   // `app` must stay, too, until Config is called.
   void AddTo(CLI::App& app);
   // After parsing: what cannot be together, as "--flag: problem"; empty where all can.
-  std::string FindFault(bool has_prefix_cache) const;
+  std::string FindFault(bool has_prefix_cache, int32_t routing_sample_steps) const;
   ExpertCacheConfig Config() const;
 
   // Of the flags that mean nothing without a cache.

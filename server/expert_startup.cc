@@ -50,7 +50,8 @@ void LogHostedExperts(const MemoryPlan& plan, const CheckpointSummary& checkpoin
       Size(checkpoint.one_expert_bytes), EvictionPolicyName(config.policy), Size(plan.host_expert_bytes));
   const std::vector<std::string> flags = absl::StrSplit(config.cache_only_flags, ", ");
   for (const std::string& flag : flags) {
-    if (flag != "--expert-policy" && flag != "--expert-host-gb" && !flag.empty()) {
+    if (flag != "--expert-policy" && flag != "--expert-host-gb" && flag != "--expert-aware-scheduling" &&
+        !flag.empty()) {
       spdlog::warn("{}: without effect, because all experts are read at the start", flag);
     }
   }

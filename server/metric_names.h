@@ -118,6 +118,10 @@ CADRE_GAUGE_(kExpertsQuarantined, "cadre_experts_quarantined",
 CADRE_GAUGE_(kExpertsKept, "cadre_experts_kept", "Experts that do not give way once they are in memory.");
 CADRE_GAUGE_(kExpertsAwaited, "cadre_experts_awaited",
              "Experts of the profile or kept ones that are to be read before anybody needs them.");
+CADRE_COUNTER_(kExpertAwarePreferred, "cadre_expert_aware_preferred_total",
+               "Sequences that started before earlier ones because more of their experts were in memory.");
+CADRE_COUNTER_(kExpertAwarePassedOver, "cadre_expert_aware_passed_over_total",
+               "Times that a sequence was passed over by one of these.");
 CADRE_GAUGE_(kExpertSlots, "cadre_expert_slots", "Places of experts in memory by state; the sum is the cache.");
 
 // What other caches would have made of the latest steps; absent with the cache.

@@ -16,6 +16,7 @@
 #include "engine/base/status_macros.h"
 #include "engine/base/strings.h"
 #include "engine/experts/routing_profile.h"
+#include "engine/experts/token_experts.h"
 #include "engine/model/routing_scheme.h"
 #include "engine/model/simulated_runner.h"
 #include "engine/model/weights.h"
@@ -53,6 +54,7 @@ EngineOptions MakeEngineOptions(const ServerConfig& config) {
   options.stats_window_tokens = config.stats_window_tokens;
   options.allow_capacity_override = config.allow_capacity_override;
   options.tolerate_missing_experts = config.expert_cache.tolerates_missing;
+  options.expert_aware_scheduling = config.expert_cache.is_scheduling_aware;
   return options;
 }
 
@@ -79,14 +81,20 @@ constexpr int32_t kDefaultSampleSteps = 16;
 // A step whose choices are wanted is ordered op by op: where steps are recorded, nobody pays for that unasked.
 int32_t SampleSteps(const ServerConfig& config, const Device& device) {
   if (config.routing_sample_steps >= 0) return config.routing_sample_steps;
-  return device.can_record() && !config.enforce_eager ? 0 : kDefaultSampleSteps;
+  const bool is_asked = config.expert_cache.is_scheduling_aware;
+  return device.can_record() && !config.enforce_eager && !is_asked ? 0 : kDefaultSampleSteps;
 }
 
 int64_t ProfileBytes(const ModelConfig& model, const ServerConfig& config, const Device& device) {
   const ProfileShape shape = {.num_layers = static_cast<int32_t>(model.num_moe_layers()),
                               .num_experts = static_cast<int32_t>(model.num_experts),
                               .num_classes = kNumTokenClasses};
-  return RoutingProfile::Bytes(shape, {.sample_steps = SampleSteps(config, device)});
+  const int64_t bytes = RoutingProfile::Bytes(shape, {.sample_steps = SampleSteps(config, device)});
+  if (!config.expert_cache.is_scheduling_aware) return bytes;
+  return bytes + TokenExperts::Bytes({.vocab_size = static_cast<int32_t>(model.vocab_size),
+                                      .num_layers = shape.num_layers,
+                                      .num_experts = shape.num_experts,
+                                      .top_k = static_cast<int32_t>(model.router.top_k)});
 }
 
 void LogPlan(const MemoryPlan& plan) {

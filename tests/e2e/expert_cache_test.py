@@ -115,6 +115,18 @@ class ExpertCacheTest(unittest.TestCase):
                 self.assertEqual(plan.all_expert_bytes, ALL_EXPERTS * EXPERT_BYTES)
                 server.stop()
 
+    def test_scheduling_by_experts_changes_no_answer(self):
+        expected = [self.complete(self.resident(), ask(prompt)) for prompt in PROMPTS]
+        server = self.start(ALL_EXPERTS // 2, "--expert-aware-scheduling", "on", "--routing-sample-steps", 1,
+                            "--max-num-seqs", 1)
+        for _ in range(2):
+            calls = [server.generation.Generate(ask(prompt), timeout=60) for prompt in PROMPTS]
+            for call, answer in zip(calls, expected):
+                self.assertEqual(Completion(call).text, answer.text)
+        self.assertGreaterEqual(server.metric("cadre_expert_aware_passed_over_total"),
+                                server.metric("cadre_expert_aware_preferred_total"))
+        self.assertEqual(server.audit(), [])
+
     def test_experts_are_read_past_the_page_cache(self):
         expected = [self.complete(self.resident(), ask(prompt)) for prompt in PROMPTS]
         try:

@@ -145,6 +145,14 @@ TEST(ConfigTest, ExpertFlags) {
                                   "--expert-keep=%", "--expert-keep=99999999999999999999"}) {
     EXPECT_EQ(Parse({"--model=sim", "--expert-profile=f", wrong}).exit_code, 64) << wrong;
   }
+  EXPECT_FALSE(unset.is_scheduling_aware);
+  const ExpertCacheConfig aware = Parse({"--model=sim", "--expert-aware-scheduling=on"}).config->expert_cache;
+  EXPECT_TRUE(aware.is_scheduling_aware);
+  EXPECT_EQ(aware.cache_only_flags, "--expert-aware-scheduling");
+  const ParsedConfig blind = Parse({"--model=sim", "--expert-aware-scheduling=on", "--routing-sample-steps=0"});
+  EXPECT_EQ(blind.exit_code, 64);
+  EXPECT_THAT(blind.output, HasSubstr("--expert-aware-scheduling: on needs --routing-sample-steps above 0"));
+  EXPECT_EQ(Parse({"--model=sim", "--expert-aware-scheduling=off", "--routing-sample-steps=0"}).exit_code, 0);
   // What was set, if only to what it is anyhow: it may mean nothing.
   EXPECT_EQ(unset.cache_only_flags, "");
   EXPECT_FALSE(unset.host_gib.has_value());
@@ -160,7 +168,7 @@ TEST(ConfigTest, ExpertFlags) {
        {"--expert-cache-gb=0", "--expert-cache-gb=-1", "--expert-cache-gb=nan", "--expert-cache-gb=inf",
         "--expert-cache-gb=1GB", "--expert-policy=fifo", "--expert-host-gb=0", "--expert-host-gb=all",
         "--expert-keep=3", "--expert-read-threads=0", "--expert-read=mmap", "--expert-prefetch=1",
-        "--expert-fault=ignore", "--expert-fault=degrade"}) {
+        "--expert-fault=ignore", "--expert-fault=degrade", "--expert-aware-scheduling=1"}) {
     EXPECT_EQ(Parse({"--model=sim", flag}).exit_code, 64) << flag;
   }
 }

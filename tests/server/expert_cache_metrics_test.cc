@@ -45,6 +45,8 @@ TEST(ExpertCacheMetricsTest, EveryFigureIsTold) {
   report.kept = 28;
   report.awaited = 29;
   engine.expert_cache = report;
+  engine.preferred_sequences = 31;
+  engine.passed_over = 32;
   const std::string page = metrics.RenderDefaultPage();
   for (const char* const line : {"cadre_expert_lookups_total{result=\"hit\"} 11",
                                  "cadre_expert_lookups_total{result=\"miss\"} 12",
@@ -54,6 +56,8 @@ TEST(ExpertCacheMetricsTest, EveryFigureIsTold) {
                                  "cadre_experts_kept 28",
                                  "cadre_experts_awaited 29",
                                  "cadre_expert_evictions_total 15",
+                                 "cadre_expert_aware_preferred_total 31",
+                                 "cadre_expert_aware_passed_over_total 32",
                                  "cadre_expert_prefetches_total{result=\"used\"} 16",
                                  "cadre_expert_prefetches_total{result=\"late\"} 17",
                                  "cadre_expert_prefetches_total{result=\"wasted\"} 18",
