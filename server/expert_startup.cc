@@ -12,9 +12,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
+#include "engine/base/clock.h"
 #include "engine/base/status_macros.h"
 #include "engine/experts/eviction_policy.h"
 #include "engine/experts/expert_ranking.h"
+#include "engine/experts/read_probe.h"
 #include "proto/profile_file.h"
 #include "server/translate_profile.h"
 
@@ -25,6 +27,10 @@ std::string Size(int64_t bytes) {
   const auto size = static_cast<double>(bytes);
   if (bytes >= int64_t{1} << 30) return absl::StrFormat("%.2f GiB", size / (1 << 30));
   return absl::StrFormat("%.1f MiB", size / (1 << 20));
+}
+
+std::string Time(double seconds) {
+  return seconds < 1.0 ? absl::StrFormat("%.1fms", 1e3 * seconds) : absl::StrFormat("%.2fs", seconds);
 }
 
 absl::Status Refuse(const absl::Status& status, const std::string& file) {
@@ -76,6 +82,51 @@ void LogExpertCache(const MemoryPlan& plan, const CheckpointSummary& checkpoint,
       "the checkpoint when they are needed",
       plan.num_expert_slots, num_experts, Size(plan.expert_weight_bytes), Size(checkpoint.one_expert_bytes),
       EvictionPolicyName(config.policy), config.read_threads);
+}
+
+std::string DescribeSpeed(const ExpertSpeed& speed) {
+  const double hit_ratio = static_cast<double>(speed.num_slots) / static_cast<double>(speed.num_experts);
+  const double num_read = (1.0 - hit_ratio) * static_cast<double>(speed.token_experts);
+  const double bytes = num_read * static_cast<double>(speed.expert_bytes);
+  const auto rate = [](double bytes_per_second) { return Size(static_cast<int64_t>(bytes_per_second)); };
+  std::string line = absl::StrFormat(
+      "expert speed: a token of one sequence waits about %s for experts (%.1f of its %d at a hit ratio of %.1f%%, the "
+      "share that fits: %s at %s/s, measured with %d of them, %d at a time)",
+      Time(bytes / speed.bytes_per_second), num_read, speed.token_experts, 100.0 * hit_ratio,
+      Size(static_cast<int64_t>(bytes)), rate(speed.bytes_per_second), speed.num_probed, speed.num_threads);
+  if (speed.cached_bytes_per_second) {
+    absl::StrAppend(&line, ", or ", Time(bytes / *speed.cached_bytes_per_second), " for those in the page cache (",
+                    rate(*speed.cached_bytes_per_second), "/s)");
+  }
+  return line;
+}
+
+void LogExpertSpeed(const ModelConfig& model, const MemoryPlan& plan, const ExpertCacheConfig& config,
+                    const ExpertSource& source) {
+  constexpr int64_t kProbed = 8;
+  ExpertSpeed speed = {.num_experts = model.num_moe_layers() * model.num_experts,
+                       .num_slots = plan.num_expert_slots,
+                       .token_experts = model.num_moe_layers() * model.router.top_k,
+                       .expert_bytes = source.expert_bytes()};
+  const int64_t at_once = std::min({int64_t{config.read_threads}, kProbed, speed.num_slots});
+  const ReadProbeOptions options = {.num_threads = static_cast<int>(at_once)};
+  const MonotonicClock clock;
+  absl::StatusOr<ReadProbe> probe = ProbeReads(source, ChooseProbed(speed.num_experts, kProbed), options, clock);
+  if (probe.ok()) {
+    speed.num_probed = std::ssize(probe->experts);
+    speed.num_threads = options.num_threads;
+    speed.bytes_per_second = probe->bytes_per_second(speed.expert_bytes);
+    if (!config.reads_directly) {
+      probe = ProbeReads(source, probe->experts, options, clock);
+      if (probe.ok()) speed.cached_bytes_per_second = probe->bytes_per_second(speed.expert_bytes);
+    }
+  }
+  if (!probe.ok()) {
+    spdlog::warn("expert speed: not known, because an expert could not be read: {}",
+                 std::string(probe.status().message()));
+    return;
+  }
+  spdlog::info("{}", DescribeSpeed(speed));
 }
 
 absl::Status UseExpertProfile(const ExpertCacheConfig& config, const ModelCard& card, RunnerOptions* options) {

@@ -2,7 +2,13 @@
 #ifndef CADRE_SERVER_EXPERT_STARTUP_H_
 #define CADRE_SERVER_EXPERT_STARTUP_H_
 
+#include <cstdint>
+#include <optional>
+#include <string>
+
 #include "absl/status/status.h"
+#include "engine/experts/expert_source.h"
+#include "engine/model/model_config.h"
 #include "engine/model/transformer_runner.h"
 #include "engine/model/weights.h"
 #include "server/expert_flags.h"
@@ -12,6 +18,26 @@ namespace cadre {
 
 // Says what is in memory and what is not, and which flags mean nothing by that.
 void LogExpertCache(const MemoryPlan& plan, const CheckpointSummary& checkpoint, const ExpertCacheConfig& config);
+
+// What a token of one sequence waits for experts, where a hit is as likely as the share of experts that fit.
+struct ExpertSpeed {
+  int64_t num_experts = 0;    // of all layers
+  int64_t num_slots = 0;      // of these fit
+  int64_t token_experts = 0;  // that a token needs, at most: K in each MoE layer
+  int64_t expert_bytes = 0;
+  int64_t num_probed = 0;       // experts that were read, to measure
+  int num_threads = 1;          // so many at a time
+  double bytes_per_second = 0;  // then
+  // The same experts once more, from the page cache; absent where reads go past it.
+  std::optional<double> cached_bytes_per_second = std::nullopt;
+};
+// In one line.
+std::string DescribeSpeed(const ExpertSpeed& speed);
+
+// Reads a few experts of `source` and says that of them. Takes half a second, and five where a single expert takes as
+// long; memory for as many experts as are read at a time, no more than the plan has slots for, is given back.
+void LogExpertSpeed(const ModelConfig& model, const MemoryPlan& plan, const ExpertCacheConfig& config,
+                    const ExpertSource& source);
 
 // Has the cache filled from the profile that `config` names, if it names one. `card` tells of the model its shape and
 // its memory plan. OUT_OF_RANGE names the flag, the file, the field, the value and the limit.

@@ -238,6 +238,7 @@ absl::StatusOr<LoadedModel> LoadCheckpoint(const ServerConfig& config, std::uniq
                                               ", must be at most --max-prefill-chunk, ", config.max_prefill_chunk));
   }
   CADRE_ASSIGN_OR_RETURN(Weights weights, checkpoint->Load(*device, plan.expert_place()));
+  if (weights.expert_source != nullptr) LogExpertSpeed(model_config, plan, config.expert_cache, *weights.expert_source);
 
   CADRE_ASSIGN_OR_RETURN(loaded.runner,
                          CreateTransformerRunner(model_config, std::move(weights), plan, runner_options, device.get()));

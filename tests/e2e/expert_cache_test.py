@@ -115,6 +115,16 @@ class ExpertCacheTest(unittest.TestCase):
                 self.assertEqual(plan.all_expert_bytes, ALL_EXPERTS * EXPERT_BYTES)
                 server.stop()
 
+    def test_the_log_says_what_speed_to_expect(self):
+        server = self.start(ALL_EXPERTS // 2, "--expert-read-threads", 2)
+        log = server.log_text()
+        num_read = NUM_LAYERS * TOP_K / 2
+        time, rate = r"[\d.]+m?s", r"[\d.]+ [KMG]iB/s"
+        expected = (rf"expert speed: a token of one sequence waits about {time} for experts \({num_read:.1f} of its "
+                    rf"{NUM_LAYERS * TOP_K} at a hit ratio of 50.0%, the share that fits: [\d.]+ MiB at {rate}, "
+                    rf"measured with 8 of them, 2 at a time\), or {time} for those in the page cache \({rate}\)")
+        self.assertRegex(log, expected)
+
     def test_scheduling_by_experts_changes_no_answer(self):
         expected = [self.complete(self.resident(), ask(prompt)) for prompt in PROMPTS]
         server = self.start(ALL_EXPERTS // 2, "--expert-aware-scheduling", "on", "--routing-sample-steps", 1,

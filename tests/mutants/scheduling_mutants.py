@@ -33,4 +33,10 @@ SCHEDULING_MUTANTS = [
         "    if (owners_[row] != token) continue;\n",
         "    if (owners_[row] < 0) continue;\n",
         "preference_test", "TokenExpertsTest.WhoSharesARow*"),
+    Mutant(
+        "a probe begins reads for ever",
+        "engine/experts/read_probe.cc",
+        "clock_->Now() - begin_ > options_.begin_limit",
+        "clock_->Now() < begin_",
+        "read_probe_test", "ReadProbeTest.NoReadIsBegunLate"),
 ]
