@@ -298,6 +298,12 @@ absl::StatusOr<PinChange> Engine::PinExperts(std::vector<ExpertId> experts) {
   return change;
 }
 
+absl::Status Engine::AskForShares(const MemoryShares& shares) {
+  CADRE_RETURN_IF_ERROR(state_->loop.AskForShares(shares));
+  Wake();
+  return absl::OkStatus();
+}
+
 std::vector<ExpertId> Engine::pinned_experts() const { return state_->expert_pins.pinned(); }
 
 void Engine::StartDrain() { state_->queue.Close(); }

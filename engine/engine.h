@@ -22,6 +22,7 @@
 #include "engine/experts/expert_id.h"
 #include "engine/experts/expert_stats.h"
 #include "engine/experts/routing_profile.h"
+#include "engine/joint_budget.h"
 #include "engine/model/model_runner.h"
 #include "engine/request/request.h"
 #include "engine/request/request_queue.h"
@@ -78,6 +79,8 @@ class EngineObserver {
   virtual void OnFinish(const FinishSummary& summary) = 0;
   // Experts of a cache could not be read, or could again. Before OnStep.
   virtual void OnExpertFaults(const ExpertFaults& /*faults*/) {}
+  // Memory has moved between expert slots and KV blocks, or was to; `report` says why. Between steps.
+  virtual void OnMemoryMove(const MemoryMove& /*move*/, const JointBudgetReport& /*report*/) {}
 };
 
 // Counters and gauges; each field is exact, and the set is consistent: the loop publishes it before and after each
@@ -112,6 +115,7 @@ struct EngineSnapshot {
   int64_t preferred_sequences = 0;                // started out of turn, because more of their experts were in memory
   int64_t passed_over = 0;                        // times that a sequence was passed over by one of these
   std::shared_ptr<const ExpertPlacement> expert_placement;  // of the same moment as expert_cache, and there with it
+  std::optional<JointBudgetReport> joint_budget;            // where memory may move between expert slots and KV blocks
   float router_bias_largest = 0.0f;                         // how far the farthest bias is from the checkpoint's
   int32_t kv_blocks_free = 0;
   int32_t kv_blocks_in_use = 0;
@@ -169,6 +173,11 @@ class Engine {
   // As ExpertPins::Set, from the next step on; those that are missing are loaded beside the steps. Any thread.
   absl::StatusOr<PinChange> PinExperts(std::vector<ExpertId> experts);
   std::vector<ExpertId> pinned_experts() const;  // any thread
+
+  // Has memory move between expert slots and KV blocks, between steps, as soon as what is to go is not in use. Outputs
+  // do not depend on it. FAILED_PRECONDITION: they have no common budget that can be split anew. INVALID_ARGUMENT names
+  // the limit that `shares` break. Any thread.
+  absl::Status AskForShares(const MemoryShares& shares);
 
   // No new requests from now on; those accepted go on. Any thread, idempotent.
   void StartDrain();

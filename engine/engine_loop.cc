@@ -45,6 +45,7 @@ EngineLoop::EngineLoop(const EngineOptions& options, const LoopParts& parts)
                   .block_size = limits_.kv_block_size,
                   .max_model_len = limits_.max_model_len,
                   .max_prefill_chunk = options.max_prefill_chunk,
+                  .max_sequence_blocks = limits_.max_sequence_blocks,
                   .fair_queue = {.priority_tokens = options.priority_tokens},
                   .prefix_cache = {.keeps_idle = options.prefix_cache != PrefixCacheScope::kOff,
                                    .key_seed = options.prefix_cache_seed}},
@@ -53,6 +54,7 @@ EngineLoop::EngineLoop(const EngineOptions& options, const LoopParts& parts)
       meter_(scheduler_.options().max_num_seqs, scheduler_.options().max_prefill_chunk) {
   static_assert(Sampler::kScratchBytesPerLogit == kSamplerBytesPerLogit, "the memory plan counts another sampler");
   CADRE_CHECK(!options.tolerate_missing_experts || options.prefix_cache == PrefixCacheScope::kOff);
+  if (parts.runner->memory_room()) budget_.emplace(parts.runner, &scheduler_, parts.expert_pins);
   sampler_.Reserve(static_cast<size_t>(limits_.vocab_size));
   if (options.expert_aware_scheduling && parts.runner->expert_placement() != nullptr) {
     token_experts_.emplace(TokenExpertsShape{.vocab_size = limits_.vocab_size,
@@ -74,6 +76,7 @@ bool EngineLoop::Step() {
   const int64_t num_ended = notice_.snapshot.num_finished();
   report_ = {};
   Admit(begin);
+  MoveMemory();
   const StepPlan plan = Plan(begin);
   CloseBooks();
   SayFarewells();
@@ -92,6 +95,7 @@ bool EngineLoop::Step() {
   const absl::Time end = parts_.clock->Now();
   report_.duration = end - begin;
   meter_.ObserveStep(plan, report_.duration);
+  ObserveBudget(plan);
   notice_.snapshot.last_step_end = end;
   ++notice_.snapshot.steps;
   NoteExperts();
@@ -198,6 +202,7 @@ StepPlan EngineLoop::Plan(absl::Time now) {
   const Preferences preferences = [&](const Sequence& sequence) { return PreferenceOf(sequence, now); };
   StepPlan plan = scheduler_.Plan(limit, token_experts_ ? &preferences : nullptr);
   scheduler_.Commit(plan);
+  num_kept_waiting_ = 0;
   if (limit == RunningLimit::kNone) ObserveSeats(plan);
   report_.num_sequences = static_cast<int32_t>(plan.chunks.size());
   report_.preemptions = static_cast<int32_t>(plan.preempted.size());
@@ -248,7 +253,10 @@ void EngineLoop::ObserveSeats(const StepPlan& plan) {
   // Where experts choose, fewer rows than a group of theirs are nobody's.
   const int32_t fewest_rows = std::max(limits_.prompt_group, 1);
   const bool has_seats = scheduler_.num_running() < limits.max_num_seqs && max_prompt_rows - prompt_rows >= fewest_rows;
-  meter_.ObserveSeats(scheduler_.num_running(), has_seats && scheduler_.num_in_line() > 0);
+  if (has_seats) {
+    num_kept_waiting_ = std::min(scheduler_.num_in_line(), limits.max_num_seqs - scheduler_.num_running());
+  }
+  meter_.ObserveSeats(scheduler_.num_running(), num_kept_waiting_ > 0);
 }
 
 absl::Status EngineLoop::Forward(const StepPlan& plan) {
@@ -413,6 +421,7 @@ void EngineLoop::CloseBooks() {
   snapshot.kv_blocks_free = pool_.num_free();
   snapshot.kv_blocks_in_use = pool_.num_in_use();
   snapshot.kv_blocks_cached = pool_.num_idle();
+  if (budget_) snapshot.joint_budget = budget_->Report();
   snapshot.kv_block_evictions = scheduler_.prefix_cache().num_evictions();
   snapshot.preferred_sequences = scheduler_.fair_queue().num_preferred();
   snapshot.passed_over = scheduler_.fair_queue().num_passed_over();

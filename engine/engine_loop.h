@@ -18,6 +18,7 @@
 #include "engine/experts/expert_stats.h"
 #include "engine/experts/routing_profile.h"
 #include "engine/experts/token_experts.h"
+#include "engine/joint_budget.h"
 #include "engine/model/model_runner.h"
 #include "engine/request/request_queue.h"
 #include "engine/request/sequence.h"
@@ -49,7 +50,7 @@ struct LoopParts {
   StatusBoard* board = nullptr;
 };
 
-// One thread calls everything here but CheckFits and SetMemoryPressure.
+// One thread calls everything here but CheckFits, SetMemoryPressure and AskForShares.
 class EngineLoop {
  public:
   EngineLoop(const EngineOptions& options, const LoopParts& parts);
@@ -66,6 +67,9 @@ class EngineLoop {
 
   // As Engine::SetMemoryPressure. Any thread.
   void SetMemoryPressure(MemoryPressure pressure);
+
+  // As Engine::AskForShares. Any thread.
+  absl::Status AskForShares(const MemoryShares& shares);
 
   // As Engine::Audit.
   absl::Status Audit() const;
@@ -91,6 +95,10 @@ class EngineLoop {
     std::optional<ChosenToken> token;  // of a chunk that samples
   };
 
+  // Between two turns: goes on with what moves between expert slots and KV blocks.
+  void MoveMemory();
+  // What the step tells of who lacks memory.
+  void ObserveBudget(const StepPlan& plan);
   // The five parts of a turn, in order.
   void Admit(absl::Time now);
   StepPlan Plan(absl::Time now);
@@ -150,6 +158,8 @@ class EngineLoop {
   const RunnerLimits limits_;
   BlockPool pool_;
   Scheduler scheduler_;
+  std::optional<JointBudget> budget_;  // where memory may move
+  int32_t num_kept_waiting_ = 0;       // by the want of blocks alone, in this step
   Sampler sampler_;
   CapacitySlots capacity_slots_;
   std::optional<TokenExperts> token_experts_;  // where experts decide who goes first

@@ -10,9 +10,7 @@
 namespace cadre {
 
 ExpertPins::ExpertPins(ModelRunner* runner)
-    : runner_(runner),
-      max_pinned_(std::max<int64_t>(runner->limits().num_expert_slots - 1, 0)),
-      pinned_(runner->kept_experts()) {}
+    : runner_(runner), num_slots_(runner->limits().num_expert_slots), pinned_(runner->kept_experts()) {}
 
 absl::StatusOr<PinChange> ExpertPins::Set(std::vector<ExpertId> experts) {
   if (runner_->limits().num_expert_slots == 0) {
@@ -28,16 +26,28 @@ absl::StatusOr<PinChange> ExpertPins::Set(std::vector<ExpertId> experts) {
     is_known[static_cast<size_t>(expert)] = true;
     return was_known;
   });
-  if (std::ssize(experts) > max_pinned_) {
-    return absl::InvalidArgumentError(absl::StrCat(experts.size(), " experts are more than ", max_pinned_,
-                                                   ": there is memory for ", runner_->limits().num_expert_slots,
+  const std::lock_guard lock(mutex_);
+  if (std::ssize(experts) > num_slots_ - 1) {
+    return absl::InvalidArgumentError(absl::StrCat(experts.size(), " experts are more than ", num_slots_ - 1,
+                                                   ": there is memory for ", num_slots_,
                                                    ", and one place stays free for the others"));
   }
-  const std::lock_guard lock(mutex_);
   const PinChange change = {.before = std::ssize(pinned_), .now = std::ssize(experts)};
   pinned_ = std::move(experts);
   has_changed_ = true;
   return change;
+}
+
+int64_t ExpertPins::max_pinned() const {
+  const std::lock_guard lock(mutex_);
+  return std::max<int64_t>(num_slots_ - 1, 0);
+}
+
+bool ExpertPins::SetNumSlots(int64_t num_slots) {
+  const std::lock_guard lock(mutex_);
+  if (std::ssize(pinned_) > num_slots - 1) return false;
+  num_slots_ = num_slots;
+  return true;
 }
 
 std::vector<ExpertId> ExpertPins::pinned() const {

@@ -29,7 +29,9 @@ class ExpertPins {
   // changes, for more than max_pinned(). REQUIRES: ids of the model.
   absl::StatusOr<PinChange> Set(std::vector<ExpertId> experts);
   // One slot stays free for what steps ask for. 0 where there is no cache.
-  int64_t max_pinned() const { return max_pinned_; }
+  int64_t max_pinned() const;
+  // From now on there are so many slots. False, and nothing changes, if that leaves none free beside what was set.
+  bool SetNumSlots(int64_t num_slots);
   // What was last set; at first what the profile at the start chose.
   std::vector<ExpertId> pinned() const;
 
@@ -38,8 +40,8 @@ class ExpertPins {
 
  private:
   ModelRunner* const runner_;
-  const int64_t max_pinned_;
-  mutable std::mutex mutex_;
+  mutable std::mutex mutex_;  // for what follows
+  int64_t num_slots_;         // 0 where there is no cache
   std::vector<ExpertId> pinned_;
   bool has_changed_ = false;
 };

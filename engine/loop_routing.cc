@@ -31,11 +31,13 @@ RoutingReport RoutingOf(const StepRouting& routing, size_t s) {
 }  // namespace
 
 absl::Duration EngineLoop::Rest() {
+  constexpr absl::Duration kMovePause = absl::Milliseconds(10);  // until a read that holds up a move has ended
   const absl::Duration pause = parts_.runner->PlaceExperts();
+  MoveMemory();
   NoteExperts();
   CloseBooks();
   TellExpertFaults();
-  return pause;
+  return budget_ && budget_->is_moving() ? std::min(pause, kMovePause) : pause;
 }
 
 void EngineLoop::NoteExperts() {

@@ -84,6 +84,17 @@ class Device {
   // anything there. Nothing where memory is not the host's.
   virtual void ReleasePages(View /*view*/) {}
 
+  // Address space for memory that is used in parts, 64-byte aligned and zeroed. It takes memory where it is written to;
+  // AvailableBytes counts `counted_bytes` of it as given away, and CommitMemory leaves it alone. UNIMPLEMENTED where
+  // memory cannot be given back by the page.
+  virtual absl::StatusOr<DeviceBuffer> Reserve(size_t /*size_bytes*/, size_t /*counted_bytes*/) {
+    return absl::UnimplementedError(name() + " reserves no address space");
+  }
+  // Backs `view`, of what Reserve gave, with memory. RESOURCE_EXHAUSTED when there is not enough.
+  virtual absl::Status CommitPages(View /*view*/) {
+    return absl::UnimplementedError(name() + " reserves no address space");
+  }
+
   // Copies `view.size_bytes()` bytes; ordered with the ops.
   virtual void CopyToDevice(View to, const void* from) = 0;
   virtual void CopyToHost(void* to, ConstView from) = 0;

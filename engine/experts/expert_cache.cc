@@ -55,6 +55,7 @@ ExpertCache::ExpertCache(const ExpertCacheOptions& options, const ExpertSource* 
                .max_attempts = options.max_attempts},
               source) {
   CADRE_CHECK_GE(options.slot_bytes, source->expert_bytes());
+  if (options.num_usable_slots > 0) CADRE_CHECK(SetUsableSlots(options.num_usable_slots).ok());
   warm_start_.assign(options.warm_start.begin(), options.warm_start.end());
   for (size_t i = warm_start_.size(); i > 0; --i) {
     table_.Remember(warm_start_[i - 1], now_);
@@ -265,6 +266,21 @@ void ExpertCache::Tell(ExpertFault fault) {
   }
 }
 
+absl::Status ExpertCache::SetUsableSlots(int64_t count) {
+  CADRE_CHECK(wave_.empty() && waiting_.empty() && travelling_.empty());
+  CADRE_RETURN_IF_ERROR(table_.SetUsableSlots(count));
+  max_travelling_ = MaxMissesInFlight(options_.num_threads, count);
+  if (shadow_ != nullptr) shadow_->SetNumSlots(count);
+  return absl::OkStatus();
+}
+
+bool ExpertCache::IsDrained() {
+  TakeEnded();
+  // Who was being read when the slots were given up is put out now that he is there.
+  CADRE_CHECK(table_.SetUsableSlots(table_.num_usable_slots()).ok());
+  return table_.is_drained();
+}
+
 ExpertFaults ExpertCache::TakeFaults() { return std::exchange(faults_, {}); }
 
 ExpertCacheReport ExpertCache::Report() const {
@@ -273,8 +289,8 @@ ExpertCacheReport ExpertCache::Report() const {
           .wait_time = wait_time_,
           .waves = waves_,
           .missing = num_missing_,
-          .num_slots = table_.num_slots(),
-          .empty_slots = table_.CountSlots(SlotState::kEmpty),
+          .num_slots = table_.num_slots() - table_.num_withdrawn(),
+          .empty_slots = table_.CountSlots(SlotState::kEmpty) - table_.num_withdrawn(),
           .loading_slots = table_.CountSlots(SlotState::kLoading),
           .idle_slots = table_.CountSlots(SlotState::kIdle),
           .pinned_slots = table_.CountSlots(SlotState::kPinned),

@@ -34,7 +34,8 @@ struct ExpertCacheOptions {
   int32_t num_layers = 0;   // with experts
   int32_t num_experts = 0;  // of a layer
   int64_t num_slots = 0;
-  int64_t slot_bytes = 0;  // from slot to slot in the arena; at least the source's expert_bytes()
+  int64_t num_usable_slots = 0;  // at the start; 0: all
+  int64_t slot_bytes = 0;        // from slot to slot in the arena; at least the source's expert_bytes()
   EvictionPolicyKind policy = EvictionPolicyKind::kNextUse;
   int num_threads = 4;  // reads at a time that steps wait for
   // Reads at a time that nobody waits for yet; 0: Prefetch does nothing, and what is loaded unasked has one thread.
@@ -77,8 +78,8 @@ struct ExpertCacheReport {
   absl::Duration wait_time;  // steps stood still for so long
   int64_t direct_bytes = 0;  // computed with where they lie in the host's memory, each expert of a layer's step once
   int64_t waves = 0;
-  int64_t missing = 0;  // experts that a layer had to do without
-  int64_t num_slots = 0;
+  int64_t missing = 0;    // experts that a layer had to do without
+  int64_t num_slots = 0;  // usable ones, and those that still have to be left
   int64_t empty_slots = 0;
   int64_t loading_slots = 0;
   int64_t idle_slots = 0;
@@ -116,6 +117,12 @@ class ExpertCache {
   // what time it is to be called again, if no step comes before: also because an expert that could not be read may be
   // tried again then, and Report and Placement tell another story. REQUIRES: between steps.
   absl::Duration Place();
+
+  // As SlotTable::SetUsableSlots; what is being read into the others is still waited for, until is_drained. REQUIRES:
+  // between steps, 1 <= count <= num_slots.
+  absl::Status SetUsableSlots(int64_t count);
+  // Looks for reads that have ended meanwhile.
+  bool IsDrained();
 
   ExpertCacheReport Report() const;
   absl::Duration wait_time() const { return wait_time_; }  // as in the report
@@ -169,7 +176,7 @@ class ExpertCache {
   const ExpertSource* const source_;
   const Clock* const clock_;
   std::byte* const arena_;
-  const int64_t max_travelling_;
+  int64_t max_travelling_;
   SlotTable table_;
   LayerTime now_{.step = 0, .layer = 0};  // before the first step it is that of what is remembered
   // Of the layer:

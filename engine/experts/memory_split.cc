@@ -4,7 +4,9 @@
 #include <cmath>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
+#include "engine/base/status_macros.h"
 
 namespace cadre {
 namespace {
@@ -23,12 +25,24 @@ int64_t UsedBytes(const MemorySplitOptions& options, const MemoryShares& shares)
 }
 
 bool IsWithin(const MemorySplitOptions& options, const MemoryShares& shares) {
-  return shares.slots >= options.min_slots && shares.slots <= options.max_slots &&
-         shares.blocks >= options.min_blocks && shares.blocks <= options.max_blocks &&
-         UsedBytes(options, shares) <= options.budget_bytes;
+  return CheckShares(options, shares).ok();
+}
+
+absl::Status CheckRange(const char* name, int64_t value, int64_t least, int64_t most) {
+  if (value >= least && value <= most) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(name, " are to be ", value, ", must be ", least, " to ", most));
 }
 
 }  // namespace
+
+absl::Status CheckShares(const MemorySplitOptions& options, const MemoryShares& shares) {
+  CADRE_RETURN_IF_ERROR(CheckRange("expert slots", shares.slots, options.min_slots, options.max_slots));
+  CADRE_RETURN_IF_ERROR(CheckRange("KV blocks", shares.blocks, options.min_blocks, options.max_blocks));
+  if (UsedBytes(options, shares) <= options.budget_bytes) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(shares.slots, " expert slots and ", shares.blocks, " KV blocks take ",
+                                                 UsedBytes(options, shares), " bytes, the budget is ",
+                                                 options.budget_bytes));
+}
 
 MemorySplit::MemorySplit(const MemorySplitOptions& options, const MemoryShares& initial)
     : options_(options), shares_(initial), reversal_patience_(options.patience) {

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <optional>
 
+#include "absl/status/status.h"
+
 namespace cadre {
 
 struct MemorySplitOptions {
@@ -30,6 +32,9 @@ struct MemoryShares {
 
   bool operator==(const MemoryShares&) const = default;
 };
+
+// OK, or INVALID_ARGUMENT that names the limit of `options` which `shares` break.
+absl::Status CheckShares(const MemorySplitOptions& options, const MemoryShares& shares);
 
 // What a stretch of time was like, with the shares as they are.
 struct MemoryObservation {

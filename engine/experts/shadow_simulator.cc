@@ -68,6 +68,7 @@ ShadowSimulator::ShadowSimulator(const ShadowSimulatorOptions& options)
     : options_(options),
       trace_options_(TraceOptions(options)),
       trace_(trace_options_),
+      num_slots_(options.num_slots),
       fresh_(new Fresh{.trace = AccessTrace(trace_options_)}),
       latest_(EmptyReport(options)) {
   try {
@@ -164,6 +165,24 @@ bool ShadowSimulator::AwaitTurn(std::unique_lock<std::mutex>& lock) {
   return !stops();
 }
 
+SlotMargin ShadowSimulator::SimulateMargin(const AccessLog& log, int64_t num_slots) const {
+  SlotMargin margin;
+  margin.num_slots = num_slots;
+  margin.step_slots = margin_step_.load();
+  if (margin.step_slots == 0) return margin;
+  const auto simulate = [&](int64_t slots) {
+    const int64_t most = options_.num_layers * options_.num_experts;
+    if (must_stop_.load()) return ShadowResult();
+    return SimulatePolicy(log, {.policy = options_.policy,
+                                .num_slots = std::clamp<int64_t>(slots, 1, most),
+                                .num_threads = options_.num_threads});
+  };
+  margin.fewer = simulate(num_slots - margin.step_slots);
+  margin.same = simulate(num_slots);
+  margin.more = simulate(num_slots + margin.step_slots);
+  return margin;
+}
+
 void ShadowSimulator::Simulate(const AccessTrace& fresh, WhatIfReport* report) {
   const absl::Duration begin = ThreadCpuTime();
   {
@@ -171,8 +190,10 @@ void ShadowSimulator::Simulate(const AccessTrace& fresh, WhatIfReport* report) {
     for (size_t i = 0; i < log.num_groups(); ++i) trace_.Append(log.times[i], log.group(i));
   }
   const AccessLog log = trace_.Log();
+  report->num_slots = num_slots_.load();
   report->rows =
-      SimulateWhatIf(log, {.num_slots = options_.num_slots, .num_threads = options_.num_threads}, &must_stop_);
+      SimulateWhatIf(log, {.num_slots = report->num_slots, .num_threads = options_.num_threads}, &must_stop_);
+  report->margin = SimulateMargin(log, report->num_slots);
   report->num_steps = CountSteps(log);
   report->num_lookups = static_cast<int64_t>(log.experts.size());
   report->time = MonotonicClock().Now();

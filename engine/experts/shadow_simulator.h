@@ -36,6 +36,15 @@ struct ShadowSimulatorOptions {
 };
 
 // One simulation of everything in the trace.
+// What the live policy would have made of some slots more or fewer than the cache had.
+struct SlotMargin {
+  int64_t num_slots = 0;
+  int64_t step_slots = 0;  // 0: nobody wants to know, and the rest is empty
+  ShadowResult fewer;
+  ShadowResult same;
+  ShadowResult more;
+};
+
 struct WhatIfReport {
   absl::Status status;  // RESOURCE_EXHAUSTED: nothing is ever simulated, as there is no thread for it
   absl::Time time = absl::InfinitePast();  // when it ended; before the first one, the infinite past
@@ -44,10 +53,11 @@ struct WhatIfReport {
   int64_t num_lookups = 0;                 // in the trace: of every row
   int64_t num_simulations = 0;             // since the start
   absl::Duration cpu_time;                 // of all of them together
-  // Of the live cache.
+  // Of the live cache, when the simulation began.
   int64_t num_slots = 0;
   EvictionPolicyKind policy = EvictionPolicyKind::kLru;
-  int64_t num_experts = 0;      // of the model, all layers together
+  int64_t num_experts = 0;  // of the model, all layers together
+  SlotMargin margin;
   std::vector<WhatIfRow> rows;  // as SimulateWhatIf; empty before the first one
 };
 
@@ -70,6 +80,11 @@ class ShadowSimulator {
   // Simulates what was noted since, as soon as the options allow. Any thread.
   void Refresh();
 
+  // The live cache has another size from the next simulation on. Any thread.
+  void SetNumSlots(int64_t num_slots) { num_slots_.store(num_slots); }
+  // Has each further simulation tell of so many slots more and fewer, which makes it longer by an eighth. Any thread.
+  void SetMarginStep(int64_t step_slots) { margin_step_.store(step_slots); }
+
   // Bytes of a trace that is simulated within about a second, policies and sizes together: the work for a group grows
   // with the experts of the model.
   static int64_t TraceBytes(int64_t num_layers, int64_t num_experts);
@@ -86,6 +101,7 @@ class ShadowSimulator {
   bool AwaitTurn(std::unique_lock<std::mutex>& lock);
   std::unique_ptr<Fresh> TakeFresh();
   void Simulate(const AccessTrace& fresh, WhatIfReport* report);
+  SlotMargin SimulateMargin(const AccessLog& log, int64_t num_slots) const;
 
   const ShadowSimulatorOptions options_;
   const AccessTraceOptions trace_options_;
@@ -93,6 +109,8 @@ class ShadowSimulator {
   AccessTrace trace_;
   absl::Duration last_cpu_time_;
   std::atomic<int64_t> num_accesses_ = 0;
+  std::atomic<int64_t> num_slots_;
+  std::atomic<int64_t> margin_step_ = 0;
   std::atomic<bool> must_stop_ = false;
   std::atomic<Fresh*> fresh_;  // owned; null while Note is at work on it
   mutable std::mutex mutex_;   // for what follows; held for a swap

@@ -272,4 +272,9 @@ bool SlotTable::is_drained() const {
                              [](const Slot& each) { return each.state == SlotState::kEmpty; });
 }
 
+int64_t SlotTable::num_withdrawn() const {
+  return std::count_if(slots_.begin() + num_usable_, slots_.end(),
+                       [](const Slot& each) { return each.state == SlotState::kEmpty; });
+}
+
 }  // namespace cadre

@@ -120,6 +120,8 @@ class SlotTable {
   int64_t num_kept() const { return num_kept_; }
   // Whether all slots that are not usable are empty.
   bool is_drained() const;
+  // Slots that are not usable, and empty.
+  int64_t num_withdrawn() const;
 
   int64_t num_experts() const { return static_cast<int64_t>(slot_of_.size()); }
   int64_t num_slots() const { return static_cast<int64_t>(slots_.size()); }

@@ -6,6 +6,7 @@
 
 #include "engine/base/check.h"
 #include "engine/base/status_macros.h"
+#include "engine/model/arena_layout.h"
 
 namespace cadre {
 namespace {
@@ -17,12 +18,25 @@ std::vector<T> ToHost(ConstView view, Device& device) {
   return values;
 }
 
+int64_t MostSlots(const CachedExpertsOptions& options) { return std::max(options.most_slots, options.num_slots); }
+
+absl::StatusOr<DeviceBuffer> CreateArena(const ExpertLayout& layout, const CachedExpertsOptions& options,
+                                         Device* device) {
+  const auto size_bytes = static_cast<size_t>(options.num_slots * layout.size_bytes());
+  if (MostSlots(options) == options.num_slots) return device->Allocate(size_bytes);
+  CADRE_ASSIGN_OR_RETURN(DeviceBuffer arena,
+                         device->Reserve(static_cast<size_t>(options.most_slots * layout.size_bytes()), size_bytes));
+  CADRE_RETURN_IF_ERROR(device->CommitPages(arena.view(DType::kF32, {options.num_slots * layout.size_bytes() / 4})));
+  return arena;
+}
+
 ExpertCacheOptions MakeCacheOptions(const ModelConfig& config, const ExpertLayout& layout,
                                     const CachedExpertsOptions& options) {
   ExpertCacheOptions cache;
   cache.num_layers = static_cast<int32_t>(config.num_moe_layers());
   cache.num_experts = static_cast<int32_t>(config.num_experts);
-  cache.num_slots = options.num_slots;
+  cache.num_slots = MostSlots(options);
+  cache.num_usable_slots = options.num_slots;
   cache.slot_bytes = layout.size_bytes();
   cache.policy = options.policy;
   cache.num_threads = options.num_threads;
@@ -40,8 +54,7 @@ absl::StatusOr<std::unique_ptr<CachedExperts>> CachedExperts::Create(const Model
                                                                      const CachedExpertsOptions& options,
                                                                      Device* device) {
   CADRE_CHECK_GE(options.num_slots, int64_t{1});
-  CADRE_ASSIGN_OR_RETURN(DeviceBuffer arena,
-                         device->Allocate(static_cast<size_t>(options.num_slots * layout.size_bytes())));
+  CADRE_ASSIGN_OR_RETURN(DeviceBuffer arena, CreateArena(layout, options, device));
   std::optional<ExpertPredictor> predictor;
   if (options.num_ahead_threads > 0) {
     CADRE_ASSIGN_OR_RETURN(predictor, ExpertPredictor::Create(config, device));
@@ -57,12 +70,40 @@ CachedExperts::CachedExperts(const ModelConfig& config, const ExpertLayout& layo
       source_(std::move(source)),
       device_(device),
       arena_(std::move(arena)),
+      num_present_(options.num_slots),
+      num_most_(MostSlots(options)),
       predictor_(std::move(predictor)),
       offsets_(static_cast<size_t>(config.num_experts) + 1),
       weights_(static_cast<size_t>(config.num_experts)),
       cache_(MakeCacheOptions(config, layout, options), source_.get(),
              options.clock != nullptr ? options.clock : &own_clock_, arena_.data()) {
   cache_.Keep(options.kept);
+}
+
+View CachedExperts::Slots(int64_t first, int64_t end) const {
+  static_assert(ArenaLayout::kAlignment % sizeof(float) == 0);
+  const int64_t size = (end - first) * layout_.size_bytes() / static_cast<int64_t>(sizeof(float));
+  return arena_.view(DType::kF32, {size}, static_cast<size_t>(first * layout_.size_bytes()));
+}
+
+absl::StatusOr<bool> CachedExperts::Shrink(int64_t count) {
+  CADRE_CHECK_LE(count, num_present_);
+  CADRE_RETURN_IF_ERROR(cache_.SetUsableSlots(count));
+  if (!cache_.IsDrained()) return false;
+  device_->ReleasePages(Slots(count, num_most_));
+  num_present_ = count;
+  return true;
+}
+
+absl::Status CachedExperts::Grow(int64_t count) {
+  CADRE_CHECK_GE(count, num_present_);
+  CADRE_CHECK_LE(count, num_most_);
+  if (absl::Status status = device_->CommitPages(Slots(num_present_, count)); !status.ok()) {
+    device_->ReleasePages(Slots(num_present_, num_most_));
+    return status;
+  }
+  num_present_ = count;
+  return cache_.SetUsableSlots(count);
 }
 
 void CachedExperts::BeginStep() {

@@ -26,7 +26,8 @@
 namespace cadre {
 
 struct CachedExpertsOptions {
-  int64_t num_slots = 0;
+  int64_t num_slots = 0;   // at the start
+  int64_t most_slots = 0;  // that there may ever be; 0: as many as at the start
   EvictionPolicyKind policy = EvictionPolicyKind::kNextUse;
   int num_threads = 4;                    // reads at a time that steps wait for
   int num_ahead_threads = 0;              // reads at a time of experts that the next layer may need
@@ -67,6 +68,9 @@ class CachedExperts {
   ShadowSimulator* shadow_simulator() const { return cache_.shadow_simulator(); }  // any thread
   void Keep(const std::vector<ExpertId>& experts) { cache_.Keep(experts); }
   absl::Duration Place() { return cache_.Place(); }
+  // As ModelRunner::ShrinkExpertSlots and GrowExpertSlots.
+  absl::StatusOr<bool> Shrink(int64_t count);
+  absl::Status Grow(int64_t count);
   absl::Status Audit() const { return cache_.Audit(); }
 
  private:
@@ -79,6 +83,8 @@ class CachedExperts {
                 const CachedExpertsOptions& options, DeviceBuffer arena, std::optional<ExpertPredictor> predictor,
                 Device* device);
 
+  // The slots from the `first` to before the `end`.
+  View Slots(int64_t first, int64_t end) const;
   // Once the layer has begun.
   absl::Status CountUses(ConstView row_sequence, const Activations& act);
   // Once it has ended.
@@ -89,7 +95,9 @@ class CachedExperts {
   const std::unique_ptr<ExpertSource> source_;
   const MonotonicClock own_clock_;
   Device* const device_;
-  DeviceBuffer arena_;  // the slots
+  DeviceBuffer arena_;      // the slots
+  int64_t num_present_;     // with memory behind them
+  const int64_t num_most_;  // with an address
   std::optional<ExpertPredictor> predictor_;
   std::span<const PredictedExpert> predicted_;  // for the layer after the one that is computed
   StepFaults faults_;

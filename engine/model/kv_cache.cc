@@ -32,6 +32,29 @@ absl::StatusOr<KvCache> KvCache::Create(const KvCacheShape& shape, Device& devic
   return KvCache(shape, std::move(buffer));
 }
 
+absl::StatusOr<KvCache> KvCache::CreateReserved(const KvCacheShape& shape, int64_t num_present, Device& device) {
+  const int64_t block_bytes = shape.BytesPerBlock();
+  CADRE_ASSIGN_OR_RETURN(DeviceBuffer buffer,
+                         device.Reserve(static_cast<size_t>(SaturatingMultiply(shape.num_blocks, block_bytes)),
+                                        static_cast<size_t>(SaturatingMultiply(num_present, block_bytes))));
+  KvCache cache(shape, std::move(buffer));
+  CADRE_RETURN_IF_ERROR(cache.Commit(0, num_present, device));
+  return cache;
+}
+
+void KvCache::ReleaseFrom(int64_t first, Device& device) {
+  for (int64_t plane = 0; plane < 2 * shape_.num_layers; ++plane) {
+    device.ReleasePages(Part(plane, first, shape_.num_blocks - first));
+  }
+}
+
+absl::Status KvCache::Commit(int64_t first, int64_t end, Device& device) {
+  for (int64_t plane = 0; plane < 2 * shape_.num_layers; ++plane) {
+    CADRE_RETURN_IF_ERROR(device.CommitPages(Part(plane, first, end - first)));
+  }
+  return absl::OkStatus();
+}
+
 void KvCache::Scrub(std::span<const int32_t> blocks, Device& device) {
   zeros_.resize(Part(/*plane=*/0, /*first=*/0, /*count=*/1).size_bytes());
   for (int64_t plane = 0; plane < 2 * shape_.num_layers; ++plane) {

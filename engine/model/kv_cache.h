@@ -31,6 +31,8 @@ KvCacheShape MakeKvCacheShape(const ModelConfig& config, int64_t num_blocks, int
 class KvCache {
  public:
   static absl::StatusOr<KvCache> Create(const KvCacheShape& shape, Device& device);
+  // Of shape.num_blocks, the first `num_present` have memory behind them. REQUIRES: at most all.
+  static absl::StatusOr<KvCache> CreateReserved(const KvCacheShape& shape, int64_t num_present, Device& device);
 
   const KvCacheShape& shape() const { return shape_; }
   View keys(int64_t layer) const { return Plane(2 * layer); }        // [num_blocks, G, B, d]
@@ -39,6 +41,10 @@ class KvCache {
   void Scrub(std::span<const int32_t> blocks, Device& device);
   // Device::ReleasePages of the blocks in every layer; neighbors go together, because a block may be less than a page.
   void ReleasePages(std::span<const int32_t> blocks, Device& device);
+  // Of a reserved cache: gives the pages of the blocks [first, num_blocks) back, or takes those of [first, end).
+  // RESOURCE_EXHAUSTED when there is no memory; some of them may have been taken then.
+  void ReleaseFrom(int64_t first, Device& device);
+  absl::Status Commit(int64_t first, int64_t end, Device& device);
 
  private:
   KvCache(const KvCacheShape& shape, DeviceBuffer buffer) : shape_(shape), buffer_(std::move(buffer)) {}

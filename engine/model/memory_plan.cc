@@ -208,6 +208,32 @@ absl::StatusOr<int64_t> ChooseNumBlocks(const MemoryPlan& plan, const RunnerOpti
                    plan.max_model_len, ": lower --max-model-len or --max-num-batched-tokens, or set --kv-cache-gb"));
 }
 
+// What either side may have at least and at most of what both have at the start. The blocks always hold the longest
+// sequence.
+std::optional<MemorySplitOptions> PlanSplit(const CheckpointSummary& checkpoint, const RunnerOptions& options,
+                                            const Device& device, int64_t block_bytes, int64_t blocks_per_sequence,
+                                            const MemoryPlan& plan) {
+  if (!options.moves_memory || options.kv_cache_bytes.has_value() || options.expert_cache_bytes.has_value() ||
+      plan.expert_place() != ExpertPlace::kCheckpoint || !device.shares_host_memory()) {
+    return std::nullopt;
+  }
+  constexpr int64_t kLeastPart = 8;  // of the slots at the start stays, whatever blocks are worth
+  constexpr int64_t kSteps = 32;     // from nothing to all
+  constexpr int64_t kLargestStepBytes = int64_t{256} << 20;  // which takes some 0.1 s to commit
+  MemorySplitOptions split;
+  split.slot_bytes = checkpoint.one_expert_bytes;
+  split.block_bytes = block_bytes;
+  split.budget_bytes = plan.expert_weight_bytes + plan.kv_cache_bytes;
+  split.min_slots = std::max<int64_t>(plan.num_expert_slots / kLeastPart, 1);
+  split.min_blocks = blocks_per_sequence;
+  split.max_slots = std::min(checkpoint.expert_bytes / split.slot_bytes,
+                             (split.budget_bytes - split.min_blocks * block_bytes) / split.slot_bytes);
+  split.max_blocks = std::min({SaturatingMultiply(blocks_per_sequence, options.max_num_seqs), LargestNumBlocks(options),
+                               (split.budget_bytes - split.min_slots * split.slot_bytes) / block_bytes});
+  split.step_slots = std::max<int64_t>(std::min(split.budget_bytes / kSteps, kLargestStepBytes) / split.slot_bytes, 1);
+  return split;
+}
+
 // A size given by hand is taken as it is: requests that never fit into it are refused one by one.
 absl::StatusOr<int64_t> CheckNumBlocks(const MemoryPlan& plan, const RunnerOptions& options, int64_t left_bytes,
                                        int64_t block_bytes) {
@@ -326,6 +352,7 @@ absl::StatusOr<MemoryPlan> PlanMemory(const ModelConfig& config, const Checkpoin
   }
   plan.num_kv_blocks = static_cast<int32_t>(num_blocks);
   plan.kv_cache_bytes = num_blocks * block_bytes;
+  plan.split = PlanSplit(checkpoint, options, device, block_bytes, step_limits.max_blocks, plan);
   return plan;
 }
 

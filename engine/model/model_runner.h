@@ -10,8 +10,10 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "engine/experts/expert_cache.h"
 #include "engine/experts/expert_id.h"
+#include "engine/experts/memory_split.h"
 #include "engine/model/forward_batch.h"
 
 namespace cadre {
@@ -19,9 +21,10 @@ namespace cadre {
 // Sizes that the engine's loop needs to know of any runner.
 struct RunnerLimits {
   int32_t vocab_size = 0;
-  int32_t max_model_len = 0;  // positions a sequence may have
-  int32_t num_kv_blocks = 0;
-  int32_t kv_block_size = 0;  // tokens in a block
+  int32_t max_model_len = 0;        // positions a sequence may have
+  int32_t num_kv_blocks = 0;        // that there may ever be
+  int32_t max_sequence_blocks = 0;  // that one sequence may need; 0: all of them. There are never fewer
+  int32_t kv_block_size = 0;        // tokens in a block
   int32_t num_moe_layers = 0;
   int32_t num_experts = 0;  // per MoE layer
   int32_t top_k = 0;
@@ -37,6 +40,13 @@ struct RunnerLimits {
   int32_t max_capacity_slots = 0;
   int64_t num_expert_slots = 0;     // of a cache that can keep experts; 0: there is none
   bool can_replay_routing = false;  // whether a batch may have recorded choices
+};
+
+// Of a runner whose expert slots and KV blocks live from one budget: between which limits it is split, and how at
+// first.
+struct MemoryRoom {
+  MemorySplitOptions limits;
+  MemoryShares initial;
 };
 
 class ModelRunner {
@@ -70,6 +80,17 @@ class ModelRunner {
   // Clears KV blocks whose contents are not to be trusted and which no sequence holds. A device's error is Forward's
   // next status. Engine thread only.
   virtual void ScrubBlocks(std::span<const int32_t> blocks) = 0;
+  // Where there is none, what follows is not called.
+  virtual std::optional<MemoryRoom> memory_room() const { return std::nullopt; }
+  // Lets experts lie in the first `count` slots alone. False while some are still being read into the others: to be
+  // called again between steps, until the memory behind these has been given back. INVALID_ARGUMENT, and nothing
+  // changes, if kept experts would be left with no free slot. Engine thread only, between steps, as the next three.
+  virtual absl::StatusOr<bool> ShrinkExpertSlots(int64_t /*count*/) { return true; }
+  // Takes memory for slots up to `count`. RESOURCE_EXHAUSTED, and nothing changes, when there is none.
+  virtual absl::Status GrowExpertSlots(int64_t /*count*/) { return absl::OkStatus(); }
+  // The same of KV blocks. REQUIRES, to shrink: nobody holds one of the others.
+  virtual void ShrinkKvBlocks(int32_t /*count*/) {}
+  virtual absl::Status GrowKvBlocks(int32_t /*count*/) { return absl::OkStatus(); }
   // Gives the host's memory behind KV blocks back to the system, where the runner can. Nobody holds
   // the blocks; what they contained is lost; they may be used again, and take memory again then. Engine thread only.
   virtual void ReleaseMemory(std::span<const int32_t> /*blocks*/) {}

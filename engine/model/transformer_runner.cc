@@ -28,7 +28,8 @@ class TransformerRunner final : public ModelRunner {
  public:
   TransformerRunner(const RunnerLimits& limits, Transformer transformer, KvCache cache, Workspace workspace,
                     StepArena arena, DeviceBuffer places_taken, std::unique_ptr<OffloadedExperts> offloaded,
-                    int64_t max_logit_rows, std::vector<ExpertId> kept_experts, Device* device)
+                    int64_t max_logit_rows, std::vector<ExpertId> kept_experts, std::optional<MemoryRoom> room,
+                    Device* device)
       : limits_(limits),
         max_logits_(static_cast<size_t>(max_logit_rows * limits.vocab_size)),
         transformer_(std::move(transformer)),
@@ -38,6 +39,8 @@ class TransformerRunner final : public ModelRunner {
         kept_experts_(std::move(kept_experts)),
         places_taken_(std::move(places_taken)),
         offloaded_(std::move(offloaded)),
+        room_(room),
+        num_present_blocks_(room_ ? room_->initial.blocks : limits.num_kv_blocks),
         device_(device) {}
 
   const RunnerLimits& limits() const override { return limits_; }
@@ -145,6 +148,23 @@ class TransformerRunner final : public ModelRunner {
   bool is_lost() const override { return device_->is_lost(); }
   void ScrubBlocks(std::span<const int32_t> blocks) override { cache_.Scrub(blocks, *device_); }
   void ReleaseMemory(std::span<const int32_t> blocks) override { cache_.ReleasePages(blocks, *device_); }
+  std::optional<MemoryRoom> memory_room() const override { return room_; }
+  absl::StatusOr<bool> ShrinkExpertSlots(int64_t count) override {
+    return transformer_.cached_experts()->Shrink(count);
+  }
+  absl::Status GrowExpertSlots(int64_t count) override { return transformer_.cached_experts()->Grow(count); }
+  void ShrinkKvBlocks(int32_t count) override {
+    cache_.ReleaseFrom(count, *device_);
+    num_present_blocks_ = count;
+  }
+  absl::Status GrowKvBlocks(int32_t count) override {
+    if (absl::Status status = cache_.Commit(num_present_blocks_, count, *device_); !status.ok()) {
+      cache_.ReleaseFrom(num_present_blocks_, *device_);
+      return status;
+    }
+    num_present_blocks_ = count;
+    return absl::OkStatus();
+  }
 
  private:
   // Op by op.
@@ -208,13 +228,16 @@ class TransformerRunner final : public ModelRunner {
   DeviceBuffer places_taken_;                    // of whom experts are limited, from step to step
   std::unique_ptr<OffloadedExperts> offloaded_;  // null where the device holds all experts, or shares their memory
   RecordedSteps recorded_;
+  const std::optional<MemoryRoom> room_;
+  int64_t num_present_blocks_;  // with memory behind them
   Device* const device_;
 };
 
 RunnerLimits MakeRunnerLimits(const ModelConfig& config, const MemoryPlan& plan, const StepLimits& step_limits) {
   return {.vocab_size = static_cast<int32_t>(config.vocab_size),
           .max_model_len = plan.max_model_len,
-          .num_kv_blocks = plan.num_kv_blocks,
+          .num_kv_blocks = plan.split ? static_cast<int32_t>(plan.split->max_blocks) : plan.num_kv_blocks,
+          .max_sequence_blocks = plan.split ? static_cast<int32_t>(plan.split->min_blocks) : 0,
           .kv_block_size = plan.kv_block_size,
           .num_moe_layers = static_cast<int32_t>(config.num_moe_layers()),
           .num_experts = static_cast<int32_t>(config.num_experts),
@@ -252,6 +275,7 @@ absl::StatusOr<std::unique_ptr<CachedExperts>> CreateCachedExperts(const ModelCo
   if (!is_read) return nullptr;
   return CachedExperts::Create(config, ExpertLayout(config, weights->dtype), std::move(weights->expert_source),
                                {.num_slots = plan.num_expert_slots,
+                                .most_slots = plan.split ? plan.split->max_slots : 0,
                                 .policy = options.expert_policy,
                                 .num_threads = options.expert_read_threads,
                                 .num_ahead_threads = options.expert_ahead_threads,
@@ -271,6 +295,17 @@ absl::StatusOr<std::unique_ptr<OffloadedExperts>> CreateOffloadedExperts(const M
                                   {.num_slots = plan.num_expert_slots, .policy = options.expert_policy}, device);
 }
 
+absl::StatusOr<KvCache> CreateKvCache(const ModelConfig& config, const MemoryPlan& plan, Device* device) {
+  const int64_t most = plan.split ? plan.split->max_blocks : plan.num_kv_blocks;
+  const KvCacheShape shape = MakeKvCacheShape(config, most, plan.kv_block_size, plan.kv_dtype);
+  return plan.split ? KvCache::CreateReserved(shape, plan.num_kv_blocks, *device) : KvCache::Create(shape, *device);
+}
+
+std::optional<MemoryRoom> MakeMemoryRoom(const MemoryPlan& plan) {
+  if (!plan.split) return std::nullopt;
+  return MemoryRoom{.limits = *plan.split, .initial = {.slots = plan.num_expert_slots, .blocks = plan.num_kv_blocks}};
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ModelRunner>> CreateTransformerRunner(const ModelConfig& config, Weights weights,
@@ -287,17 +322,16 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> CreateTransformerRunner(const Model
                          Transformer::Create(config, std::move(weights), std::move(cached), device));
   CADRE_ASSIGN_OR_RETURN(std::unique_ptr<OffloadedExperts> offloaded,
                          CreateOffloadedExperts(config, plan, options, transformer, device));
-  CADRE_ASSIGN_OR_RETURN(
-      KvCache cache,
-      KvCache::Create(MakeKvCacheShape(config, plan.num_kv_blocks, plan.kv_block_size, plan.kv_dtype), *device));
+  CADRE_ASSIGN_OR_RETURN(KvCache cache, CreateKvCache(config, plan, device));
   CADRE_ASSIGN_OR_RETURN(Workspace workspace,
                          Workspace::Create(config, step_limits.max_tokens, HeadRows(options), *device));
   CADRE_ASSIGN_OR_RETURN(StepArena arena, StepArena::Create(config, step_limits, *device));
   CADRE_ASSIGN_OR_RETURN(DeviceBuffer places_taken,
                          device->Allocate(static_cast<size_t>(CapacityCountBytes(config, step_limits))));
-  auto runner = std::make_unique<TransformerRunner>(
-      MakeRunnerLimits(config, plan, step_limits), std::move(transformer), std::move(cache), std::move(workspace),
-      std::move(arena), std::move(places_taken), std::move(offloaded), HeadRows(options), std::move(kept), device);
+  auto runner = std::make_unique<TransformerRunner>(MakeRunnerLimits(config, plan, step_limits), std::move(transformer),
+                                                    std::move(cache), std::move(workspace), std::move(arena),
+                                                    std::move(places_taken), std::move(offloaded), HeadRows(options),
+                                                    std::move(kept), MakeMemoryRoom(plan), device);
   // Which experts a step has to wait for is known while it runs, and to the host alone.
   if (options.record_steps && device->can_record() && !is_cached) {
     CADRE_RETURN_IF_ERROR(runner->RecordSteps(step_limits.max_blocks));

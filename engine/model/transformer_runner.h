@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "engine/base/clock.h"
 #include "engine/experts/eviction_policy.h"
+#include "engine/experts/memory_split.h"
 #include "engine/model/model_config.h"
 #include "engine/model/model_runner.h"
 #include "engine/model/weights.h"
@@ -33,6 +34,9 @@ struct RunnerOptions {
   // Memory for routed experts: fewer bytes than all of them take make it a cache. Absent: all of them if they fit, else
   // what is left.
   std::optional<int64_t> expert_cache_bytes = std::nullopt;
+  // Whether memory may move between expert slots and KV blocks: both have addresses for all that either may ever get.
+  // Where one of their sizes is given, all experts are in memory, or the device is not the host's, it has no effect.
+  bool moves_memory = false;
   // Of the host, for all routed experts where the device has memory of its own that does not hold them. Absent: what is
   // available, less a reserve.
   std::optional<int64_t> expert_host_bytes = std::nullopt;
@@ -61,8 +65,9 @@ struct MemoryPlan {
   int64_t host_expert_bytes = 0;    // beside the slots: all routed experts, in memory of the host that the device reads
   int64_t kv_cache_bytes = 0;
   int64_t workspace_bytes = 0;
-  int64_t available_bytes = 0;  // of the device, before loading
-  int32_t num_kv_blocks = 0;
+  int64_t available_bytes = 0;                             // of the device, before loading
+  int32_t num_kv_blocks = 0;                               // at the start, as what is above
+  std::optional<MemorySplitOptions> split = std::nullopt;  // where slots and blocks may become others
   int32_t kv_block_size = 0;
   int32_t max_model_len = 0;
   DType weight_dtype = DType::kBF16;

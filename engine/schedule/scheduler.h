@@ -83,6 +83,8 @@ class Scheduler {
   // while a sequence runs that must not be preempted any more: it was promised what there is. REQUIRES:
   // max_sequence_blocks <= count <= the pool's num_total().
   bool SetUsableBlocks(int32_t count);
+  // Whether nobody holds what is not usable.
+  bool has_withdrawn_blocks() const { return pool_->is_drained(); }
   // Blocks that the first `count` of those in line lack, all known tokens and a spare one each; at most
   // kMostCounted of them are looked at.
   int32_t CountMissingBlocks(int32_t count) const;

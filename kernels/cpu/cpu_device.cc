@@ -34,6 +34,12 @@ class CpuDevice final : public Device {
   size_t AvailableBytes() const override { return memory_.AvailableBytes(); }
 
   absl::Status CommitMemory() override { return memory_.Commit(); }
+  absl::StatusOr<DeviceBuffer> Reserve(size_t size_bytes, size_t counted_bytes) override {
+    return memory_.Reserve(size_bytes, counted_bytes);
+  }
+  absl::Status CommitPages(View view) override {
+    return HostMemory::CommitPages(static_cast<std::byte*>(view.raw()), view.size_bytes());
+  }
   void ReleasePages(View view) override {
     HostMemory::ReleasePages(static_cast<std::byte*>(view.raw()), view.size_bytes());
   }

@@ -28,8 +28,9 @@ std::byte* AllocateSmall(size_t size) {
 }
 
 // `size` is a multiple of kHugePage. Maps one huge page more and gives the unaligned ends back.
-std::byte* MapHuge(size_t size) {
-  void* const mapping = mmap(nullptr, size + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+std::byte* MapHuge(size_t size, int more_flags = 0) {
+  void* const mapping =
+      mmap(nullptr, size + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | more_flags, -1, 0);
   if (mapping == MAP_FAILED) return nullptr;
   std::byte* const begin = static_cast<std::byte*>(mapping);
   const size_t head = RoundUp(reinterpret_cast<uintptr_t>(begin), kHugePage) - reinterpret_cast<uintptr_t>(begin);
@@ -86,6 +87,29 @@ absl::StatusOr<DeviceBuffer> HostMemory::Allocate(size_t size_bytes) {
       std::free(memory);
     }
   });
+}
+
+absl::StatusOr<DeviceBuffer> HostMemory::Reserve(size_t size_bytes, size_t counted_bytes) {
+  const size_t size = RoundUp(std::max<size_t>(size_bytes, 1), kHugePage);
+  // The system would count what is never used.
+  std::byte* const data = counted_bytes <= AvailableBytes() ? MapHuge(size, MAP_NORESERVE) : nullptr;
+  if (data == nullptr) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "cannot reserve ", size_bytes, " bytes (", size_bytes >> 20, " MiB) of address space, ", counted_bytes >> 20,
+        " MiB of it to be used: ", AvailableBytes() >> 20, " MiB of memory are available"));
+  }
+  books_->allocated_bytes += counted_bytes;
+  return DeviceBuffer(data, size_bytes, [size, counted_bytes, books = books_](std::byte* memory) {
+    books->allocated_bytes -= counted_bytes;
+    munmap(memory, size);
+  });
+}
+
+absl::Status HostMemory::CommitPages(std::byte* data, size_t size) {
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  const size_t head = reinterpret_cast<uintptr_t>(data) % page;
+  if (size == 0 || Populate(data - head, RoundUp(head + size, page))) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat("the system has no memory for ", size >> 20, " MiB"));
 }
 
 absl::Status HostMemory::Commit() {

@@ -22,7 +22,11 @@ class HostMemory {
   // sizes when more is asked for than is available.
   absl::StatusOr<DeviceBuffer> Allocate(size_t size_bytes);
 
-  // Takes the pages of all buffers that are still there now. Nobody may allocate or free meanwhile.
+  // As Device::Reserve and Device::CommitPages.
+  absl::StatusOr<DeviceBuffer> Reserve(size_t size_bytes, size_t counted_bytes);
+  static absl::Status CommitPages(std::byte* data, size_t size);
+
+  // Takes the pages of all buffers of Allocate that are still there now. Nobody may allocate or free meanwhile.
   absl::Status Commit();
   // Gives the whole pages of [data, data + size) back; they are zero when they are used again.
   static void ReleasePages(std::byte* data, size_t size);

@@ -37,6 +37,18 @@ class KeepingRunner final : public ModelRunner {
   RunnerLimits limits_;
 };
 
+TEST(ExpertPinsTest, WhatIsPinnedHoldsItsSlots) {
+  KeepingRunner runner(5);
+  ExpertPins pins(&runner);
+  EXPECT_FALSE(pins.SetNumSlots(2)) << "two are pinned, and one place stays free";
+  EXPECT_EQ(pins.max_pinned(), 4);
+  EXPECT_TRUE(pins.SetNumSlots(3));
+  EXPECT_EQ(pins.max_pinned(), 2);
+  EXPECT_FALSE(pins.Set({1, 2, 3}).ok());
+  EXPECT_TRUE(pins.SetNumSlots(8));
+  EXPECT_TRUE(pins.Set({1, 2, 3, 4, 5}).ok());
+}
+
 TEST(ExpertPinsTest, ASetTakesThePlaceOfTheLastOne) {
   KeepingRunner runner(5);
   ExpertPins pins(&runner);

@@ -93,6 +93,36 @@ TEST(CpuDeviceTest, CommittedMemoryIsThereAndReleasedPagesAreGone) {
   buffer->data()[kSize - 1] = std::byte{1};  // and can be used again
 }
 
+TEST(CpuDeviceTest, ReservedMemoryIsThereWhereItIsCommitted) {
+  const std::unique_ptr<Device> device = MakeCpuTestDevice(CpuIsa::kPortable, 1);
+  constexpr size_t kSize = size_t{64} << 20;
+  const auto buffer = device->Reserve(kSize, kSize / 2);
+  ASSERT_TRUE(buffer.ok()) << buffer.status();
+  const size_t before = ResidentAnonymousBytes();
+  ASSERT_TRUE(device->CommitMemory().ok());
+  EXPECT_LT(ResidentAnonymousBytes(), before + kSize / 4) << "only what is asked for";
+  const View half = buffer->view(DType::kF32, {kSize / 8}, kSize / 2);
+  ASSERT_TRUE(device->CommitPages(half).ok());
+  EXPECT_GT(ResidentAnonymousBytes(), before + kSize / 4);
+  EXPECT_LT(ResidentAnonymousBytes(), before + kSize * 3 / 4);
+  buffer->data()[kSize - 1] = std::byte{1};
+  device->ReleasePages(half);
+  EXPECT_LT(ResidentAnonymousBytes(), before + kSize / 4);
+  EXPECT_EQ(buffer->data()[kSize - 1], std::byte{0});
+}
+
+// More address space than memory, of which some is counted.
+TEST(CpuDeviceTest, ReservingCountsWhatIsToBeUsed) {
+  const std::unique_ptr<Device> device = MakeCpuTestDevice(CpuIsa::kPortable, 1);
+  const size_t before = device->AvailableBytes();
+  const auto buffer = device->Reserve(before * 2, before / 2);
+  ASSERT_TRUE(buffer.ok()) << buffer.status();
+  EXPECT_LT(device->AvailableBytes(), before - before / 2 + before / 4);
+  const auto more = device->Reserve(before * 2, before);
+  EXPECT_EQ(more.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(more.status().message()), HasSubstr("address space"));
+}
+
 TEST(CpuDeviceTest, CopiesBothWays) {
   const std::unique_ptr<Device> device = MakeCpuTestDevice(CpuIsa::kPortable, 1);
   const auto buffer = device->Allocate(16);

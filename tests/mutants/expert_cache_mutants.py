@@ -4,6 +4,30 @@ from mutant import Mutant
 
 EXPERT_CACHE_MUTANTS = [
     Mutant(
+        "slots that are given up keep their memory",
+        "engine/model/cached_experts.cc",
+        "  device_->ReleasePages(Slots(count, num_most_));\n  num_present_ = count;\n  return true;\n",
+        "  num_present_ = count;\n  return true;\n",
+        "engine_budget_test", "EngineBudgetTest.ResidentMemoryStaysWithinTheBudget"),
+    Mutant(
+        "KV blocks that are given up keep their memory",
+        "engine/model/transformer_runner.cc",
+        "    cache_.ReleaseFrom(count, *device_);\n",
+        "",
+        "engine_budget_test", "EngineBudgetTest.ResidentMemoryStaysWithinTheBudget"),
+    Mutant(
+        "the memory of KV blocks goes while sequences use them",
+        "engine/joint_budget.cc",
+        "if (!move_->are_blocks_withdrawn || !scheduler_->has_withdrawn_blocks()) return false;",
+        "if (!move_->are_blocks_withdrawn) return false;",
+        "engine_budget_test", "EngineBudgetTest.AnswersDoNotDependOnWhereMemoryGoes"),
+    Mutant(
+        "requests that wait for blocks are not seen",
+        "engine/joint_budget.cc",
+        "  stretch_.waiting_seconds += seconds * step.num_kept_waiting;\n",
+        "",
+        "engine_budget_test", "EngineBudgetTest.MemoryMovesToBlocksWhereRequestsWaitForThem"),
+    Mutant(
         "a read ahead goes on while a step waits",
         "engine/experts/expert_loader.cc",
         "must_stop_ || IsQuiet() || !unhurried_.contains(expert)",

@@ -7,6 +7,7 @@
 #include <limits>
 #include <optional>
 #include <random>
+#include <string>
 
 namespace cadre {
 namespace {
@@ -250,6 +251,16 @@ TEST(MemorySplit, ComesToRestNearTheBestUnderASteadyLoad) {
     EXPECT_LE(Follow(&split, 1000, observe).all, 1) << "world " << world;
   }
   EXPECT_GT(num_moved, 50);
+}
+
+TEST(MemorySplit, SharesThatBreakALimitAreToldWhichOne) {
+  EXPECT_TRUE(CheckShares(kOptions, kHalf).ok());
+  const auto message = [](int64_t slots, int64_t blocks) {
+    return std::string(CheckShares(kOptions, {.slots = slots, .blocks = blocks}).message());
+  };
+  EXPECT_EQ(message(9, 250), "expert slots are to be 9, must be 10 to 150");
+  EXPECT_EQ(message(100, 401), "KV blocks are to be 401, must be 20 to 400");
+  EXPECT_EQ(message(101, 250), "101 expert slots and 250 KV blocks take 100500 bytes, the budget is 100000");
 }
 
 TEST(MemorySplitDeathTest, WhatIsRequiredIsChecked) {

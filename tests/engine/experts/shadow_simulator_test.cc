@@ -71,6 +71,25 @@ void ExpectRows(const std::vector<WhatIfRow>& rows, const AccessLog& log) {
   }
 }
 
+TEST(ShadowSimulator, TellsOfSomeSlotsMoreAndFewer) {
+  ShadowSimulator simulator(Options());
+  simulator.SetNumSlots(10);
+  simulator.SetMarginStep(3);
+  Traffic traffic;
+  traffic.Run(40, &simulator);
+  const auto report = AwaitAll(simulator);
+  EXPECT_EQ(report->num_slots, 10);
+  EXPECT_EQ(report->margin.num_slots, 10);
+  EXPECT_EQ(report->margin.step_slots, 3);
+  const auto simulate = [&](int64_t num_slots) {
+    return SimulatePolicy(traffic.log(), {.policy = EvictionPolicyKind::kNextUse, .num_slots = num_slots});
+  };
+  EXPECT_EQ(report->margin.fewer, simulate(7));
+  EXPECT_EQ(report->margin.same, simulate(10));
+  EXPECT_EQ(report->margin.more, simulate(13));
+  EXPECT_GT(report->margin.more.hits, report->margin.fewer.hits);
+}
+
 TEST(ShadowSimulator, KnowsAllOfTheTraceHoweverItCame) {
   ShadowSimulator simulator(Options());
   EXPECT_TRUE(simulator.Latest()->rows.empty());

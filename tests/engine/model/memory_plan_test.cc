@@ -163,6 +163,33 @@ TEST(MemoryPlan, ExpertsThatDoNotFitBecomeACache) {
   EXPECT_EQ(all->expert_weight_bytes, summary.expert_bytes);
 }
 
+// Both sides together never get more than they have at the start, and blocks always hold the longest sequence.
+TEST(MemoryPlan, ASplitThatMayMoveStaysWithinWhatThereIs) {
+  RunnerOptions options;
+  EXPECT_FALSE(Plan(LargeConfig(), LargeSummary(), options, 40 * kGiB)->split.has_value());
+  options.moves_memory = true;
+  EXPECT_FALSE(Plan(LargeConfig(), LargeSummary(), options, 120 * kGiB)->split.has_value()) << "all experts fit";
+  const auto plan = Plan(LargeConfig(), LargeSummary(), options, 40 * kGiB);
+  ASSERT_TRUE(plan.ok() && plan->split.has_value()) << plan.status();
+  const MemorySplitOptions& split = *plan->split;
+  EXPECT_EQ(split.budget_bytes, plan->expert_weight_bytes + plan->kv_cache_bytes);
+  EXPECT_EQ(split.slot_bytes, kExpertBytes);
+  EXPECT_EQ(split.block_bytes * plan->num_kv_blocks, plan->kv_cache_bytes);
+  EXPECT_EQ(split.min_blocks, 32768 / 16);
+  EXPECT_EQ(split.min_slots, plan->num_expert_slots / 8);
+  EXPECT_TRUE(CheckShares(split, {.slots = plan->num_expert_slots, .blocks = plan->num_kv_blocks}).ok());
+  EXPECT_LE(split.max_slots * split.slot_bytes + split.min_blocks * split.block_bytes, split.budget_bytes);
+  EXPECT_LE(split.min_slots * split.slot_bytes + split.max_blocks * split.block_bytes, split.budget_bytes);
+  EXPECT_GT(split.max_slots, plan->num_expert_slots);
+  EXPECT_GT(split.max_blocks, plan->num_kv_blocks);
+  EXPECT_GE(split.step_slots, 1);
+  options.kv_cache_bytes = 8 * kGiB;
+  EXPECT_FALSE(Plan(LargeConfig(), LargeSummary(), options, 40 * kGiB)->split.has_value()) << "a size is given";
+  options.kv_cache_bytes.reset();
+  options.expert_cache_bytes = 8 * kGiB;
+  EXPECT_FALSE(Plan(LargeConfig(), LargeSummary(), options, 40 * kGiB)->split.has_value()) << "a size is given";
+}
+
 TEST(MemoryPlan, AnExpertCacheOfAGivenSize) {
   const auto plan = [](int64_t cache_bytes, int64_t available_bytes) {
     RunnerOptions options;
