@@ -11,6 +11,7 @@
 
 #include "kernels/cuda/cuda_device.h"
 #include "kernels/ops.h"
+#include "tests/support/lone_experts.h"
 
 namespace cadre {
 namespace {
@@ -23,27 +24,10 @@ constexpr int64_t kMatrix = kHidden * kFfn;
 class CudaExpertTableTest : public ::testing::TestWithParam<DType> {
  protected:
   CudaExpertTableTest() {
-    EXPECT_TRUE(device_->ops()
-                    .Reserve({.max_tokens = kMaxRows,
-                              .hidden_size = kHidden,
-                              .max_linear_inputs = kHidden,
-                              .num_heads = 1,
-                              .head_dim = 32,
-                              .max_positions = 16,
-                              .num_experts = kExperts,
-                              .top_k = 1,
-                              .max_ffn_size = kFfn})
-                    .ok());
+    EXPECT_TRUE(device_->ops().Reserve(LimitsOfLoneExperts(kMaxRows, kExperts, kHidden, kFfn)).ok());
     std::mt19937 rng(7);
+    FillWithWeights(dtype_, {mapped_.data(), static_cast<size_t>(kExperts * expert_bytes())}, rng);
     std::normal_distribution<float> normal(0.0f, 0.2f);
-    for (int64_t i = 0; i < kExperts * 3 * kMatrix; ++i) {
-      const float value = normal(rng);
-      if (dtype_ == DType::kF32) {
-        reinterpret_cast<float*>(mapped_.data())[i] = value;
-      } else {
-        reinterpret_cast<BFloat16*>(mapped_.data())[i] = ToBFloat16(value);
-      }
-    }
     std::vector<float> rows(kMaxRows * kHidden);
     for (float& value : rows) value = normal(rng);
     Upload(x_, rows.data());

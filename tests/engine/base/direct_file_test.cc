@@ -29,6 +29,7 @@ class DirectFileTest : public testing::Test {
     Write(path_, bytes_.size());
     file_.emplace(InputFile::Open(path_).value());
     auto direct = DirectFile::Open(*file_);
+    // Whether files can be read past the page cache is up to the file system of the temporary directory: tmpfs cannot.
     if (direct.status().code() == absl::StatusCode::kFailedPrecondition) GTEST_SKIP() << direct.status();
     ASSERT_TRUE(direct.ok()) << direct.status();
     direct_.emplace(*std::move(direct));

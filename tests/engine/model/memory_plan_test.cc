@@ -394,28 +394,26 @@ TEST(MemoryPlan, WorkspaceCountsTheHost) {
   EXPECT_EQ(plan->workspace_bytes, activations + 2 * arena + places_taken + scratch + logits + sampler);
 }
 
-// Counters of a profile, and the choices of the largest step that it looks at: 32 layers, 2 experts a token, 4 bytes.
-TEST(MemoryPlan, AProfileOfRoutingIsPlannedFor) {
+// What steps of 1,000 rows take more because of one option.
+int64_t AddedWorkspace(int64_t RunnerOptions::*option, int64_t value) {
   RunnerOptions options;
   options.max_num_batched_tokens = 1000;
   const auto without = Plan(LargeConfig(), LargeSummary(), options, 120 * kGiB);
-  ASSERT_TRUE(without.ok()) << without.status();
-  options.profile_bytes = 5'000'000;
+  EXPECT_TRUE(without.ok()) << without.status();
+  options.*option = value;
   const auto with = Plan(LargeConfig(), LargeSummary(), options, 120 * kGiB);
-  ASSERT_TRUE(with.ok()) << with.status();
-  EXPECT_EQ(with->workspace_bytes - without->workspace_bytes, 5'000'000 + 32 * 2 * 4 * 1000);
+  EXPECT_TRUE(with.ok()) << with.status();
+  return with.ok() && without.ok() ? with->workspace_bytes - without->workspace_bytes : 0;
+}
+
+// Counters of a profile, and the choices of the largest step that it looks at: 32 layers, 2 experts a token, 4 bytes.
+TEST(MemoryPlan, AProfileOfRoutingIsPlannedFor) {
+  EXPECT_EQ(AddedWorkspace(&RunnerOptions::profile_bytes, 5'000'000), 5'000'000 + 32 * 2 * 4 * 1000);
 }
 
 // Records in flight, and the rows of the largest step: 32 layers, 2 experts a token, 8 bytes.
 TEST(MemoryPlan, RecordedChoicesArePlannedFor) {
-  RunnerOptions options;
-  options.max_num_batched_tokens = 1000;
-  const auto without = Plan(LargeConfig(), LargeSummary(), options, 120 * kGiB);
-  ASSERT_TRUE(without.ok()) << without.status();
-  options.replay_bytes = 5'000'000;
-  const auto with = Plan(LargeConfig(), LargeSummary(), options, 120 * kGiB);
-  ASSERT_TRUE(with.ok()) << with.status();
-  EXPECT_EQ(with->workspace_bytes - without->workspace_bytes, 5'000'000 + 32 * 2 * 8 * 1000);
+  EXPECT_EQ(AddedWorkspace(&RunnerOptions::replay_bytes, 5'000'000), 5'000'000 + 32 * 2 * 8 * 1000);
 }
 
 // Sizes whose products do not fit into 64 bits must read "too large", not wrap around into "fits".

@@ -15,6 +15,7 @@
 
 #include "engine/model/offloaded_experts.h"
 #include "kernels/cuda/cuda_device.h"
+#include "tests/support/lone_experts.h"
 #include "tests/support/random_model.h"
 #include "tests/support/simt/runtime_control.h"
 
@@ -39,21 +40,10 @@ ModelConfig Config() {
 class Steps {
  public:
   Steps(int64_t num_slots, EvictionPolicyKind policy) {
-    EXPECT_TRUE(device_->ops()
-                    .Reserve({.max_tokens = kRows,
-                              .hidden_size = kHidden,
-                              .max_linear_inputs = kHidden,
-                              .num_heads = 1,
-                              .head_dim = 32,
-                              .max_positions = 16,
-                              .num_experts = kExperts,
-                              .top_k = 1,
-                              .max_ffn_size = kFfn})
-                    .ok());
+    EXPECT_TRUE(device_->ops().Reserve(LimitsOfLoneExperts(kRows, kExperts, kHidden, kFfn)).ok());
     std::mt19937 rng(7);
+    FillWithWeights(DType::kF32, {hosted_.data(), hosted_.size_bytes()}, rng);
     std::normal_distribution<float> normal(0.0f, 0.2f);
-    auto* const weights = reinterpret_cast<float*>(hosted_.data());
-    for (size_t i = 0; i < hosted_.size_bytes() / sizeof(float); ++i) weights[i] = normal(rng);
     for (int64_t layer = 0; layer < kLayers; ++layer) {
       for (int64_t e = 0; e < kExperts; ++e) {
         experts_[static_cast<size_t>(layer)].push_back(
