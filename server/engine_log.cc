@@ -5,14 +5,9 @@
 namespace cadre {
 
 void EngineLog::OnExpertFaults(const ExpertFaults& faults) {
-  for (const ExpertFault& fault : faults.told) {
-    if (fault.pause == absl::ZeroDuration()) {
-      spdlog::info("{} can be read again", fault.message);
-    } else {
-      spdlog::warn("{}; it is left alone for {}", fault.message, absl::FormatDuration(fault.pause));
-    }
+  for (const FaultLog::Line& line : fault_log_.Observe(faults, clock_.Now())) {
+    spdlog::log(line.is_warning ? spdlog::level::warn : spdlog::level::info, "{}", line.text);
   }
-  if (faults.num_more > 0) spdlog::warn("the same of {} more experts", faults.num_more);
   next_->OnExpertFaults(faults);
 }
 

@@ -2,7 +2,9 @@
 #ifndef CADRE_SERVER_ENGINE_LOG_H_
 #define CADRE_SERVER_ENGINE_LOG_H_
 
+#include "engine/base/clock.h"
 #include "engine/engine.h"
+#include "server/fault_log.h"
 
 namespace cadre {
 
@@ -13,11 +15,13 @@ class EngineLog final : public EngineObserver {
 
   void OnStep(const StepReport& report) override { next_->OnStep(report); }
   void OnFinish(const FinishSummary& summary) override { next_->OnFinish(summary); }
-  // A line for each.
+  // As FaultLog says.
   void OnExpertFaults(const ExpertFaults& faults) override;
 
  private:
   EngineObserver* const next_;
+  const MonotonicClock clock_;
+  FaultLog fault_log_;
 };
 
 }  // namespace cadre

@@ -36,6 +36,7 @@ inline constexpr std::string_view kQueueFull = "QUEUE_FULL";
 inline constexpr std::string_view kTenantQueueFull = "TENANT_QUEUE_FULL";
 inline constexpr std::string_view kTooManyWatchers = "TOO_MANY_WATCHERS";
 inline constexpr std::string_view kTooManyProfileCalls = "TOO_MANY_PROFILE_CALLS";
+inline constexpr std::string_view kTooManyWhatIfCalls = "TOO_MANY_WHAT_IF_CALLS";
 inline constexpr std::string_view kMemoryPressure = "MEMORY_PRESSURE";
 inline constexpr std::string_view kDeadlineUnreachable = "DEADLINE_UNREACHABLE";
 inline constexpr std::string_view kDeadlineExceeded = "DEADLINE_EXCEEDED";
@@ -47,6 +48,7 @@ inline constexpr std::string_view kCapacityPolicyRefused = "CAPACITY_POLICY_REFU
 inline constexpr std::string_view kRoutingSchemeRefused = "ROUTING_SCHEME_REFUSED";
 inline constexpr std::string_view kExpertUnavailable = "EXPERT_UNAVAILABLE";
 inline constexpr std::string_view kExpertsResident = "EXPERTS_RESIDENT";
+inline constexpr std::string_view kNotSimulated = "NOT_SIMULATED";
 inline constexpr std::string_view kEngineFailure = "ENGINE_FAILURE";
 inline constexpr std::string_view kNotANumber = "NOT_A_NUMBER";
 }  // namespace reason

@@ -63,6 +63,16 @@ void AppendLayer(const LayerCounters& counters, int32_t layer, bool collapsed, c
   json += '}';
 }
 
+void AppendCache(const ExpertCacheReport& cache, std::string& json) {
+  const SlotCounters& slots = cache.slots;
+  absl::StrAppend(&json, ",\"cache\":{\"slots\":", cache.num_slots, ",\"hits\":", slots.hits,
+                  ",\"misses\":", slots.misses, ",\"loaded_bytes\":", cache.loads.bytes, ",\"wait_seconds\":");
+  AppendNumber(absl::ToDoubleSeconds(cache.wait_time), json);
+  absl::StrAppend(&json, ",\"evictions\":", slots.evictions, ",\"prefetches_used\":", slots.prefetches_used,
+                  ",\"prefetches_late\":", slots.prefetches_late, ",\"prefetches_wasted\":", slots.prefetches_wasted,
+                  ",\"quarantined\":", cache.quarantined, "}");
+}
+
 void AppendKinds(const ProfileCounts& counts, size_t cell, std::string& json) {
   std::vector<std::pair<int64_t, size_t>> kinds;  // count, class
   int64_t sum = 0;
@@ -94,14 +104,16 @@ std::string Head(const std::string& model, double seconds) {
 }  // namespace
 
 std::string ExpertJson(std::string_view model, const ExpertSnapshot& snapshot, const std::vector<int32_t>& moe_layers,
-                       bool window, double seconds) {
+                       bool window, double seconds, const std::optional<ExpertCacheReport>& cache) {
   const std::vector<LayerCounters>& layers = window ? snapshot.window : snapshot.total;
   CADRE_CHECK_EQ(moe_layers.size(), layers.size());
   const int64_t fit = kMaxExpertJsonCells / std::max(1, snapshot.num_experts);
   const size_t told = std::min(layers.size(), static_cast<size_t>(fit));
   std::string json = Head(Quoted(model), seconds);
   absl::StrAppend(&json, ",\"num_experts\":", snapshot.num_experts, ",\"top_k\":", snapshot.top_k,
-                  ",\"omitted_layers\":", layers.size() - told, ",\"layers\":[");
+                  ",\"omitted_layers\":", layers.size() - told);
+  if (cache) AppendCache(*cache, json);
+  json += ",\"layers\":[";
   for (size_t i = 0; i < told; ++i) {
     if (i > 0) json += ',';
     AppendLayer(layers[i], moe_layers[i], i < snapshot.collapsed.size() && snapshot.collapsed[i] != 0,

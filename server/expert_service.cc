@@ -120,8 +120,11 @@ class ExpertService final : public RawService {
 
   grpc::ServerUnaryReactor* GetWhatIf(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                                       grpc::ByteBuffer* response) override {
-    const auto call = std::make_shared<WhatIfCall>();
-    call->request = request;
+    const auto call = std::make_shared<WhatIfCall>(what_if_calls_);
+    absl::Status status = ParseMessage(*request, &call->request);
+    if (status.ok()) status = CheckModelRequest(*services_.host, call->request).status();
+    if (status.ok() && !call->place.is_taken()) status = TooManyWhatIfCalls();
+    if (!status.ok()) return AnswerStatus(context, status);
     call->response = response;
     call->reactor = context->DefaultReactor();
     call->num_accesses = services_.host->RefreshWhatIf();
@@ -156,7 +159,10 @@ class ExpertService final : public RawService {
 
   // A call of GetWhatIf that waits for a simulation. gRPC's, until it is finished.
   struct WhatIfCall {
-    const grpc::ByteBuffer* request = nullptr;
+    explicit WhatIfCall(std::shared_ptr<CallPlaces> places) : place(std::move(places), kMaxWhatIfCalls) {}
+
+    const CallPlace place;
+    v1::GetWhatIfRequest request;
     grpc::ByteBuffer* response = nullptr;
     grpc::ServerUnaryReactor* reactor = nullptr;
     int64_t num_accesses = 0;  // of the cache, when it came
@@ -174,10 +180,8 @@ class ExpertService final : public RawService {
       call->alarm.Set(kWhatIfPause, [this, call] { AnswerWhatIf(call); });
       return;
     }
-    v1::GetWhatIfRequest request;
     v1::GetWhatIfResponse response;
-    absl::Status status = ParseMessage(*call->request, &request);
-    if (status.ok()) status = TellWhatIf(request, report.get(), &response);
+    const absl::Status status = TellWhatIf(call->request, report.get(), &response);
     if (status.ok()) *call->response = SerializeMessage(response);
     call->reactor->Finish(ToGrpcStatus(status));
   }
@@ -190,14 +194,31 @@ class ExpertService final : public RawService {
                         .reason = reason::kExpertsResident,
                         .message = "all experts are in device memory: there is no expert cache to compare with"});
     }
+    if (!report->status.ok()) {
+      return MakeError({.code = absl::StatusCode::kUnavailable,
+                        .reason = reason::kNotSimulated,
+                        .message = std::string(report->status.message())});
+    }
     FillWhatIf(*report, model->card, response);
+    response->set_pinned(std::ssize(services_.host->pinned_experts()));
     return absl::OkStatus();
   }
 
   absl::Status Place(const v1::GetPlacementRequest& request, v1::GetPlacementResponse* response) const {
     CADRE_ASSIGN_OR_RETURN(const auto model, CheckModelRequest(*services_.host, request));
-    FillPlacement(services_.host->Snapshot().expert_placement.get(), model->card, response);
+    const EngineSnapshot snapshot = services_.host->Snapshot();
+    FillPlacement(snapshot.expert_placement.get(), model->card, response);
+    if (snapshot.expert_cache) FillCacheTotals(*snapshot.expert_cache, response->mutable_totals());
     return absl::OkStatus();
+  }
+
+  static absl::Status TooManyWhatIfCalls() {
+    return MakeError({.code = absl::StatusCode::kResourceExhausted,
+                      .reason = reason::kTooManyWhatIfCalls,
+                      .message = absl::StrCat("GetWhatIf: ", kMaxWhatIfCalls,
+                                              " calls at a time are the limit, and as many wait for a simulation"),
+                      .metadata = {{"limit", absl::StrCat(kMaxWhatIfCalls)}},
+                      .retry_delay = kMaxWhatIfWait});
   }
 
   absl::Status TooManyProfileCalls() const {
@@ -333,6 +354,7 @@ class ExpertService final : public RawService {
   const ServiceContext services_;
   std::mutex capacity_mutex_;
   const std::shared_ptr<CallPlaces> watchers_ = std::make_shared<CallPlaces>();
+  const std::shared_ptr<CallPlaces> what_if_calls_ = std::make_shared<CallPlaces>();
   const std::shared_ptr<CallPlaces> profile_calls_ = std::make_shared<CallPlaces>();
 };
 

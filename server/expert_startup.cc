@@ -129,6 +129,14 @@ void LogExpertSpeed(const ModelConfig& model, const MemoryPlan& plan, const Expe
   spdlog::info("{}", DescribeSpeed(speed));
 }
 
+void LogShadows(const ModelRunner& runner) {
+  const ShadowSimulator* const simulator = runner.shadow_simulator();
+  if (simulator == nullptr) return;
+  if (const absl::Status status = simulator->Latest()->status; !status.ok()) {
+    spdlog::warn("{}; GetWhatIf will not answer", std::string(status.message()));
+  }
+}
+
 absl::Status UseExpertProfile(const ExpertCacheConfig& config, const ModelCard& card, RunnerOptions* options) {
   if (config.profile.empty()) return absl::OkStatus();
   const absl::StatusOr<v1::ExpertProfile> profile = ReadProfileFile(config.profile);

@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "engine/experts/expert_source.h"
 #include "engine/model/model_config.h"
+#include "engine/model/model_runner.h"
 #include "engine/model/transformer_runner.h"
 #include "engine/model/weights.h"
 #include "server/expert_flags.h"
@@ -38,6 +39,9 @@ std::string DescribeSpeed(const ExpertSpeed& speed);
 // long; memory for as many experts as are read at a time, no more than the plan has slots for, is given back.
 void LogExpertSpeed(const ModelConfig& model, const MemoryPlan& plan, const ExpertCacheConfig& config,
                     const ExpertSource& source);
+
+// Says so where the system allowed no thread to simulate other caches with.
+void LogShadows(const ModelRunner& runner);
 
 // Has the cache filled from the profile that `config` names, if it names one. `card` tells of the model its shape and
 // its memory plan. OUT_OF_RANGE names the flag, the file, the field, the value and the limit.

@@ -305,7 +305,8 @@ std::string Metrics::RenderExpertJson(bool window) {
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
   const std::lock_guard lock(state_->mutex);
   if (!state_->model.has_value()) return EmptyExpertJson(seconds);
-  return ExpertJson(state_->model->name, state_->TakeExpertSnapshot(), state_->model->moe_layers, window, seconds);
+  return ExpertJson(state_->model->name, state_->TakeExpertSnapshot(), state_->model->moe_layers, window, seconds,
+                    state_->TakeEngineSnapshot().expert_cache);
 }
 
 std::string Metrics::RenderExpertKindsJson() {

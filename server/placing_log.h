@@ -21,7 +21,7 @@ class PlacingLog {
   absl::Time begin_;
   absl::Time next_;
   absl::Duration pause_;
-  int64_t loads_before_ = 0;
+  int64_t read_before_ = 0;
 };
 
 }  // namespace cadre

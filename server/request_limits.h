@@ -70,6 +70,9 @@ inline constexpr int kMaxStatsWatchers = 64;
 // Calls of ExportProfile and ImportProfile at a time: each takes up to a second of the thread that reads long prompts.
 inline constexpr int kMaxProfileCalls = 1;
 
+// Calls of GetWhatIf at a time: each looks again and again, for up to 5 s, for a simulation that is the same for all.
+inline constexpr int kMaxWhatIfCalls = 16;
+
 // Pairs of experts of one layer that ExportProfile tells.
 inline constexpr int32_t kMaxProfilePairs = 4096;
 inline constexpr int32_t kDefaultProfilePairs = 256;

@@ -110,6 +110,8 @@ void FillFinished(const FinishSummary& summary, v1::FinishedEvent* event) {
   routing->set_lost_gate_weight(summary.routing.lost_gate_weight);
   routing->set_expert_cache_hits(summary.routing.cache_hits);
   routing->set_expert_cache_misses(summary.routing.cache_misses);
+  routing->set_expert_bytes_loaded(summary.routing.cache_bytes);
+  *routing->mutable_expert_wait() = ToProto(summary.routing.cache_wait);
   routing->set_fidelity(summary.routing.fidelity());
   routing->set_gate_weight(summary.routing.total_gate_weight);
   FillCapacity(summary.capacity, routing->mutable_capacity());

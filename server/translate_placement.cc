@@ -72,6 +72,7 @@ void FillPlacement(const ExpertPlacement* known, const ModelCard& card, v1::GetP
     for (size_t e = 0; e < num_experts; ++e) layer->add_tiers(ToWire(placement.tiers[i * num_experts + e]));
     layer->set_hits(placement.hits[i]);
     layer->set_misses(placement.misses[i]);
+    if (!placement.waits.empty()) *layer->mutable_wait() = ToProto(placement.waits[i]);
     totals->set_hits(totals->hits() + placement.hits[i]);
     totals->set_misses(totals->misses() + placement.misses[i]);
   }
@@ -90,6 +91,16 @@ void FillPlacement(const ExpertPlacement* known, const ModelCard& card, v1::GetP
   const bool is_cached = card.memory.num_expert_slots > 0;
   response->set_device_slots(static_cast<int32_t>(is_cached ? card.memory.num_expert_slots : CountExperts(card)));
   response->set_model(card.name);
+}
+
+void FillCacheTotals(const ExpertCacheReport& report, v1::PlacementTotals* totals) {
+  totals->set_evictions(report.slots.evictions);
+  totals->set_loaded_bytes(report.loads.bytes);
+  *totals->mutable_wait() = ToProto(report.wait_time);
+  totals->set_prefetches_used(report.slots.prefetches_used);
+  totals->set_prefetches_late(report.slots.prefetches_late);
+  totals->set_prefetches_wasted(report.slots.prefetches_wasted);
+  totals->set_load_errors(report.loads.errors);
 }
 
 void FillWhatIf(const WhatIfReport& report, const ModelCard& card, v1::GetWhatIfResponse* response) {

@@ -3,6 +3,7 @@
 #define CADRE_SERVER_TRANSLATE_PLACEMENT_H_
 
 #include "cadre/v1/expert_service.pb.h"
+#include "engine/experts/expert_cache.h"
 #include "engine/experts/expert_placement.h"
 #include "engine/experts/shadow_simulator.h"
 #include "server/model_card.h"
@@ -11,6 +12,9 @@ namespace cadre {
 
 // Null: all experts are in device memory.
 void FillPlacement(const ExpertPlacement* placement, const ModelCard& card, v1::GetPlacementResponse* response);
+
+// What the cache has done since the start, beside hits and misses.
+void FillCacheTotals(const ExpertCacheReport& report, v1::PlacementTotals* totals);
 
 void FillWhatIf(const WhatIfReport& report, const ModelCard& card, v1::GetWhatIfResponse* response);
 

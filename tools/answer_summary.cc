@@ -10,6 +10,8 @@
 namespace cadre {
 namespace {
 
+constexpr double kMebibyte = 1 << 20;
+
 absl::Duration FromProto(const google::protobuf::Duration& duration) {
   return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
 }
@@ -18,6 +20,11 @@ void AddRouting(const v1::RoutingReport& of_sequence, v1::RoutingReport* sum) {
   sum->set_processed(sum->processed() + of_sequence.processed());
   sum->set_expert_cache_hits(sum->expert_cache_hits() + of_sequence.expert_cache_hits());
   sum->set_expert_cache_misses(sum->expert_cache_misses() + of_sequence.expert_cache_misses());
+  sum->set_expert_bytes_loaded(sum->expert_bytes_loaded() + of_sequence.expert_bytes_loaded());
+  // Sequences of a request wait together.
+  if (FromProto(of_sequence.expert_wait()) > FromProto(sum->expert_wait())) {
+    *sum->mutable_expert_wait() = of_sequence.expert_wait();
+  }
   sum->set_rerouted(sum->rerouted() + of_sequence.rerouted());
   sum->set_reweighted(sum->reweighted() + of_sequence.reweighted());
   sum->set_dropped(sum->dropped() + of_sequence.dropped());
@@ -37,6 +44,9 @@ std::string RoutingText(const v1::RoutingReport& routing) {
   }
   if (const int64_t lookups = routing.expert_cache_hits() + routing.expert_cache_misses(); lookups > 0) {
     absl::StrAppendFormat(&text, ", experts in memory: %d of %d", routing.expert_cache_hits(), lookups);
+    absl::StrAppendFormat(&text, " (%.1f MiB read, waited %.1f ms)",
+                          static_cast<double>(routing.expert_bytes_loaded()) / kMebibyte,
+                          absl::ToDoubleMilliseconds(FromProto(routing.expert_wait())));
   }
   if (lost + routing.rerouted() > 0 && routing.capacity().scope() == v1::CAPACITY_SCOPE_BATCH) {
     text += " (depends on the requests beside it)";

@@ -103,6 +103,14 @@ void AddCache(const v1::GetPlacementResponse& placement, Lines& lines) {
                             100.0 * Share(static_cast<double>(totals.hits()), lookups), totals.loading(),
                             totals.pinned(), totals.quarantined()),
             totals.quarantined() > 0 ? kRed : nullptr);
+  if (totals.loaded_bytes() == 0 && totals.load_errors() == 0) return;
+  constexpr double kGibibyte = 1 << 30;
+  lines.Add(absl::StrFormat("read     %.1f GiB, waited %.1f s, %d gave way, ahead: %d in time, %d late, %d in vain; "
+                            "%d errors",
+                            static_cast<double>(totals.loaded_bytes()) / kGibibyte, Seconds(totals.wait()),
+                            totals.evictions(), totals.prefetches_used(), totals.prefetches_late(),
+                            totals.prefetches_wasted(), totals.load_errors()),
+            totals.load_errors() > 0 ? kYellow : nullptr);
 }
 
 void AddLoad(const v1::ModelLoad& load, const LoadRates& rates, Lines& lines) {

@@ -51,7 +51,8 @@ std::string CheckRef(const std::string& text) {
   return ParseRef(text).has_value() ? "" : text + " is not LAYER/EXPERT, such as 3/17";
 }
 
-// The most used experts of all layers, those that were used at all.
+// The most used experts of all layers, those that were used at all: as the engine chooses for --expert-keep. Tools know
+// nothing of the engine, and the protos hold messages alone, so it stands here once more.
 void AddMostUsed(const v1::ExpertProfile& profile, int count, v1::PinExpertsRequest* request) {
   std::vector<int> cells(static_cast<size_t>(profile.assignments_size()));
   std::iota(cells.begin(), cells.end(), 0);

@@ -55,6 +55,10 @@ std::string FormatWhatIf(const v1::GetWhatIfResponse& what_if) {
     }
     text += "\n";
   }
+  if (what_if.pinned() > 0) {
+    absl::StrAppendFormat(&text, "the cache that serves has %d pinned experts; none of these has any\n",
+                          what_if.pinned());
+  }
   return text + "> as the cache that serves; belady: the best that anybody could do who knew the future\n";
 }
 

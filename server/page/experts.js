@@ -195,6 +195,20 @@ function showSummary() {
   put('hot', sum(layers.map((l) => l.hot)));
 }
 
+// Of a model whose experts are not all in memory; since the start of the server.
+function showCache() {
+  const cache = shown.cache;
+  byId('cache').hidden = !cache;
+  if (!cache) return;
+  const lookups = cache.hits + cache.misses;
+  byId('cache').textContent = `Expert cache of ${count(cache.slots)} experts, since the start: ` +
+    `${percent(lookups > 0 ? cache.hits / lookups : 0)} hits, ${(cache.loaded_bytes / 2 ** 30).toFixed(1)} GiB read, ` +
+    `${cache.wait_seconds.toFixed(1)} s waited, ${count(cache.evictions)} gave way; read ahead: ` +
+    `${count(cache.prefetches_used)} in time, ${count(cache.prefetches_late)} late, ` +
+    `${count(cache.prefetches_wasted)} in vain; ${count(cache.quarantined)} cannot be read.`;
+  byId('cache').classList.toggle('alarm', cache.quarantined > 0);
+}
+
 function showLayers() {
   const body = byId('layers');
   while (body.rows.length > shown.layers.length) body.deleteRow(-1);
@@ -236,6 +250,7 @@ function draw() {
   if (shown.layers.length) drawMap();
   showDetails();
   showSummary();
+  showCache();
   showLayers();
   showCurve();
   byId('omitted').hidden = !shown.omitted_layers;

@@ -33,6 +33,10 @@ def ask(prompt, **sampling):
     return message
 
 
+def seconds(duration):
+    return duration.seconds + duration.nanos * 1e-9
+
+
 def experts_of(completion):
     """(layer, expert) of every choice."""
     told = completion.finished.routed_experts
@@ -196,6 +200,17 @@ class ExpertCacheTest(unittest.TestCase):
         self.assertEqual(totals.hits, sum(layer.hits for layer in placement.layers))
         self.assertEqual(totals.misses, sum(layer.misses for layer in placement.layers))
         self.assertTrue(all(layer.misses > 0 for layer in placement.layers))
+        self.assertEqual(totals.evictions, server.metric("cadre_expert_evictions_total"))
+        self.assertGreater(totals.evictions, 0)
+        self.assertEqual(totals.loaded_bytes, server.metric("cadre_expert_load_bytes_total"))
+        self.assertGreater(totals.loaded_bytes, 0)
+        self.assertGreater(seconds(totals.wait), 0)
+        self.assertAlmostEqual(seconds(totals.wait), server.metric("cadre_expert_wait_seconds_total"), places=6)
+        self.assertAlmostEqual(seconds(totals.wait), sum(seconds(layer.wait) for layer in placement.layers), places=6)
+        for result in ("used", "late", "wasted"):
+            self.assertEqual(getattr(totals, f"prefetches_{result}"),
+                             server.metric("cadre_expert_prefetches_total", result=result))
+        self.assertEqual(totals.load_errors, 0)
         self.assertEqual((totals.loading, totals.quarantined), (0, 0))
         with self.assertRaises(grpc.RpcError) as caught:
             server.experts.GetPlacement(experts_pb.GetPlacementRequest(model="other"), timeout=5)
@@ -230,6 +245,29 @@ class ExpertCacheTest(unittest.TestCase):
         self.assertIn(f"> {100 * live / lookups:.1f} %", table.stdout)
         self.assertEqual(len(table.stdout.splitlines()), 7)
 
+    def test_few_calls_wait_for_a_simulation(self):
+        server = self.start(ALL_EXPERTS // 2, "--prefix-cache", "off")
+        self.complete(server, ask(PROMPTS[0]))
+        server.experts.GetWhatIf(experts_pb.GetWhatIfRequest(), timeout=30)
+        # The next simulation begins half a second after this one.
+        self.complete(server, request("Once", max_tokens=1))
+        calls = [server.experts.GetWhatIf.future(experts_pb.GetWhatIfRequest(), timeout=30) for _ in range(64)]
+        # A name that is wrong need not wait, nor find a place, to be told so.
+        with self.assertRaises(grpc.RpcError) as caught:
+            server.experts.GetWhatIf(experts_pb.GetWhatIfRequest(model="other"), timeout=30)
+        self.assertEqual(caught.exception.code(), grpc.StatusCode.NOT_FOUND)
+        refused = [call.exception() for call in calls if call.exception() is not None]
+        self.assertGreater(len(refused), 0)
+        self.assertLessEqual(len(refused), 64 - 16)
+        for error in refused:
+            self.assertEqual(error.code(), grpc.StatusCode.RESOURCE_EXHAUSTED)
+            self.assertEqual(error_details(error)["ErrorInfo"].reason, "TOO_MANY_WHAT_IF_CALLS")
+        # The places are free again.
+        self.assertEqual(server.experts.GetWhatIf(experts_pb.GetWhatIfRequest(), timeout=30).pinned, 0)
+        server.experts.PinExperts(experts_pb.PinExpertsRequest(experts=[experts_pb.ExpertRef(layer=0, expert=1)]),
+                                  timeout=5)
+        self.assertEqual(server.experts.GetWhatIf(experts_pb.GetWhatIfRequest(), timeout=30).pinned, 1)
+
     def test_without_a_cache_there_is_nothing_to_compare(self):
         server = self.resident()
         with self.assertRaises(grpc.RpcError) as caught:
@@ -243,7 +281,7 @@ class ExpertCacheTest(unittest.TestCase):
         for num_slots in (1, ALL_EXPERTS // 2):
             with self.subTest(slots=num_slots):
                 server = self.start(num_slots, "--prefix-cache", "off")
-                hits = misses = 0
+                hits = misses = waited = 0
                 # A prompt of one token: every step has one row, whose assignments are the layers' lookups.
                 for seed in range(3):
                     message = request(ids=[5 + seed], max_tokens=20, temperature=1, seed=seed)
@@ -251,9 +289,13 @@ class ExpertCacheTest(unittest.TestCase):
                     self.assertEqual(routing.expert_cache_hits + routing.expert_cache_misses, routing.processed)
                     hits += routing.expert_cache_hits
                     misses += routing.expert_cache_misses
+                    self.assertEqual(routing.expert_bytes_loaded, routing.expert_cache_misses * EXPERT_BYTES)
+                    waited += seconds(routing.expert_wait)
                 server.wait_until_idle()
                 self.assertEqual(hits, server.metric("cadre_expert_lookups_total", result="hit"))
                 self.assertEqual(misses, server.metric("cadre_expert_lookups_total", result="miss"))
+                self.assertGreater(waited, 0)
+                self.assertAlmostEqual(waited, server.metric("cadre_expert_wait_seconds_total"), places=6)
                 # Together in steps, each has its own.
                 calls = [server.generation.Generate(ask(prompt), timeout=60) for prompt in PROMPTS]
                 for call in calls:
@@ -263,6 +305,7 @@ class ExpertCacheTest(unittest.TestCase):
                 server.stop()
         routing = self.complete(self.resident(), ask(PROMPTS[0])).finished.routing
         self.assertEqual((routing.expert_cache_hits, routing.expert_cache_misses), (0, 0))
+        self.assertEqual((routing.expert_bytes_loaded, seconds(routing.expert_wait)), (0, 0))
 
     def find_victim(self, server):
         """An expert that some of the prompts use and others do not, and who they are."""
@@ -308,7 +351,7 @@ class ExpertCacheTest(unittest.TestCase):
                 self.assertEqual(caught.exception.code(), grpc.StatusCode.UNAVAILABLE)
                 self.assertEqual(error_details(caught.exception)["ErrorInfo"].reason, "EXPERT_UNAVAILABLE")
                 self.assertIn(f"expert {victim[1]} of layer {victim[0]} cannot be read", server.log_text())
-        # It is set aside for a second or two, which may have passed.
+        # It is set aside for a second or two; an idle server sees that end.
         def set_aside():
             placement = server.experts.GetPlacement(experts_pb.GetPlacementRequest(), timeout=5)
             return [(layer.layer, e) for layer in placement.layers for e in layer.quarantined_experts]
@@ -317,6 +360,9 @@ class ExpertCacheTest(unittest.TestCase):
             self.assertLess(time.monotonic(), deadline)
             with self.assertRaises(grpc.RpcError):
                 self.complete(server, ask(PROMPTS[users.index(True)]))
+        while set_aside() or server.metric("cadre_experts_quarantined") > 0:
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.05)
         self.assertGreater(server.metric("cadre_expert_load_errors_total"), 0)
         mend()
         deadline = time.monotonic() + 60

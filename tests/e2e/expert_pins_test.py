@@ -74,6 +74,17 @@ class ExpertPinsTest(unittest.TestCase):
         self.assertEqual(server.metric("cadre_expert_loads_total", cause="placed"), NUM_SLOTS)
         self.assertEqual(server.metric("cadre_expert_slots", state="idle"), NUM_SLOTS)
         self.assertEqual(server.metric("cadre_experts_kept"), NUM_SLOTS // 2)
+        # The client chooses from a profile as the server does.
+        def pinned():
+            placement = server.experts.GetPlacement(experts.GetPlacementRequest(), timeout=5)
+            return [(layer.layer, expert) for layer in placement.layers for expert in layer.pinned_experts]
+        kept = pinned()
+        self.assertEqual(len(kept), NUM_SLOTS // 2)
+        server.experts.PinExperts(experts.PinExpertsRequest(), timeout=5)
+        self.wait_for("pins stay", lambda: pinned() == [])
+        result = self.cadre(server, "pin", "--profile", profile, "--count", NUM_SLOTS // 2)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.wait_for("the client chooses others", lambda: pinned() == kept)
         warm = [self.complete(server, prompt) for prompt in PROMPTS]
         self.assertEqual(warm, expected)
         self.wait_for("no line in the log", lambda: f"experts read ahead: {NUM_SLOTS}" in server.log_text())

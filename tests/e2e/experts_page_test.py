@@ -167,13 +167,13 @@ class PageTest(unittest.TestCase):
         generate(self.server, 40)
         self.wait("document.getElementById('tokens').textContent === '40'")
 
-    def take(self, model, tokens, layers=1, experts=4):
+    def take(self, model, tokens, layers=1, experts=4, **more):
         """Hands the page an answer, a second after the last one; every expert of layer i has (i + 1) x tokens."""
         self.time = getattr(self, "time", 0) + 1
         answer = {"model": model, "time": self.time, "num_experts": experts, "top_k": 2, "omitted_layers": 0,
                   "layers": [{"layer": i, "tokens": tokens, "collapsed": False,
                               **({"processed": [(i + 1) * tokens] * experts} if tokens else {})}
-                             for i in range(layers)]}
+                             for i in range(layers)], **more}
         self.browser.evaluate(f"take({json.dumps(answer)})")
 
     def test_the_last_seconds_begin_with_each_model_and_server(self):
@@ -193,6 +193,22 @@ class PageTest(unittest.TestCase):
                 self.assertEqual(self.tokens(), expected)
                 self.assertEqual(self.browser.evaluate("Math.min(0, ...shown.layers.flatMap(l => l.load))"), 0)
         self.choose("span", "window")
+        self.browser.press("p")
+        self.wait("status.textContent === 'live'")
+
+    def test_the_cache_is_told_of_where_there_is_one(self):
+        self.assertTrue(self.browser.evaluate("document.getElementById('cache').hidden"))
+        self.browser.press("p")
+        self.wait("status.textContent === 'paused'")
+        self.take("a", 100, cache={"slots": 12, "hits": 3, "misses": 1, "loaded_bytes": 3 * 2**29, "wait_seconds": 2.25,
+                                   "evictions": 1234, "prefetches_used": 4, "prefetches_late": 5,
+                                   "prefetches_wasted": 6, "quarantined": 7})
+        self.assertFalse(self.browser.evaluate("document.getElementById('cache').hidden"))
+        for words in ("12 experts", "75.0 % hits", "1.5 GiB read", "1,234 gave way", "4 in time, 5 late, 6 in vain",
+                      "7 cannot be read"):
+            self.assertIn(words, self.text("cache"))
+        self.take("a", 100)
+        self.assertTrue(self.browser.evaluate("document.getElementById('cache').hidden"))
         self.browser.press("p")
         self.wait("status.textContent === 'live'")
 

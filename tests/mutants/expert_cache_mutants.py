@@ -208,6 +208,12 @@ EXPERT_CACHE_MUTANTS = [
         "  return stalled_.contains(id) || clock_->Now() < quarantine.until + absl::Hours(1);\n",
         "engine_expert_faults_test", "EngineExpertFaultsTest.AnExpertThatFailsForTenMinutes*"),
     Mutant(
+        "every expert of a dead disk has its line in the log",
+        "server/fault_log.cc",
+        "  if (lines_left_ < 1.0) {\n",
+        "  if (lines_left_ < -1e9) {\n",
+        "server_units_test", "FaultLogTest.ADeadDisk*"),
+    Mutant(
         "a copy into a slot does not wait for the steps that read it",
         "kernels/cuda/background_copies.cc",
         "cudaStreamWaitEvent(stream_, kernels_ended_)",

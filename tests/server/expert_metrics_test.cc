@@ -92,6 +92,22 @@ TEST(ExpertJson, TellsTheCountersOfEachLayer) {
   }
 }
 
+TEST(ExpertJson, TellsOfTheCacheWhereThereIsOne) {
+  const ExpertSnapshot snapshot = OneCollapsedLayer(8000);
+  EXPECT_FALSE(nlohmann::json::parse(ExpertJson("m", snapshot, {1, 4}, true, 0.0)).contains("cache"));
+  ExpertCacheReport cache;
+  cache.num_slots = 12;
+  cache.slots = {
+      .hits = 1, .misses = 2, .evictions = 3, .prefetches_used = 4, .prefetches_late = 5, .prefetches_wasted = 6};
+  cache.loads.bytes = 7;
+  cache.wait_time = absl::Milliseconds(1500);
+  cache.quarantined = 8;
+  EXPECT_EQ(nlohmann::json::parse(ExpertJson("m", snapshot, {1, 4}, true, 0.0, cache))["cache"],
+            nlohmann::json::parse(R"({"slots": 12, "hits": 1, "misses": 2, "loaded_bytes": 7, "wait_seconds": 1.5,
+                                      "evictions": 3, "prefetches_used": 4, "prefetches_late": 5,
+                                      "prefetches_wasted": 6, "quarantined": 8})"));
+}
+
 TEST(ExpertJson, TellsDriftWhereThereIsABaseline) {
   ExpertSnapshot snapshot = OneCollapsedLayer(8000);
   EXPECT_FALSE(nlohmann::json::parse(ExpertJson("m", snapshot, {1, 4}, true, 0.0))["layers"][0].contains("drift"));

@@ -5,9 +5,10 @@
 namespace cadre {
 namespace {
 
-ExpertCacheReport Report(int64_t placed_loads, int64_t awaited) {
+ExpertCacheReport Report(int64_t placed, int64_t awaited) {
   ExpertCacheReport report;
-  report.slots.placed_loads = placed_loads;
+  report.slots.placed_loads = placed + 100;  // begun, and no matter
+  report.placed = placed;
   report.awaited = awaited;
   return report;
 }
@@ -18,7 +19,7 @@ TEST(PlacingLogTest, TellsTheBeginningSomeOfTheMiddleAndTheEnd) {
   EXPECT_EQ(log.Observe(Report(0, 0), now), std::nullopt);
   EXPECT_EQ(log.Observe(Report(1, 40), now), "reading experts ahead: 40");
   EXPECT_EQ(log.Observe(Report(2, 39), now + absl::Seconds(4)), std::nullopt);
-  EXPECT_EQ(log.Observe(Report(9, 32), now + absl::Seconds(5)), "reading experts ahead: 9 begun, 32 are still to come");
+  EXPECT_EQ(log.Observe(Report(9, 32), now + absl::Seconds(5)), "reading experts ahead: 9 read, 32 are still to come");
   EXPECT_EQ(log.Observe(Report(10, 31), now + absl::Seconds(14)), std::nullopt);
   EXPECT_EQ(log.Observe(Report(40, 0), now + absl::Seconds(16)), "experts read ahead: 40 in 16s");
   EXPECT_EQ(log.Observe(Report(40, 0), now + absl::Seconds(17)), std::nullopt);
@@ -31,6 +32,14 @@ TEST(PlacingLogTest, TellsTheBeginningSomeOfTheMiddleAndTheEnd) {
 TEST(PlacingLogTest, WhatWasOverBeforeAnyoneLookedIsTold) {
   PlacingLog log;
   EXPECT_EQ(log.Observe(Report(5, 0), absl::UnixEpoch()), "experts read ahead: 5");
+}
+
+// A disk that gives none of them, and an operator who gives up.
+TEST(PlacingLogTest, NothingThatWasReadIsAnEndToo) {
+  PlacingLog log;
+  const absl::Time now = absl::UnixEpoch();
+  EXPECT_EQ(log.Observe(Report(0, 2), now), "reading experts ahead: 2");
+  EXPECT_EQ(log.Observe(Report(0, 0), now + absl::Seconds(1)), "experts read ahead: 0 in 1s");
 }
 
 // For as long as it takes.

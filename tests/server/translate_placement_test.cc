@@ -29,7 +29,8 @@ TEST(TranslatePlacementTest, LayersHaveTheirOwnExperts) {
                                   .kept = {1, 4, 5},
                                   .quarantined = {4},
                                   .hits = {7, 8},
-                                  .misses = {20, 10}};
+                                  .misses = {20, 10},
+                                  .waits = {absl::Seconds(2), absl::ZeroDuration()}};
   v1::GetPlacementResponse response;
   FillPlacement(&placement, MakeCard(), &response);
   ASSERT_EQ(response.layers_size(), 2);
@@ -41,6 +42,7 @@ TEST(TranslatePlacementTest, LayersHaveTheirOwnExperts) {
   EXPECT_THAT(first.quarantined_experts(), ElementsAre());
   EXPECT_EQ(first.hits(), 7);
   EXPECT_EQ(first.misses(), 20);
+  EXPECT_EQ(first.wait().seconds(), 2);
   const v1::LayerPlacement& second = response.layers(1);
   EXPECT_EQ(second.layer(), 3);
   EXPECT_THAT(second.tiers(), ElementsAre(kOnDisk, kOnDisk, kOnDevice));
@@ -61,6 +63,26 @@ TEST(TranslatePlacementTest, LayersHaveTheirOwnExperts) {
   EXPECT_EQ(response.expert_bytes(), 100);
   EXPECT_EQ(response.device_slots(), 2);
   EXPECT_EQ(response.model(), "toy");
+}
+
+TEST(TranslatePlacementTest, TotalsTellWhatTheCacheHasDone) {
+  ExpertCacheReport report;
+  report.slots.evictions = 1;
+  report.loads.bytes = 2;
+  report.wait_time = absl::Seconds(3);
+  report.slots.prefetches_used = 4;
+  report.slots.prefetches_late = 5;
+  report.slots.prefetches_wasted = 6;
+  report.loads.errors = 7;
+  v1::PlacementTotals totals;
+  FillCacheTotals(report, &totals);
+  EXPECT_EQ(totals.evictions(), 1);
+  EXPECT_EQ(totals.loaded_bytes(), 2);
+  EXPECT_EQ(totals.wait().seconds(), 3);
+  EXPECT_EQ(totals.prefetches_used(), 4);
+  EXPECT_EQ(totals.prefetches_late(), 5);
+  EXPECT_EQ(totals.prefetches_wasted(), 6);
+  EXPECT_EQ(totals.load_errors(), 7);
 }
 
 TEST(TranslatePlacementTest, WithoutACacheAllAreOnTheDevice) {

@@ -158,6 +158,17 @@ TEST(LoadViewTest, TheExpertCacheIsShownWhereThereIsOne) {
   const std::string view = FormatLoadView(sample, LoadRates(), {.columns = 80, .rows = 50});
   EXPECT_THAT(view, HasSubstr(" 25 %  16 of 64 experts\n"));
   EXPECT_THAT(view, HasSubstr("\ncache    75.0 % hits since the start, 1 on their way, 2 pinned, 3 cannot be read\n"));
+  EXPECT_THAT(view, Not(HasSubstr("\nread ")));
+  totals.set_loaded_bytes(int64_t{3} << 29);
+  totals.mutable_wait()->set_seconds(2);
+  totals.set_evictions(84);
+  totals.set_prefetches_used(40);
+  totals.set_prefetches_late(5);
+  totals.set_prefetches_wasted(6);
+  totals.set_load_errors(7);
+  EXPECT_THAT(
+      FormatLoadView(sample, LoadRates(), {.columns = 120, .rows = 50}),
+      HasSubstr("\nread     1.5 GiB, waited 2.0 s, 84 gave way, ahead: 40 in time, 5 late, 6 in vain; 7 errors\n"));
 }
 
 }  // namespace

@@ -44,6 +44,9 @@ TEST(WhatIfTableTest, ALineForEachSizeAndAColumnForEachPolicy) {
   EXPECT_THAT(text, HasSubstr("         8     8.0 GiB        5.0 %       10.0 %       15.0 %\n"));
   EXPECT_THAT(text, HasSubstr("        16    16.0 GiB       20.0 %     > 25.0 %       30.0 %\n"));
   EXPECT_THAT(text, Not(HasSubstr("nothing")));
+  EXPECT_THAT(text, Not(HasSubstr("pinned")));
+  response.set_pinned(3);
+  EXPECT_THAT(FormatWhatIf(response), HasSubstr("the cache that serves has 3 pinned experts; none of these has any\n"));
 }
 
 }  // namespace
