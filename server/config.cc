@@ -404,7 +404,10 @@ ParsedConfig ParseConfig(int argc, const char* const* argv) {
       return parsed;
     }
     std::string fault = typed.capacity.FindFault();
-    if (fault.empty()) fault = typed.experts.FindFault(typed.prefix_cache == "on", typed.config.routing_sample_steps);
+    if (fault.empty()) {
+      fault = typed.experts.FindFault(typed.prefix_cache == "on", typed.config.routing_sample_steps,
+                                      typed.config.kv_cache_gb);
+    }
     if (!fault.empty()) {
       parsed.exit_code = kExitUsage;
       parsed.output = DescribeError(fault, env_flags);

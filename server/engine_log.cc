@@ -2,6 +2,8 @@
 
 #include <spdlog/spdlog.h>
 
+#include <string>
+
 namespace cadre {
 
 void EngineLog::OnExpertFaults(const ExpertFaults& faults) {
@@ -9,6 +11,20 @@ void EngineLog::OnExpertFaults(const ExpertFaults& faults) {
     spdlog::log(line.is_warning ? spdlog::level::warn : spdlog::level::info, "{}", line.text);
   }
   next_->OnExpertFaults(faults);
+}
+
+void EngineLog::OnMemoryMove(const MemoryMove& move, const JointBudgetReport& report) {
+  if (move.status.ok()) {
+    spdlog::info(
+        "memory split: {} -> {} experts, {} -> {} KV blocks; in {} of work a step more was worth {:.3f} s to experts "
+        "and {:.3f} s to KV blocks",
+        move.from.slots, move.to.slots, move.from.blocks, move.to.blocks, absl::FormatDuration(report.stretch),
+        report.effects.slots_gain, report.effects.blocks_gain);
+  } else {
+    spdlog::warn("memory split: {} -> {} experts, {} -> {} KV blocks, because what was freed could not be taken: {}",
+                 move.from.slots, move.to.slots, move.from.blocks, move.to.blocks, std::string(move.status.message()));
+  }
+  next_->OnMemoryMove(move, report);
 }
 
 }  // namespace cadre

@@ -17,6 +17,7 @@ class EngineLog final : public EngineObserver {
   void OnFinish(const FinishSummary& summary) override { next_->OnFinish(summary); }
   // As FaultLog says.
   void OnExpertFaults(const ExpertFaults& faults) override;
+  void OnMemoryMove(const MemoryMove& move, const JointBudgetReport& report) override;
 
  private:
   EngineObserver* const next_;

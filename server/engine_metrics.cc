@@ -86,12 +86,29 @@ void WriteExpertCache(const ExpertCacheReport& report, MetricPage& page) {
   page.Sample({{"state", "pinned"}}, report.pinned_slots);
 }
 
+void WriteMemorySplit(const JointBudgetReport& report, MetricPage& page) {
+  const double seconds = std::max(absl::ToDoubleSeconds(report.stretch), 1e-9);
+  page.Begin(metric::kMemorySplitBytes);
+  page.Sample({{"side", "experts"}}, report.shares.slots * report.limits.slot_bytes);
+  page.Sample({{"side", "kv_blocks"}}, report.shares.blocks * report.limits.block_bytes);
+  page.Begin(metric::kMemorySplitGain);
+  page.Sample({{"side", "experts"}}, report.effects.slots_gain / seconds);
+  page.Sample({{"side", "kv_blocks"}}, report.effects.blocks_gain / seconds);
+  page.Begin(metric::kMemorySplitLoss);
+  page.Sample({{"side", "experts"}}, report.effects.slots_loss / seconds);
+  page.Sample({{"side", "kv_blocks"}}, report.effects.blocks_loss / seconds);
+  page.Begin(metric::kMemorySplitMoves);
+  page.Sample({{"to", "experts"}}, report.moves_to_slots);
+  page.Sample({{"to", "kv_blocks"}}, report.moves_to_blocks);
+}
+
 }  // namespace
 
 void WriteEngine(const EngineSnapshot& snapshot, MetricPage& page) {
   WriteRequests(snapshot, page);
   WriteTokens(snapshot, page);
   WriteKvCache(snapshot, page);
+  if (snapshot.joint_budget) WriteMemorySplit(*snapshot.joint_budget, page);
   if (!snapshot.expert_cache) return;
   WriteExpertCache(*snapshot.expert_cache, page);
   page.Single(metric::kExpertAwarePreferred, snapshot.preferred_sequences);
@@ -119,7 +136,13 @@ void WriteWhatIf(const WhatIfReport& report, MetricPage& page) {
   page.Single(metric::kWhatIfCpuSeconds, absl::ToDoubleSeconds(report.cpu_time));
 }
 
-void WriteServedModel(const ServedModel& model, MetricPage& page) {
+void WriteServedModel(const ServedModel& planned, const EngineSnapshot& snapshot, MetricPage& page) {
+  ServedModel model = planned;
+  if (snapshot.joint_budget) {
+    const JointBudgetReport& budget = *snapshot.joint_budget;
+    model.expert_weight_bytes = budget.shares.slots * budget.limits.slot_bytes;
+    model.kv_cache_bytes = budget.shares.blocks * budget.limits.block_bytes;
+  }
   const std::string layers = std::to_string(model.moe_layers.size());
   const std::string experts = std::to_string(model.num_experts);
   const std::string top_k = std::to_string(model.top_k);

@@ -15,7 +15,7 @@ void WriteEngine(const EngineSnapshot& snapshot, MetricPage& page);
 // What is constant once a model is loaded.
 // What other expert caches would have done; 0 before the first simulation.
 void WriteWhatIf(const WhatIfReport& report, MetricPage& page);
-void WriteServedModel(const ServedModel& model, MetricPage& page);
+void WriteServedModel(const ServedModel& planned, const EngineSnapshot& snapshot, MetricPage& page);
 
 }  // namespace cadre
 

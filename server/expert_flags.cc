@@ -73,6 +73,11 @@ void ExpertFlags::AddTo(CLI::App& app) {
                      "goes on without it (with --prefix-cache off)")
           ->check(CLI::IsMember({"fail", "degrade"})),
       app.add_option(
+             "--memory-split", split,
+             "How memory is split between experts and KV blocks where not all experts fit: fixed as it is at the "
+             "start, or auto, to where it saves more time (on a CPU)")
+          ->check(CLI::IsMember({"fixed", "auto"})),
+      app.add_option(
           "--expert-profile", profile,
           "A profile, as cadre profile export writes it: its most used experts are read at the start, before "
           "they are needed"),
@@ -87,7 +92,11 @@ void ExpertFlags::AddTo(CLI::App& app) {
   };
 }
 
-std::string ExpertFlags::FindFault(bool has_prefix_cache, int32_t routing_sample_steps) const {
+std::string ExpertFlags::FindFault(bool has_prefix_cache, int32_t routing_sample_steps, double kv_cache_gb) const {
+  if (split == "auto" && (cache_gb != "auto" || kv_cache_gb > 0.0)) {
+    return absl::StrCat("--memory-split: auto decides what ",
+                        cache_gb != "auto" ? "--expert-cache-gb" : "--kv-cache-gb", " fixes: set one of them");
+  }
   if (fault == "degrade" && has_prefix_cache) {
     return "--expert-fault: degrade needs --prefix-cache off, or what was computed without an expert would be found by "
            "other requests";
@@ -109,6 +118,7 @@ ExpertCacheConfig ExpertFlags::Config() const {
   config.reads_directly = read == "direct";
   config.tolerates_missing = fault == "degrade";
   config.is_scheduling_aware = aware_scheduling == "on";
+  config.moves_memory = split == "auto";
   config.profile = profile;
   if (const std::optional<double> share = ToShare(keep); share.has_value()) {
     config.kept_share = *share;

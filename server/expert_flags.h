@@ -21,9 +21,10 @@ struct ExpertCacheConfig {
   bool reads_directly = false;
   bool tolerates_missing = false;
   bool is_scheduling_aware = false;
-  std::string profile;      // the file of a profile to start with; empty: none
-  int64_t num_kept = 0;     // of the profile's most used experts; or
-  double kept_share = 0.0;  // [0, 1] of the slots
+  bool moves_memory = false;  // between experts and KV blocks
+  std::string profile;        // the file of a profile to start with; empty: none
+  int64_t num_kept = 0;       // of the profile's most used experts; or
+  double kept_share = 0.0;    // [0, 1] of the slots
   // "--expert-policy, --expert-fault": the flags that were set, by whatever means, and mean nothing where all experts
   // are in memory.
   std::string cache_only_flags;
@@ -38,6 +39,7 @@ struct ExpertFlags {
   std::string prefetch = "on";    // or off
   std::string read = "buffered";  // or direct
   std::string fault = "fail";     // or degrade
+  std::string split = "fixed";    // or auto
   std::string profile;
   std::string keep = "0";                // a number, or "25%"
   std::string aware_scheduling = "off";  // or on
@@ -45,7 +47,7 @@ struct ExpertFlags {
   // `app` must stay, too, until Config is called.
   void AddTo(CLI::App& app);
   // After parsing: what cannot be together, as "--flag: problem"; empty where all can.
-  std::string FindFault(bool has_prefix_cache, int32_t routing_sample_steps) const;
+  std::string FindFault(bool has_prefix_cache, int32_t routing_sample_steps, double kv_cache_gb) const;
   ExpertCacheConfig Config() const;
 
   // Of the flags that mean nothing without a cache.

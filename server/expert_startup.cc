@@ -56,6 +56,10 @@ void LogHostedExperts(const MemoryPlan& plan, const CheckpointSummary& checkpoin
       Size(checkpoint.one_expert_bytes), EvictionPolicyName(config.policy), Size(plan.host_expert_bytes));
   const std::vector<std::string> flags = absl::StrSplit(config.cache_only_flags, ", ");
   for (const std::string& flag : flags) {
+    if (flag == "--memory-split") {
+      if (config.moves_memory) spdlog::warn("--memory-split: without effect, because a GPU's memory stays where it is");
+      continue;
+    }
     if (flag != "--expert-policy" && flag != "--expert-host-gb" && flag != "--expert-aware-scheduling" &&
         !flag.empty()) {
       spdlog::warn("{}: without effect, because all experts are read at the start", flag);
@@ -82,6 +86,10 @@ void LogExpertCache(const MemoryPlan& plan, const CheckpointSummary& checkpoint,
       "the checkpoint when they are needed",
       plan.num_expert_slots, num_experts, Size(plan.expert_weight_bytes), Size(checkpoint.one_expert_bytes),
       EvictionPolicyName(config.policy), config.read_threads);
+  if (!plan.split) return;
+  spdlog::info("memory split: auto; {} to {} experts and {} to {} KV blocks share {}, {} experts at a time",
+               plan.split->min_slots, plan.split->max_slots, plan.split->min_blocks, plan.split->max_blocks,
+               Size(plan.split->budget_bytes), plan.split->step_slots);
 }
 
 std::string DescribeSpeed(const ExpertSpeed& speed) {

@@ -124,6 +124,14 @@ CADRE_COUNTER_(kExpertAwarePassedOver, "cadre_expert_aware_passed_over_total",
                "Times that a sequence was passed over by one of these.");
 CADRE_GAUGE_(kExpertSlots, "cadre_expert_slots", "Places of experts in memory by state; the sum is the cache.");
 
+// One budget of experts and KV blocks; absent where it is not split anew while the server runs.
+CADRE_GAUGE_(kMemorySplitBytes, "cadre_memory_split_bytes", "What either side has of the memory that both share.");
+CADRE_GAUGE_(kMemorySplitGain, "cadre_memory_split_gain_ratio",
+             "Share of the engine's time that one step of memory more would have saved of late, by side.");
+CADRE_GAUGE_(kMemorySplitLoss, "cadre_memory_split_loss_ratio",
+             "Share of the engine's time that one step of memory fewer would have cost of late, by side.");
+CADRE_COUNTER_(kMemorySplitMoves, "cadre_memory_split_moves_total", "Moves of a step of memory, by who got it.");
+
 // What other caches would have made of the latest steps; absent with the cache.
 CADRE_GAUGE_(kWhatIfHitRatio, "cadre_expert_what_if_hit_ratio",
              "Hits per lookup of a simulated expert cache of another policy or size; belady is the best possible.");

@@ -278,7 +278,7 @@ std::string Metrics::RenderDefaultPage() {
   page.Append(prometheus::TextSerializer().Serialize(state_->registry.Collect()));
   if (state_->model.has_value()) {
     const ServedModel& model = *state_->model;
-    WriteServedModel(model, page);
+    WriteServedModel(model, engine, page);
     WriteRouterHealth(experts, model.moe_layers, page);
     WriteExtremeExperts(experts, model.moe_layers, page);
     const int64_t lines_with_layers = CountSampleLines(page.text()) + kSampleLinesPerLayer * experts.num_layers;

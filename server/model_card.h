@@ -37,7 +37,8 @@ struct ModelCard {
 
   // Tokens that one sequence may have: the context, or less where the whole KV cache is smaller.
   int32_t max_sequence_tokens() const {
-    const int64_t pool_tokens = int64_t{limits.num_kv_blocks} * limits.kv_block_size;
+    const int32_t most_blocks = limits.max_sequence_blocks > 0 ? limits.max_sequence_blocks : limits.num_kv_blocks;
+    const int64_t pool_tokens = int64_t{most_blocks} * limits.kv_block_size;
     return static_cast<int32_t>(std::min<int64_t>(limits.max_model_len, pool_tokens));
   }
 };

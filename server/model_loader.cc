@@ -68,6 +68,7 @@ RunnerOptions MakeRunnerOptions(const ServerConfig& config) {
   if (config.kv_cache_gb > 0) options.kv_cache_bytes = ToBytes(config.kv_cache_gb);
   if (config.expert_cache.gib.has_value()) options.expert_cache_bytes = ToBytes(*config.expert_cache.gib);
   if (config.expert_cache.host_gib.has_value()) options.expert_host_bytes = ToBytes(*config.expert_cache.host_gib);
+  options.moves_memory = config.expert_cache.moves_memory;
   options.expert_policy = config.expert_cache.policy;
   options.expert_read_threads = config.expert_cache.read_threads;
   options.expert_ahead_threads = config.expert_cache.prefetches ? config.expert_cache.read_threads : 0;
@@ -354,7 +355,7 @@ ServedModel DescribeForMetrics(const ModelCard& card) {
   model.num_experts = card.limits.num_experts;
   model.top_k = card.limits.top_k;
   model.kv_block_size = card.limits.kv_block_size;
-  model.num_kv_blocks = card.limits.num_kv_blocks;
+  model.num_kv_blocks = card.memory.split ? card.memory.num_kv_blocks : card.limits.num_kv_blocks;
   model.max_queue_requests = card.engine.max_queue_requests;
   model.max_running_requests = card.engine.max_num_seqs;
   model.dense_weight_bytes = card.memory.dense_weight_bytes;

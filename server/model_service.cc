@@ -3,6 +3,7 @@
 #include <grpcpp/support/server_callback.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "cadre/v1/model_service.grpc.pb.h"
@@ -47,16 +48,24 @@ void FillArchitecture(const ModelCard& card, v1::ModelArchitecture* wire) {
   wire->mutable_routing()->set_origin(card.routing_origin);
 }
 
-void FillMemory(const ModelCard& card, v1::MemoryPlan* wire) {
-  wire->set_dense_weight_bytes(card.memory.dense_weight_bytes);
-  wire->set_expert_weight_bytes(card.memory.expert_weight_bytes);
-  wire->set_kv_cache_bytes(card.memory.kv_cache_bytes);
-  wire->set_workspace_bytes(card.memory.workspace_bytes);
-  wire->set_total_bytes(card.memory.total_bytes());
-  wire->set_available_bytes(card.memory.available_bytes);
-  wire->set_num_expert_slots(card.memory.num_expert_slots);
-  wire->set_all_expert_bytes(card.memory.all_expert_bytes);
-  wire->set_num_kv_blocks(card.limits.num_kv_blocks);
+void FillMemory(const ModelCard& card, const std::optional<JointBudgetReport>& budget, v1::MemoryPlan* wire) {
+  MemoryPlan plan = card.memory;
+  if (!plan.split) plan.num_kv_blocks = card.limits.num_kv_blocks;  // of a simulated model, too, which has no plan
+  if (budget) {
+    plan.num_expert_slots = budget->shares.slots;
+    plan.expert_weight_bytes = budget->shares.slots * budget->limits.slot_bytes;
+    plan.num_kv_blocks = static_cast<int32_t>(budget->shares.blocks);
+    plan.kv_cache_bytes = budget->shares.blocks * budget->limits.block_bytes;
+  }
+  wire->set_dense_weight_bytes(plan.dense_weight_bytes);
+  wire->set_expert_weight_bytes(plan.expert_weight_bytes);
+  wire->set_kv_cache_bytes(plan.kv_cache_bytes);
+  wire->set_workspace_bytes(plan.workspace_bytes);
+  wire->set_total_bytes(plan.total_bytes());
+  wire->set_available_bytes(plan.available_bytes);
+  wire->set_num_expert_slots(plan.num_expert_slots);
+  wire->set_all_expert_bytes(plan.all_expert_bytes);
+  wire->set_num_kv_blocks(plan.num_kv_blocks);
   wire->set_kv_block_size(card.limits.kv_block_size);
 }
 
@@ -75,7 +84,7 @@ void FillLimits(const ModelCard& card, v1::ModelLimits* wire) {
   wire->set_max_chat_tools(kMaxChatTools);
 }
 
-void FillModel(const ServedText& model, v1::Model* wire) {
+void FillModel(const ServedText& model, const EngineSnapshot& snapshot, v1::Model* wire) {
   const ModelCard& card = model.card;
   *wire->mutable_ready_time() = ToProto(model.ready_time);
   FillArchitecture(card, wire->mutable_architecture());
@@ -83,7 +92,7 @@ void FillModel(const ServedText& model, v1::Model* wire) {
   wire->mutable_execution()->set_kernels(card.kernels);
   wire->mutable_execution()->set_weight_dtype(card.weight_dtype);
   wire->mutable_execution()->set_kv_cache_dtype(card.kv_dtype);
-  FillMemory(card, wire->mutable_memory_plan());
+  FillMemory(card, snapshot.joint_budget, wire->mutable_memory_plan());
   FillLimits(card, wire->mutable_limits());
   v1::SamplingParams* sampling = wire->mutable_default_sampling();
   sampling->set_temperature(card.defaults.temperature);
@@ -194,7 +203,7 @@ class ModelService final : public RawService {
     wire->set_state(ToWire(host_.state()));
     wire->set_load_progress(host_.load_progress());
     if (const auto model = host_.Text(); model.ok()) {
-      FillModel(**model, wire);
+      FillModel(**model, host_.Snapshot(), wire);
       FillCapacity(host_.capacity_policy(), wire->mutable_capacity()->mutable_policy());
     }
   }

@@ -164,6 +164,17 @@ class ExpertCacheTest(unittest.TestCase):
         self.addCleanup(server.stop)
         self.assertIn("--expert-policy, --expert-read-threads: without effect, because all experts are in memory",
                       server.log_text())
+
+    def test_memory_that_cannot_move(self):
+        server = Server("--memory-split", "auto")
+        self.addCleanup(server.stop)
+        self.assertIn("--memory-split: without effect, because all experts are in memory", server.log_text())
+        plan = server.models.GetModel(models.GetModelRequest(), timeout=5).model.memory_plan
+        self.assertEqual(plan.num_expert_slots, 0)
+        self.assertGreater(plan.num_kv_blocks, 0)
+        self.assertNotIn("cadre_memory_split", server.metrics_text())
+        with self.assertRaisesRegex(RuntimeError, "--memory-split: auto decides what --expert-cache-gb fixes"):
+            self.start(TOP_K, "--memory-split", "auto")
         for flag, value in (("--expert-policy", "lfu"), ("--expert-cache-gb", "1")):
             result = subprocess.run([str(BIN / "cadre-server"), "--model", "sim", "--port", "0", "--metrics-port", "0",
                                      flag, value], capture_output=True, text=True, timeout=60, env=clean_environment())

@@ -161,6 +161,14 @@ TEST(ConfigTest, ExpertFlags) {
   EXPECT_EQ(host.cache_only_flags, "--expert-host-gb");
   EXPECT_EQ(set.cache_only_flags,
             "--expert-policy, --expert-read-threads, --expert-read, --expert-prefetch, --expert-fault");
+  EXPECT_FALSE(unset.moves_memory);
+  EXPECT_TRUE(Parse({"--model=sim", "--memory-split=auto"}).config->expert_cache.moves_memory);
+  EXPECT_EQ(Parse({"--model=sim", "--memory-split=auto", "--expert-cache-gb=1"}).output,
+            "--memory-split: auto decides what --expert-cache-gb fixes: set one of them");
+  const ParsedConfig both = Parse({"--model=sim", "--memory-split=auto", "--kv-cache-gb=1"});
+  EXPECT_EQ(both.output, "--memory-split: auto decides what --kv-cache-gb fixes: set one of them");
+  EXPECT_EQ(both.exit_code, 64);
+  EXPECT_EQ(Parse({"--model=sim", "--memory-split=fixed", "--kv-cache-gb=1"}).exit_code, 0);
   setenv("CADRE_EXPERT_FAULT", "fail", 1);
   EXPECT_EQ(Parse({"--model=sim", "--expert-cache-gb=1"}).config->expert_cache.cache_only_flags, "--expert-fault");
   unsetenv("CADRE_EXPERT_FAULT");

@@ -119,5 +119,35 @@ TEST(ExpertCacheMetricsTest, WhatIfHasEverySeriesFromTheStart) {
   EXPECT_THAT(metrics.RenderDefaultPage(), HasSubstr("cadre_expert_what_if_lookups 40\n"));
 }
 
+// What has moved is told as it is now, also where the memory plan is told.
+TEST(ExpertCacheMetricsTest, MemoryThatMoves) {
+  EngineSnapshot engine;
+  Metrics metrics({});
+  ServedModel model;
+  model.moe_layers = {0};
+  model.expert_weight_bytes = 1;
+  model.kv_cache_bytes = 2;
+  metrics.SetModel(model, {[&engine] { return engine; }, [] { return ExpertStats(1, 2, 1, 4096).Snapshot(); }});
+  EXPECT_THAT(metrics.RenderDefaultPage(), testing::Not(HasSubstr("cadre_memory_split")));
+  JointBudgetReport& budget = engine.joint_budget.emplace();
+  budget.limits.slot_bytes = 500;
+  budget.limits.block_bytes = 200;
+  budget.shares = {.slots = 9, .blocks = 70};
+  budget.effects = {.slots_gain = 1.0, .slots_loss = 2.0, .blocks_gain = 3.0, .blocks_loss = 4.0};
+  budget.stretch = absl::Seconds(4);
+  budget.moves_to_slots = 2;
+  budget.moves_to_blocks = 5;
+  const std::string page = metrics.RenderDefaultPage();
+  for (const char* const line :
+       {"cadre_memory_split_bytes{side=\"experts\"} 4500", "cadre_memory_split_bytes{side=\"kv_blocks\"} 14000",
+        "cadre_memory_bytes{pool=\"expert_weights\"} 4500", "cadre_memory_bytes{pool=\"kv_cache\"} 14000",
+        "cadre_memory_split_gain_ratio{side=\"experts\"} 0.25",
+        "cadre_memory_split_gain_ratio{side=\"kv_blocks\"} 0.75", "cadre_memory_split_loss_ratio{side=\"experts\"} 0.5",
+        "cadre_memory_split_loss_ratio{side=\"kv_blocks\"} 1", "cadre_memory_split_moves_total{to=\"experts\"} 2",
+        "cadre_memory_split_moves_total{to=\"kv_blocks\"} 5"}) {
+    EXPECT_THAT(page, HasSubstr(std::string(line) + "\n"));
+  }
+}
+
 }  // namespace
 }  // namespace cadre

@@ -180,7 +180,6 @@ TEST_F(MetricsTest, RequestsAndBlocksAddUp) {
   engine_.queued_requests = {1, 2, 4};
   for (int i = 0; i < 103; ++i) metrics_->OnReceived();
   for (int i = 0; i < 3; ++i) metrics_->OnRejected(RejectReason::kTooLarge);
-
   const std::map<std::string, double> page = Parse(metrics_->RenderDefaultPage());
   EXPECT_EQ(page.at("cadre_requests_received_total"),
             Sum(page, "cadre_requests_rejected_total") + page.at("cadre_requests_admitted_total"));
@@ -409,6 +408,7 @@ TEST_F(MetricsTest, TheProcessIsDescribed) {
 // docs/metrics.md names every metric that is exported, and none that is not.
 TEST_F(MetricsTest, TheDocumentationIsComplete) {
   engine_.expert_cache = ExpertCacheReport();
+  engine_.joint_budget = JointBudgetReport();
   Serve(3, 8, 2, ExpertMatrixPlacement::kAuto);
   std::set<std::string> exported;
   std::istringstream lines(metrics_->RenderDefaultPage() + metrics_->RenderExpertPage());
