@@ -14,6 +14,7 @@ import pathlib
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
@@ -29,11 +30,11 @@ def own_bytes(pid):
     return sum(int(fields[name].split()[0]) * 1024 for name in OWN_MEMORY)
 
 
-def start_load(server, seconds, concurrency):
-    command = [str(BIN / "cadre"), "-a", server.address, "bench", "--json", "-", "-q",
+def start_load(server, seconds, concurrency, results):
+    command = [str(BIN / "cadre"), "-a", server.address, "bench", "--json", results, "-q",
                "--concurrency", str(concurrency), "--duration", f"{seconds}s", "--drain-timeout", "10m",
                "--prompt-tokens", "uniform:4-64", "--output-tokens", "uniform:8-64"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=clean_environment())
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, env=clean_environment())
 
 
 def megabytes_a_minute(samples):
@@ -47,12 +48,13 @@ def measure(args, server):
     plan = server.models.GetModel(models.GetModelRequest(), timeout=10).model.memory_plan
     if plan.num_expert_slots == 0:
         raise SystemExit("all experts are in memory: give --expert-cache-gb less")
-    load = start_load(server, args.seconds, args.concurrency)
-    start, samples = time.monotonic(), []
-    while load.poll() is None:
-        samples.append((time.monotonic() - start, own_bytes(server.process.pid)))
-        time.sleep(1)
-    run, = json.loads(load.communicate()[0])["runs"]
+    with tempfile.NamedTemporaryFile() as results:
+        load = start_load(server, args.seconds, args.concurrency, results.name)
+        start, samples = time.monotonic(), []
+        while load.poll() is None:
+            samples.append((time.monotonic() - start, own_bytes(server.process.pid)))
+            time.sleep(1)
+        run, = json.load(results)["runs"]
     peak = max(size for _, size in samples)
     return {
         "seconds": round(samples[-1][0]),

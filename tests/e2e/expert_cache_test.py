@@ -12,25 +12,10 @@ import unittest
 
 import grpc
 
-from harness import BIN, DEMO_MODEL, Completion, Server, clean_environment, error_details, models, request
+from cached_model import (ALL_EXPERTS, EXPERT_BYTES, NUM_EXPERTS, NUM_LAYERS, PROMPTS, TOP_K, CachedModelTest, ask,
+                          gib_of)
+from harness import BIN, DEMO_MODEL, Server, clean_environment, error_details, models, request
 from harness import experts as experts_pb, placement as placement_pb
-
-PROMPTS = ["Once upon a time", "The king of the sea said", "1 2 3", "In a small village", "\"Where?\"", "A red dog ran",
-           "Why"]
-CONFIG = json.loads((DEMO_MODEL / "config.json").read_text())
-NUM_LAYERS, NUM_EXPERTS, TOP_K = (CONFIG[key] for key in ("num_hidden_layers", "num_experts", "num_experts_per_tok"))
-EXPERT_BYTES = 3 * CONFIG["hidden_size"] * CONFIG["moe_intermediate_size"] * 2
-ALL_EXPERTS = NUM_LAYERS * NUM_EXPERTS
-
-
-def gib_of(num_experts):
-    return num_experts * EXPERT_BYTES / 2**30 + 1e-12
-
-
-def ask(prompt, **sampling):
-    message = request(prompt, max_tokens=12, **{"temperature": 0, **sampling})
-    message.output.routed_experts = True
-    return message
 
 
 def seconds(duration):
@@ -51,26 +36,13 @@ def matrix_offset(path, layer, expert):
     return 8 + size + header[f"model.layers.{layer}.mlp.experts.{expert}.up_proj.weight"]["data_offsets"][0]
 
 
-class ExpertCacheTest(unittest.TestCase):
-    def start(self, num_slots, *flags, model=DEMO_MODEL):
-        server = Server("--expert-cache-gb", f"{gib_of(num_slots):.12f}", *flags, model=model)
-        self.addCleanup(server.stop)
-        return server
-
+class ExpertCacheTest(CachedModelTest):
     def wait_until_nothing_travels(self, server):
         """An idle server takes the ends of what was read ahead, too."""
         deadline = time.monotonic() + 10
         while server.metric("cadre_expert_slots", state="loading") > 0:
             self.assertLess(time.monotonic(), deadline)
             time.sleep(0.01)
-
-    def complete(self, server, message):
-        return Completion(server.generation.Generate(message, timeout=60))
-
-    def resident(self):
-        server = Server()
-        self.addCleanup(server.stop)
-        return server
 
     def copy_of_the_model(self):
         folder = tempfile.TemporaryDirectory()
@@ -226,67 +198,6 @@ class ExpertCacheTest(unittest.TestCase):
         with self.assertRaises(grpc.RpcError) as caught:
             server.experts.GetPlacement(experts_pb.GetPlacementRequest(model="other"), timeout=5)
         self.assertEqual(caught.exception.code(), grpc.StatusCode.NOT_FOUND)
-
-    def test_what_other_caches_would_have_done(self):
-        num_slots = ALL_EXPERTS // 2
-        # Nothing is read ahead, and all misses of a layer travel at once: when reads end changes nothing.
-        server = self.start(num_slots, "--prefix-cache", "off", "--expert-prefetch", "off", "--expert-read-threads", 16)
-        answer = server.experts.GetWhatIf(experts_pb.GetWhatIfRequest(), timeout=30)
-        self.assertEqual((answer.lookups, len(answer.caches), answer.slots, answer.policy),
-                         (0, 0, num_slots, "next-use"))
-        for prompt in PROMPTS:
-            self.complete(server, ask(prompt))
-        server.wait_until_idle()
-        answer = server.experts.GetWhatIf(experts_pb.GetWhatIfRequest(), timeout=30)
-        hits = {(row.policy, row.slots): row.hits for row in answer.caches}
-        self.assertEqual(len(hits), 6 * 3)
-        live = server.metric("cadre_expert_lookups_total", result="hit")
-        lookups = live + server.metric("cadre_expert_lookups_total", result="miss")
-        # The trace holds all of it: the simulation of this cache is this cache.
-        self.assertEqual(answer.lookups, lookups)
-        self.assertEqual(hits["next-use", num_slots], live)
-        for (policy, slots), count in hits.items():
-            self.assertLessEqual(count, hits["belady", slots], policy)
-            self.assertEqual(server.metric("cadre_expert_what_if_hit_ratio", policy=policy, size={
-                num_slots // 2: "half", num_slots: "same", num_slots * 2: "twice"}[slots]), count / lookups)
-        table = subprocess.run([str(BIN / "cadre"), "-a", server.address, "experts", "--what-if"], capture_output=True,
-                               text=True, timeout=30, env=clean_environment())
-        self.assertEqual((table.returncode, table.stderr), (0, ""))
-        self.assertIn(f"{lookups:.0f} lookups", table.stdout)
-        self.assertIn(f"> {100 * live / lookups:.1f} %", table.stdout)
-        self.assertEqual(len(table.stdout.splitlines()), 7)
-
-    def test_few_calls_wait_for_a_simulation(self):
-        server = self.start(ALL_EXPERTS // 2, "--prefix-cache", "off")
-        self.complete(server, ask(PROMPTS[0]))
-        server.experts.GetWhatIf(experts_pb.GetWhatIfRequest(), timeout=30)
-        # The next simulation begins half a second after this one.
-        self.complete(server, request("Once", max_tokens=1))
-        calls = [server.experts.GetWhatIf.future(experts_pb.GetWhatIfRequest(), timeout=30) for _ in range(64)]
-        # A name that is wrong need not wait, nor find a place, to be told so.
-        with self.assertRaises(grpc.RpcError) as caught:
-            server.experts.GetWhatIf(experts_pb.GetWhatIfRequest(model="other"), timeout=30)
-        self.assertEqual(caught.exception.code(), grpc.StatusCode.NOT_FOUND)
-        refused = [call.exception() for call in calls if call.exception() is not None]
-        self.assertGreater(len(refused), 0)
-        self.assertLessEqual(len(refused), 64 - 16)
-        for error in refused:
-            self.assertEqual(error.code(), grpc.StatusCode.RESOURCE_EXHAUSTED)
-            self.assertEqual(error_details(error)["ErrorInfo"].reason, "TOO_MANY_WHAT_IF_CALLS")
-        # The places are free again.
-        self.assertEqual(server.experts.GetWhatIf(experts_pb.GetWhatIfRequest(), timeout=30).pinned, 0)
-        server.experts.PinExperts(experts_pb.PinExpertsRequest(experts=[experts_pb.ExpertRef(layer=0, expert=1)]),
-                                  timeout=5)
-        self.assertEqual(server.experts.GetWhatIf(experts_pb.GetWhatIfRequest(), timeout=30).pinned, 1)
-
-    def test_without_a_cache_there_is_nothing_to_compare(self):
-        server = self.resident()
-        with self.assertRaises(grpc.RpcError) as caught:
-            server.experts.GetWhatIf(experts_pb.GetWhatIfRequest(), timeout=5)
-        self.assertEqual(caught.exception.code(), grpc.StatusCode.FAILED_PRECONDITION)
-        self.assertEqual(error_details(caught.exception)["ErrorInfo"].reason, "EXPERTS_RESIDENT")
-        with self.assertRaises(KeyError):
-            server.metric("cadre_expert_what_if_lookups")
 
     def test_reports_count_the_hits_of_their_own_assignments(self):
         for num_slots in (1, ALL_EXPERTS // 2):
