@@ -14,7 +14,7 @@ import grpc
 
 from cached_model import (ALL_EXPERTS, EXPERT_BYTES, NUM_EXPERTS, NUM_LAYERS, PROMPTS, TOP_K, CachedModelTest, ask,
                           gib_of)
-from harness import BIN, DEMO_MODEL, Server, clean_environment, error_details, models, request
+from harness import BIN, DEMO_MODEL, Completion, Server, clean_environment, error_details, models, request
 from harness import experts as experts_pb, placement as placement_pb
 
 
