@@ -51,7 +51,10 @@ absl::Status JointBudget::Ask(const MemoryShares& shares) {
 std::optional<MemoryShares> JointBudget::NextWanted() {
   {
     const std::lock_guard lock(mutex_);
-    if (asked_) return std::exchange(asked_, std::nullopt);
+    if (asked_) {
+      proposed_.reset();  // it was about the shares that there were
+      return std::exchange(asked_, std::nullopt);
+    }
   }
   return std::exchange(proposed_, std::nullopt);
 }
@@ -66,12 +69,14 @@ std::optional<MemoryMove> JointBudget::Advance(bool may_begin) {
       move_.reset();
       return std::nullopt;
     }
+    pins_->Apply();  // of what was set by then: the slots may only just hold it
   }
   if (!Give()) return std::nullopt;
   const MemoryMove ended = Take();
   move_.reset();
   split_.SetShares(ended.to);
-  ++(ended.to.slots > ended.from.slots ? moves_to_slots_ : moves_to_blocks_);
+  moves_to_slots_ += ended.to.slots > ended.from.slots ? 1 : 0;
+  moves_to_blocks_ += ended.to.blocks > ended.from.blocks ? 1 : 0;
   BeginStretch(stretch_.found_tokens);
   return ended;
 }

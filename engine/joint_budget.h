@@ -21,8 +21,8 @@ struct JointBudgetReport {
   MemoryShares shares;          // a move counts when it has ended
   MemoryEffects effects;        // of one step of memory, in the latest stretch that was judged
   absl::Duration stretch;       // how long the engine was at work in it; zero before the first one
-  int64_t moves_to_slots = 0;   // since the start
-  int64_t moves_to_blocks = 0;  // since the start
+  int64_t moves_to_slots = 0;   // since the start; those that brought them nothing are not counted
+  int64_t moves_to_blocks = 0;  // likewise
   bool is_moving = false;
 };
 

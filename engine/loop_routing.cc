@@ -31,7 +31,7 @@ RoutingReport RoutingOf(const StepRouting& routing, size_t s) {
 }  // namespace
 
 absl::Duration EngineLoop::Rest() {
-  constexpr absl::Duration kMovePause = absl::Milliseconds(10);  // until a read that holds up a move has ended
+  constexpr absl::Duration kMovePause = absl::Milliseconds(100);  // until a read that holds up a move has ended
   const absl::Duration pause = parts_.runner->PlaceExperts();
   MoveMemory();
   NoteExperts();

@@ -208,7 +208,10 @@ class ExpertService final : public RawService {
     CADRE_ASSIGN_OR_RETURN(const auto model, CheckModelRequest(*services_.host, request));
     const EngineSnapshot snapshot = services_.host->Snapshot();
     FillPlacement(snapshot.expert_placement.get(), model->card, response);
-    if (snapshot.expert_cache) FillCacheTotals(*snapshot.expert_cache, response->mutable_totals());
+    if (snapshot.expert_cache) {
+      response->set_device_slots(static_cast<int32_t>(snapshot.expert_cache->num_slots));
+      FillCacheTotals(*snapshot.expert_cache, response->mutable_totals());
+    }
     return absl::OkStatus();
   }
 

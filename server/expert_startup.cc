@@ -119,14 +119,14 @@ void LogExpertSpeed(const ModelConfig& model, const MemoryPlan& plan, const Expe
   const int64_t at_once = std::min({int64_t{config.read_threads}, kProbed, speed.num_slots});
   const ReadProbeOptions options = {.num_threads = static_cast<int>(at_once)};
   const MonotonicClock clock;
-  absl::StatusOr<ReadProbe> probe = ProbeReads(source, ChooseProbed(speed.num_experts, kProbed), options, clock);
+  const absl::StatusOr<ReadProbe> probe = ProbeReads(source, ChooseProbed(speed.num_experts, kProbed), options, clock);
   if (probe.ok()) {
     speed.num_probed = std::ssize(probe->experts);
     speed.num_threads = options.num_threads;
     speed.bytes_per_second = probe->bytes_per_second(speed.expert_bytes);
     if (!config.reads_directly) {
-      probe = ProbeReads(source, probe->experts, options, clock);
-      if (probe.ok()) speed.cached_bytes_per_second = probe->bytes_per_second(speed.expert_bytes);
+      const absl::StatusOr<ReadProbe> again = ProbeReads(source, probe->experts, options, clock);
+      if (again.ok()) speed.cached_bytes_per_second = again->bytes_per_second(speed.expert_bytes);
     }
   }
   if (!probe.ok()) {

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <memory>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -25,8 +26,7 @@ using Memory = std::unique_ptr<std::byte, Free>;
 Memory TakeMemory(size_t bytes) {
   const size_t whole = (bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
   Memory memory(static_cast<std::byte*>(std::aligned_alloc(kPageBytes, whole)));
-  CADRE_CHECK(memory != nullptr);
-  std::memset(memory.get(), 1, whole);
+  if (memory != nullptr) std::memset(memory.get(), 1, whole);
   return memory;
 }
 
@@ -36,10 +36,11 @@ class Probing {
   Probing(std::span<const ExpertId> experts, const ReadProbeOptions& options, const Clock* clock)
       : experts_(experts), clock_(clock), begin_(clock->Now()), options_(options) {}
 
-  // The index of the next one to read, or their number.
+  // The index of the next one to read, or their number. The first one is read however late it is.
   size_t Next() {
     const std::lock_guard lock(mutex_);
-    if (!error_.ok() || clock_->Now() - begin_ > options_.begin_limit) return experts_.size();
+    const bool is_late = next_ > 0 && clock_->Now() - begin_ > options_.begin_limit;
+    if (!error_.ok() || is_late) return experts_.size();
     return std::min(next_++, experts_.size());
   }
   absl::Status Pace() const {
@@ -92,7 +93,12 @@ absl::StatusOr<ReadProbe> ProbeReads(const ExpertSource& source, std::span<const
   const size_t num_threads = std::min(experts.size(), static_cast<size_t>(options.num_threads));
   std::vector<Memory> memories;
   memories.reserve(num_threads);
-  for (size_t i = 0; i < num_threads; ++i) memories.push_back(TakeMemory(bytes));
+  for (size_t i = 0; i < num_threads; ++i) {
+    memories.push_back(TakeMemory(bytes));
+    if (memories.back() == nullptr) {
+      return absl::ResourceExhaustedError(absl::StrCat("no memory for ", num_threads, " experts of ", bytes, " bytes"));
+    }
+  }
   Probing probing(experts, options, &clock);
   const auto read = [&](std::byte* memory) {
     for (size_t i = probing.Next(); i < experts.size(); i = probing.Next()) {
@@ -101,7 +107,14 @@ absl::StatusOr<ReadProbe> ProbeReads(const ExpertSource& source, std::span<const
   };
   std::vector<std::thread> threads;
   threads.reserve(num_threads);
-  for (const Memory& memory : memories) threads.emplace_back(read, memory.get());
+  for (const Memory& memory : memories) {
+    try {
+      threads.emplace_back(read, memory.get());
+    } catch (const std::system_error&) {  // no more threads are allowed
+      break;
+    }
+  }
+  if (threads.empty()) read(memories.front().get());
   for (std::thread& thread : threads) thread.join();
   return probing.Take();
 }

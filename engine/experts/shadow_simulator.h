@@ -35,7 +35,6 @@ struct ShadowSimulatorOptions {
   absl::Duration min_pause = absl::Milliseconds(500);
 };
 
-// One simulation of everything in the trace.
 // What the live policy would have made of some slots more or fewer than the cache had.
 struct SlotMargin {
   int64_t num_slots = 0;
@@ -45,6 +44,7 @@ struct SlotMargin {
   ShadowResult more;
 };
 
+// One simulation of everything in the trace.
 struct WhatIfReport {
   absl::Status status;  // RESOURCE_EXHAUSTED: nothing is ever simulated, as there is no thread for it
   absl::Time time = absl::InfinitePast();  // when it ended; before the first one, the infinite past
@@ -82,7 +82,7 @@ class ShadowSimulator {
 
   // The live cache has another size from the next simulation on. Any thread.
   void SetNumSlots(int64_t num_slots) { num_slots_.store(num_slots); }
-  // Has each further simulation tell of so many slots more and fewer, which makes it longer by an eighth. Any thread.
+  // Has each further simulation tell of so many slots more and fewer, which makes it longer by a fifth. Any thread.
   void SetMarginStep(int64_t step_slots) { margin_step_.store(step_slots); }
 
   // Bytes of a trace that is simulated within about a second, policies and sizes together: the work for a group grows
