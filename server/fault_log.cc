@@ -11,7 +11,7 @@ std::vector<FaultLog::Line> FaultLog::Observe(const ExpertFaults& faults, absl::
   if (last_ != absl::InfinitePast()) lines_left_ += absl::FDivDuration(now - last_, kPauseForALine);
   lines_left_ = std::min(lines_left_, static_cast<double>(kMostLines));
   last_ = now;
-  if (lines_left_ > static_cast<double>(kMostLines / 2)) is_flooded_ = false;
+  if (lines_left_ > static_cast<double>(kMostLines) / 2) is_flooded_ = false;
   std::vector<Line> lines;
   for (const ExpertFault& fault : faults.told) {
     if (!MayTell(&lines)) continue;
