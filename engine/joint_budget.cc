@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
+#include "engine/base/status_macros.h"
 #include "engine/expert_pins.h"
 #include "engine/schedule/scheduler.h"
 
@@ -63,18 +64,16 @@ std::optional<MemoryMove> JointBudget::Advance(bool may_begin) {
   if (!move_) {
     const std::optional<MemoryShares> wanted = may_begin ? NextWanted() : std::nullopt;
     if (!wanted || *wanted == split_.shares()) return std::nullopt;
-    move_ = {.from = split_.shares(), .to = *wanted};
     // Who is pinned stays, and one place for the others.
-    if (!pins_->SetNumSlots(std::min(wanted->slots, split_.shares().slots))) {
-      move_.reset();
-      return std::nullopt;
-    }
+    if (!pins_->SetNumSlots(std::min(wanted->slots, split_.shares().slots))) return Refusal(*wanted);
+    move_ = {.from = split_.shares(), .to = *wanted};
     pins_->Apply();  // of what was set by then: the slots may only just hold it
   }
   if (!Give()) return std::nullopt;
   const MemoryMove ended = Take();
-  move_.reset();
   split_.SetShares(ended.to);
+  if (!ended.status.ok()) split_.Refuse(move_->to);
+  move_.reset();
   moves_to_slots_ += ended.to.slots > ended.from.slots ? 1 : 0;
   moves_to_blocks_ += ended.to.blocks > ended.from.blocks ? 1 : 0;
   BeginStretch(stretch_.found_tokens);
@@ -102,20 +101,39 @@ bool JointBudget::GiveBlocks() {
   return move_->has_left_blocks = true;
 }
 
+absl::Status JointBudget::TakeUpTo(const MemoryShares& wanted, MemoryShares* have) {
+  if (wanted.blocks > have->blocks) {
+    const auto count = static_cast<int32_t>(wanted.blocks);
+    CADRE_RETURN_IF_ERROR(runner_->GrowKvBlocks(count));
+    CADRE_CHECK(scheduler_->SetUsableBlocks(count));
+    have->blocks = wanted.blocks;
+  }
+  if (wanted.slots > have->slots) {
+    CADRE_RETURN_IF_ERROR(runner_->GrowExpertSlots(wanted.slots));
+    have->slots = wanted.slots;
+  }
+  return absl::OkStatus();
+}
+
 MemoryMove JointBudget::Take() {
-  MemoryMove ended = {.from = move_->from, .to = move_->to, .status = absl::OkStatus()};
-  if (ended.to.blocks > ended.from.blocks) {
-    ended.status = runner_->GrowKvBlocks(static_cast<int32_t>(ended.to.blocks));
-    if (!ended.status.ok()) ended.to.blocks = ended.from.blocks;
-    CADRE_CHECK(scheduler_->SetUsableBlocks(static_cast<int32_t>(ended.to.blocks)));
-  }
-  if (ended.to.slots > ended.from.slots) {
-    absl::Status status = runner_->GrowExpertSlots(ended.to.slots);
-    if (!status.ok()) ended.to.slots = ended.from.slots;
-    ended.status.Update(status);
-  }
+  MemoryMove ended = {.from = move_->from,
+                      .to = {.slots = std::min(move_->from.slots, move_->to.slots),
+                             .blocks = std::min(move_->from.blocks, move_->to.blocks)},
+                      .status = absl::OkStatus()};
+  ended.status = TakeUpTo(move_->to, &ended.to);
+  // Else each further try would make both sides smaller. What cannot be had back is free, and counts as spare.
+  if (!ended.status.ok()) TakeUpTo(move_->from, &ended.to).IgnoreError();
   CADRE_CHECK(pins_->SetNumSlots(ended.to.slots));
   return ended;
+}
+
+MemoryMove JointBudget::Refusal(const MemoryShares& wanted) {
+  split_.Refuse(wanted);
+  return {
+      .from = split_.shares(),
+      .to = split_.shares(),
+      .status = absl::FailedPreconditionError(absl::StrCat(pins_->pinned().size(), " experts are pinned, and of ",
+                                                           wanted.slots, " slots one is to stay free for the others"))};
 }
 
 void JointBudget::BeginStretch(int64_t found_tokens) {
@@ -145,10 +163,10 @@ void JointBudget::ObserveStep(const BudgetStep& step) {
   stretch_.row_seconds = step.row_seconds;
   ShadowSimulator* const shadow = runner_->shadow_simulator();
   if (stretch_.at_work < kStretch || move_ || proposed_ || shadow == nullptr) return;
-  const std::shared_ptr<const WhatIfReport> latest = shadow->Latest();
+  const std::shared_ptr<const WhatIfReport> latest = shadow->TryLatest();
+  if (latest == nullptr) return;  // the next step will have it
   if (!num_simulations_before_) {
-    num_simulations_before_ = latest->num_simulations;
-    shadow->Refresh();
+    if (shadow->TryRefresh()) num_simulations_before_ = latest->num_simulations;
   } else if (latest->num_simulations > *num_simulations_before_ && latest->margin.step_slots == limits_.step_slots &&
              latest->margin.num_slots == split_.shares().slots) {
     Judge(latest->margin);

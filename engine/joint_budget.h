@@ -30,7 +30,9 @@ struct JointBudgetReport {
 struct MemoryMove {
   MemoryShares from;
   MemoryShares to;      // the shares as they are now
-  absl::Status status;  // RESOURCE_EXHAUSTED: who was to get memory could not; what the other side gave is free
+  // RESOURCE_EXHAUSTED: who was to get memory could not, and the other side has taken back what it gave, as far as it
+  // could. FAILED_PRECONDITION: pinned experts need the slots, and nothing has moved.
+  absl::Status status;
 };
 
 // What a step tells.
@@ -97,6 +99,9 @@ class JointBudget {
   bool GiveBlocks();
   // The shares that came of it, and whether all that was wanted was there to be taken.
   MemoryMove Take();
+  // Up to `wanted` from `have`, which says what there is in the end.
+  absl::Status TakeUpTo(const MemoryShares& wanted, MemoryShares* have);
+  MemoryMove Refusal(const MemoryShares& wanted);
   void BeginStretch(int64_t found_tokens);
   // Once the shadow caches have seen the stretch.
   void Judge(const SlotMargin& margin);

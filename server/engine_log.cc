@@ -21,7 +21,7 @@ void EngineLog::OnMemoryMove(const MemoryMove& move, const JointBudgetReport& re
         move.from.slots, move.to.slots, move.from.blocks, move.to.blocks, absl::FormatDuration(report.stretch),
         report.effects.slots_gain, report.effects.blocks_gain);
   } else {
-    spdlog::warn("memory split: {} -> {} experts, {} -> {} KV blocks, because what was freed could not be taken: {}",
+    spdlog::warn("memory split: {} -> {} experts, {} -> {} KV blocks: a move could not be carried out: {}",
                  move.from.slots, move.to.slots, move.from.blocks, move.to.blocks, std::string(move.status.message()));
   }
   next_->OnMemoryMove(move, report);

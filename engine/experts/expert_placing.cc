@@ -23,6 +23,7 @@ void ExpertCache::Keep(const std::vector<ExpertId>& experts) {
   CADRE_CHECK(wave_.empty() && waiting_.empty() && travelling_.empty());
   CADRE_CHECK(table_.SetKept(experts, /*min_free_slots=*/1).ok());
   absent_kept_.assign(experts.begin(), experts.end());
+  if (shadow_ != nullptr) shadow_->SetKept(experts);
 }
 
 absl::Duration ExpertCache::Place() {

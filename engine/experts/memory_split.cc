@@ -116,7 +116,8 @@ std::optional<MemoryShares> MemorySplit::Observe(const MemoryObservation& observ
   streak_ = wanted == wanted_ ? streak_ + 1 : 1;
   wanted_ = wanted;
   const bool is_reversal = last_move_ != Direction::kStay && wanted != last_move_;
-  const int64_t needed = is_reversal ? reversal_patience_ : options_.patience;
+  int64_t needed = is_reversal ? reversal_patience_ : options_.patience;
+  if (wanted == refused_) needed = std::max(needed, refusal_patience_);
   return streak_ >= needed ? Moved(wanted) : std::nullopt;
 }
 
@@ -130,6 +131,16 @@ void MemorySplit::SetShares(const MemoryShares& shares) {
     reversal_patience_ = std::min<int64_t>(reversal_patience_ * 2, options_.max_reversal_patience);
   }
   last_move_ = move;
+  refused_ = Direction::kStay;
+  refusal_patience_ = 0;
+}
+
+void MemorySplit::Refuse(const MemoryShares& shares) {
+  streak_ = 0;
+  const Direction direction = shares.slots > shares_.slots ? Direction::kToSlots : Direction::kToBlocks;
+  if (direction != refused_) refusal_patience_ = options_.patience;
+  refusal_patience_ = std::min<int64_t>(refusal_patience_ * 2, options_.max_reversal_patience);
+  refused_ = direction;
 }
 
 }  // namespace cadre

@@ -63,7 +63,8 @@ struct MemoryEffects {
 // A controller without clock and threads, asked once for each stretch. It moves in steps of step_slots, after
 // `patience` observations in a row that want the same. To turn back it takes twice as many as the last time that it
 // turned back, up to max_reversal_patience: whatever it is told, in n observations it turns back at most log2(n /
-// patience + 1) times, and from there on once in max_reversal_patience. Not thread-safe.
+// patience + 1) times, and from there on once in max_reversal_patience. To try again what could not be had takes longer
+// each time in the same way. Not thread-safe.
 class MemorySplit {
  public:
   // REQUIRES: bytes, slots, blocks, patience >= 1, margin and min_gain >= 0, and `initial` is within the limits and the
@@ -75,6 +76,8 @@ class MemorySplit {
   std::optional<MemoryShares> Observe(const MemoryObservation& observation);
   // The shares as they are from now on: the proposed ones, or what could be had of them. REQUIRES: as `initial`.
   void SetShares(const MemoryShares& shares);
+  // `shares` could not be had, and nothing has moved.
+  void Refuse(const MemoryShares& shares);
 
   const MemoryShares& shares() const { return shares_; }
   MemoryEffects Effects(const MemoryObservation& observation) const;
@@ -91,6 +94,8 @@ class MemorySplit {
   Direction wanted_ = Direction::kStay;  // by the latest observations
   int64_t streak_ = 0;                   // how many of them
   int64_t reversal_patience_;
+  Direction refused_ = Direction::kStay;  // last, and nothing has moved since
+  int64_t refusal_patience_ = 0;
 };
 
 }  // namespace cadre

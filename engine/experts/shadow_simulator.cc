@@ -129,17 +129,47 @@ void ShadowSimulator::Refresh() {
   has_changed_.notify_all();
 }
 
+std::shared_ptr<const WhatIfReport> ShadowSimulator::TryLatest() const {
+  const std::unique_lock lock(mutex_, std::try_to_lock);
+  return lock.owns_lock() ? latest_ : nullptr;
+}
+
+bool ShadowSimulator::TryRefresh() {
+  {
+    const std::unique_lock lock(mutex_, std::try_to_lock);
+    if (!lock.owns_lock()) return false;
+    is_wanted_ = true;
+  }
+  has_changed_.notify_all();
+  return true;
+}
+
+void ShadowSimulator::SetNumSlots(int64_t num_slots) {
+  num_slots_.store(num_slots);
+  const std::lock_guard lock(mutex_);
+  if (latest_->num_simulations > 0) return;  // it tells of a size that there was
+  WhatIfReport report = *latest_;
+  report.num_slots = num_slots;
+  latest_ = std::make_shared<const WhatIfReport>(std::move(report));
+}
+
+void ShadowSimulator::SetKept(std::vector<ExpertId> experts) {
+  const std::lock_guard lock(mutex_);
+  kept_ = std::move(experts);
+}
+
 void ShadowSimulator::Work() {
   LowerPriority();
   std::unique_lock lock(mutex_);
   while (AwaitTurn(lock)) {
     is_wanted_ = false;
     const std::shared_ptr<const WhatIfReport> before = latest_;
+    const std::vector<ExpertId> kept = kept_;
     lock.unlock();
     const std::unique_ptr<Fresh> fresh = TakeFresh();
     auto report = std::make_shared<WhatIfReport>(*before);
     report->num_accesses = std::max(before->num_accesses, fresh->num_accesses);
-    Simulate(fresh->trace, report.get());
+    Simulate(fresh->trace, kept, report.get());
     std::shared_ptr<const WhatIfReport> next = std::move(report);
     lock.lock();
     if (!must_stop_.load()) latest_.swap(next);
@@ -165,7 +195,8 @@ bool ShadowSimulator::AwaitTurn(std::unique_lock<std::mutex>& lock) {
   return !stops();
 }
 
-SlotMargin ShadowSimulator::SimulateMargin(const AccessLog& log, int64_t num_slots) const {
+SlotMargin ShadowSimulator::SimulateMargin(const AccessLog& log, int64_t num_slots,
+                                           const std::vector<ExpertId>& kept) const {
   SlotMargin margin;
   margin.num_slots = num_slots;
   margin.step_slots = margin_step_.load();
@@ -175,7 +206,8 @@ SlotMargin ShadowSimulator::SimulateMargin(const AccessLog& log, int64_t num_slo
     if (must_stop_.load()) return ShadowResult();
     return SimulatePolicy(log, {.policy = options_.policy,
                                 .num_slots = std::clamp<int64_t>(slots, 1, most),
-                                .num_threads = options_.num_threads});
+                                .num_threads = options_.num_threads,
+                                .kept = kept});
   };
   margin.fewer = simulate(num_slots - margin.step_slots);
   margin.same = simulate(num_slots);
@@ -183,7 +215,7 @@ SlotMargin ShadowSimulator::SimulateMargin(const AccessLog& log, int64_t num_slo
   return margin;
 }
 
-void ShadowSimulator::Simulate(const AccessTrace& fresh, WhatIfReport* report) {
+void ShadowSimulator::Simulate(const AccessTrace& fresh, const std::vector<ExpertId>& kept, WhatIfReport* report) {
   const absl::Duration begin = ThreadCpuTime();
   {
     const AccessLog log = fresh.Log();
@@ -193,7 +225,7 @@ void ShadowSimulator::Simulate(const AccessTrace& fresh, WhatIfReport* report) {
   report->num_slots = num_slots_.load();
   report->rows =
       SimulateWhatIf(log, {.num_slots = report->num_slots, .num_threads = options_.num_threads}, &must_stop_);
-  report->margin = SimulateMargin(log, report->num_slots);
+  report->margin = SimulateMargin(log, report->num_slots, kept);
   report->num_steps = CountSteps(log);
   report->num_lookups = static_cast<int64_t>(log.experts.size());
   report->time = MonotonicClock().Now();

@@ -79,9 +79,16 @@ class ShadowSimulator {
   std::shared_ptr<const WhatIfReport> Latest() const;
   // Simulates what was noted since, as soon as the options allow. Any thread.
   void Refresh();
+  // The same for an engine's thread, which is not to wait for one that hardly ever gets a core: null, or false, and
+  // nothing is done, where the simulator's thread has just what they need.
+  std::shared_ptr<const WhatIfReport> TryLatest() const;
+  bool TryRefresh();
 
   // The live cache has another size from the next simulation on. Any thread.
-  void SetNumSlots(int64_t num_slots) { num_slots_.store(num_slots); }
+  void SetNumSlots(int64_t num_slots);
+  // Who never gives way in the live cache, the most important first; margins are told with them from the next
+  // simulation on. Any thread.
+  void SetKept(std::vector<ExpertId> experts);
   // Has each further simulation tell of so many slots more and fewer, which makes it longer by a fifth. Any thread.
   void SetMarginStep(int64_t step_slots) { margin_step_.store(step_slots); }
 
@@ -100,8 +107,8 @@ class ShadowSimulator {
   // False if the simulator ends meanwhile.
   bool AwaitTurn(std::unique_lock<std::mutex>& lock);
   std::unique_ptr<Fresh> TakeFresh();
-  void Simulate(const AccessTrace& fresh, WhatIfReport* report);
-  SlotMargin SimulateMargin(const AccessLog& log, int64_t num_slots) const;
+  void Simulate(const AccessTrace& fresh, const std::vector<ExpertId>& kept, WhatIfReport* report);
+  SlotMargin SimulateMargin(const AccessLog& log, int64_t num_slots, const std::vector<ExpertId>& kept) const;
 
   const ShadowSimulatorOptions options_;
   const AccessTraceOptions trace_options_;
@@ -117,6 +124,7 @@ class ShadowSimulator {
   std::condition_variable has_changed_;
   bool is_wanted_ = false;
   std::shared_ptr<const WhatIfReport> latest_;
+  std::vector<ExpertId> kept_;
   std::vector<ExpertId> ids_;  // of one group; the caller's of Note
   std::thread thread_;         // last: it uses all of it
 };

@@ -3,9 +3,10 @@
 //
 //   expert_cache_bench --model DIR [--shares 0.25,0.5,0.75,1] [--policies next-use,lru] [--batches 1,8,32]
 //
-// The bound of a step is the longer one of two times: that of a step with all experts in memory (measured here, share
-// 1), and that of its missing bytes at the rate at which as many threads read experts, and do nothing else (measured
-// here, too). The policy `static` is no cache: the most used experts of the warm-up stay, all others pass through.
+// All policies of a size are there at a time and take their steps in turn. The bound of a step is the longer one of two
+// times: that of a step with all experts in memory (measured here, share 1, first), and that of its missing bytes at
+// the rate at which as many threads read experts, and do nothing else (measured here, too, between the steps). The
+// policy `static` is no cache: the most used experts of the warm-up stay, all others pass through.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <atomic>
@@ -77,52 +78,53 @@ class CacheBench {
   }
 
   void Run() {
-    disk_bytes_per_second_ = MeasureDisk();
     for (const double share : options_.shares) {
-      for (const std::string& policy : options_.policies) {
-        for (const std::string& prefetch : options_.prefetch) {
-          Measure(share, policy, prefetch == "on");
-          if (share >= 1.0) break;
-        }
-        if (share >= 1.0) break;
-      }
+      std::vector<Contender> contenders = MakeContenders(share);
+      for (const int batch : options_.batches) Measure(batch, share, contenders);
     }
   }
 
  private:
-  struct Work {
+  // One of those that decode the same batches, step by step in turn: what the disk and the machine do otherwise is the
+  // same for all of them.
+  struct Contender {
+    std::string policy;
+    bool is_static = false;
+    bool prefetches = false;
+    std::unique_ptr<ModelRunner> runner;
+    std::vector<int64_t> assignments = {};  // of the steps so far, by expert
+    ExpertCacheReport before = {};          // when the clock started
+    double seconds = 0.0;                   // since then
+  };
+
+  // What reads alone have come to, between the steps.
+  struct Disk {
+    int64_t bytes = 0;
     double seconds = 0.0;
-    ExpertCacheReport report;
   };
 
   const CheckpointSummary& summary() const { return checkpoint_->summary(); }
 
-  // Random experts, one after the other on each thread, for two seconds.
-  double MeasureDisk() {
-    const Weights weights = OrFail(checkpoint_->Load(*device_, ExpertPlace::kCheckpoint));
-    const ExpertSource& source = *weights.expert_source;
+  // Random experts, some on each thread.
+  void ReadSome(const ExpertSource& source, Disk* disk) {
+    constexpr int kReadsOfThread = 4;
     const auto num_experts = static_cast<ExpertId>(config_.num_moe_layers() * config_.num_experts);
-    std::atomic<int64_t> bytes = 0;
     std::vector<std::thread> threads;
     threads.reserve(static_cast<size_t>(options_.read_threads));
     const auto start = std::chrono::steady_clock::now();
     for (int i = 0; i < options_.read_threads; ++i) {
-      threads.emplace_back([&, i] {
-        std::mt19937_64 rng(static_cast<uint64_t>(i));
+      threads.emplace_back([&, seed = random_()] {
+        std::mt19937_64 random(seed);
         std::vector<std::byte> to(static_cast<size_t>(source.expert_bytes()));
-        while (SecondsSince(start) < 2.0) {
-          const auto expert = static_cast<ExpertId>(rng() % static_cast<uint64_t>(num_experts));
+        for (int read = 0; read < kReadsOfThread; ++read) {
+          const auto expert = static_cast<ExpertId>(random() % static_cast<uint64_t>(num_experts));
           if (!source.Read(expert, to, [] { return absl::OkStatus(); }).ok()) std::exit(1);
-          bytes += source.expert_bytes();
         }
       });
     }
     for (std::thread& thread : threads) thread.join();
-    const double rate = static_cast<double>(bytes) / SecondsSince(start);
-    std::printf("{\"phase\":\"disk\",\"threads\":%d,\"read\":\"%s\",\"gb_per_second\":%.3f}\n", options_.read_threads,
-                options_.read.c_str(), rate / 1e9);
-    std::fflush(stdout);
-    return rate;
+    disk->seconds += SecondsSince(start);
+    disk->bytes += source.expert_bytes() * kReadsOfThread * options_.read_threads;
   }
 
   std::unique_ptr<ModelRunner> MakeRunner(double share, const std::string& policy, bool prefetches) {
@@ -151,58 +153,82 @@ class CacheBench {
     }
   }
 
-  Work Decode(ModelRunner& runner, int batch, bool is_static) {
-    BatchMaker maker = OrFail(BatchMaker::Create(runner.limits(), batch, max_len_, 7, options_.skew));
-    ForwardResult result;
-    Work work;
-    ExpertCacheReport before;
-    std::vector<int64_t> assignments(static_cast<size_t>(config_.num_moe_layers() * config_.num_experts));
-    if (is_static) runner.KeepExperts({});
-    for (int step = 0; step < options_.warm_up_steps + options_.steps; ++step) {
-      const ForwardBatch rows = maker.Rows(step, 1);
-      if (step == options_.warm_up_steps && is_static) KeepMostUsed(runner, assignments);
-      if (step == options_.warm_up_steps) before = runner.expert_cache().value_or(ExpertCacheReport());
-      const auto start = std::chrono::steady_clock::now();
-      if (!runner.Forward(rows, &result).ok() || !result.faults.empty()) std::exit(1);
-      if (step >= options_.warm_up_steps) work.seconds += SecondsSince(start);
-      std::ranges::transform(assignments, result.routing.assignments, assignments.begin(), std::plus());
+  std::vector<Contender> MakeContenders(double share) {
+    std::vector<Contender> contenders;
+    for (const std::string& policy : options_.policies) {
+      for (const std::string& prefetch : options_.prefetch) {
+        const bool is_static = policy == kStatic;
+        const bool prefetches = prefetch == "on";
+        contenders.push_back({.policy = policy,
+                              .is_static = is_static,
+                              .prefetches = prefetches,
+                              .runner = MakeRunner(share, is_static ? "lru" : policy, prefetches)});
+        if (share >= 1.0) return contenders;  // there is nothing to choose
+      }
     }
-    work.report = runner.expert_cache().value_or(ExpertCacheReport());
-    work.report.slots.hits -= before.slots.hits;
-    work.report.slots.misses -= before.slots.misses;
-    work.report.slots.prefetch_loads -= before.slots.prefetch_loads;
-    work.report.slots.prefetches_used -= before.slots.prefetches_used;
-    work.report.slots.prefetches_late -= before.slots.prefetches_late;
-    work.report.loads.bytes -= before.loads.bytes;
-    work.report.wait_time -= before.wait_time;
-    return work;
+    return contenders;
   }
 
-  void Measure(double share, const std::string& policy, bool prefetches) {
-    const bool is_static = policy == kStatic && share < 1.0;
-    const std::unique_ptr<ModelRunner> runner = MakeRunner(share, policy == kStatic ? "lru" : policy, prefetches);
-    for (const int batch : options_.batches) {
-      const Work work = Decode(*runner, batch, is_static);
-      if (share >= 1.0) resident_seconds_[batch] = work.seconds;
-      const SlotCounters& slots = work.report.slots;
-      const int64_t lookups = slots.hits + slots.misses;
-      const double hit_ratio = lookups > 0 ? static_cast<double>(slots.hits) / static_cast<double>(lookups) : 1.0;
-      // What was needed and not there at the start of its layer, or only because it had been read ahead.
-      const int64_t read = slots.misses + slots.prefetches_used;
-      const double disk_seconds = static_cast<double>(read * summary().one_expert_bytes) / disk_bytes_per_second_;
-      const double bound = std::max(disk_seconds, resident_seconds_[batch]);
-      const double rate = batch * options_.steps / work.seconds;
-      std::printf(
-          "{\"phase\":\"decode\",\"share\":%.3f,\"policy\":\"%s\",\"prefetch\":%s,\"batch\":%d,"
-          "\"tokens_per_second\":%.2f,\"step_ms\":%.3f,\"hit_ratio\":%.4f,\"mb_per_token\":%.2f,"
-          "\"wait_share\":%.4f,\"prefetched\":%lld,\"used\":%lld,\"late\":%lld,\"of_bound\":%.3f,\"of_sum\":%.3f}\n",
-          share, policy.c_str(), prefetches ? "true" : "false", batch, rate, work.seconds * 1e3 / options_.steps,
-          hit_ratio, static_cast<double>(work.report.loads.bytes) / 1e6 / (batch * options_.steps),
-          absl::ToDoubleSeconds(work.report.wait_time) / work.seconds, static_cast<long long>(slots.prefetch_loads),
-          static_cast<long long>(slots.prefetches_used), static_cast<long long>(slots.prefetches_late),
-          bound / work.seconds, (disk_seconds + resident_seconds_[batch]) / work.seconds);
-      std::fflush(stdout);
+  void Step(const ForwardBatch& rows, Contender& contender) {
+    const auto start = std::chrono::steady_clock::now();
+    if (!contender.runner->Forward(rows, &result_).ok() || !result_.faults.empty()) std::exit(1);
+    contender.seconds += SecondsSince(start);
+    std::ranges::transform(contender.assignments, result_.routing.assignments, contender.assignments.begin(),
+                           std::plus());
+  }
+
+  void StartClock(bool has_cache, Contender& contender) {
+    if (contender.is_static && has_cache) KeepMostUsed(*contender.runner, contender.assignments);
+    contender.before = contender.runner->expert_cache().value_or(ExpertCacheReport());
+    contender.seconds = 0.0;
+  }
+
+  void Measure(int batch, double share, std::vector<Contender>& contenders) {
+    BatchMaker maker = OrFail(BatchMaker::Create(contenders[0].runner->limits(), batch, max_len_, 7, options_.skew));
+    const Weights weights = OrFail(checkpoint_->Load(*device_, ExpertPlace::kCheckpoint));
+    for (Contender& contender : contenders) {
+      contender.assignments.assign(static_cast<size_t>(config_.num_moe_layers() * config_.num_experts), 0);
+      if (contender.is_static && share < 1.0) contender.runner->KeepExperts({});
     }
+    Disk disk;
+    for (int step = 0; step < options_.warm_up_steps + options_.steps; ++step) {
+      const ForwardBatch rows = maker.Rows(step, 1);
+      for (Contender& contender : contenders) {
+        if (step == options_.warm_up_steps) StartClock(share < 1.0, contender);
+        Step(rows, contender);
+      }
+      if (share < 1.0 && step >= options_.warm_up_steps) ReadSome(*weights.expert_source, &disk);
+    }
+    if (share >= 1.0) resident_seconds_[batch] = contenders[0].seconds;
+    for (const Contender& contender : contenders) Print(batch, share, disk, contender);
+  }
+
+  void Print(int batch, double share, const Disk& disk, const Contender& contender) {
+    const ExpertCacheReport report = contender.runner->expert_cache().value_or(ExpertCacheReport());
+    const ExpertCacheReport& before = contender.before;
+    const int64_t hits = report.slots.hits - before.slots.hits;
+    const int64_t misses = report.slots.misses - before.slots.misses;
+    const int64_t used_ahead = report.slots.prefetches_used - before.slots.prefetches_used;
+    const double hit_ratio = hits + misses > 0 ? static_cast<double>(hits) / static_cast<double>(hits + misses) : 1.0;
+    const double bytes_per_second = disk.bytes > 0 ? static_cast<double>(disk.bytes) / disk.seconds : 0.0;
+    // What was needed and not there at the start of its layer, or only because it had been read ahead.
+    const auto read = static_cast<double>((misses + used_ahead) * summary().one_expert_bytes);
+    const double disk_seconds = read > 0.0 ? read / bytes_per_second : 0.0;
+    const double resident = resident_seconds_[batch];
+    std::printf(
+        "{\"phase\":\"decode\",\"share\":%.3f,\"policy\":\"%s\",\"prefetch\":%s,\"batch\":%d,"
+        "\"tokens_per_second\":%.2f,\"step_ms\":%.3f,\"hit_ratio\":%.4f,\"mb_per_token\":%.2f,"
+        "\"wait_share\":%.4f,\"prefetched\":%lld,\"used\":%lld,\"late\":%lld,\"disk_gb_per_second\":%.3f,"
+        "\"of_bound\":%.3f,\"of_sum\":%.3f}\n",
+        share, contender.policy.c_str(), contender.prefetches ? "true" : "false", batch,
+        batch * options_.steps / contender.seconds, contender.seconds * 1e3 / options_.steps, hit_ratio,
+        static_cast<double>(report.loads.bytes - before.loads.bytes) / 1e6 / (batch * options_.steps),
+        absl::ToDoubleSeconds(report.wait_time - before.wait_time) / contender.seconds,
+        static_cast<long long>(report.slots.prefetch_loads - before.slots.prefetch_loads),
+        static_cast<long long>(used_ahead),
+        static_cast<long long>(report.slots.prefetches_late - before.slots.prefetches_late), bytes_per_second / 1e9,
+        std::max(disk_seconds, resident) / contender.seconds, (disk_seconds + resident) / contender.seconds);
+    std::fflush(stdout);
   }
 
   const CacheBenchOptions options_;
@@ -210,7 +236,8 @@ class CacheBench {
   const std::unique_ptr<Device> device_;
   std::unique_ptr<Checkpoint> checkpoint_;
   int max_len_ = 0;
-  double disk_bytes_per_second_ = 0.0;
+  std::mt19937_64 random_{1};
+  ForwardResult result_;
   std::map<int, double> resident_seconds_;  // by batch size
 };
 

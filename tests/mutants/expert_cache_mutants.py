@@ -28,6 +28,12 @@ EXPERT_CACHE_MUTANTS = [
         "",
         "engine_budget_test", "EngineBudgetTest.MemoryMovesToBlocksWhereRequestsWaitForThem"),
     Mutant(
+        "a move that failed takes from the giver all the same",
+        "engine/joint_budget.cc",
+        "  if (!ended.status.ok()) TakeUpTo(move_->from, &ended.to).IgnoreError();\n",
+        "",
+        "joint_budget_test", "JointBudgetTest.SlotsComeBackWhenBlocksCannotBeHad"),
+    Mutant(
         "a read ahead goes on while a step waits",
         "engine/experts/expert_loader.cc",
         "must_stop_ || IsQuiet() || !unhurried_.contains(expert)",

@@ -8,6 +8,7 @@
 #include <optional>
 #include <random>
 #include <string>
+#include <vector>
 
 namespace cadre {
 namespace {
@@ -154,6 +155,32 @@ TEST(MemorySplit, TurnsBackLessAndLessOften) {
   const int num_reversals = Follow(&split, kNumObservations, contrary).reversals;
   EXPECT_GT(num_reversals, 2) << "a load that has changed for good is followed";
   EXPECT_LE(num_reversals, std::log2(kNumObservations / 3 + 1));
+}
+
+TEST(MemorySplit, AsksForWhatItDidNotGetLessAndLessOften) {
+  MemorySplit split(kOptions, kHalf);
+  std::vector<int> asked;
+  for (int i = 1; i <= 60; ++i) {
+    const std::optional<MemoryShares> wanted = split.Observe(kMissing);
+    if (!wanted) continue;
+    asked.push_back(i);
+    split.Refuse(*wanted);
+  }
+  EXPECT_EQ(asked, (std::vector<int>{3, 3 + 6, 3 + 6 + 12, 3 + 6 + 12 + 24}));
+  // The other way it may go as soon as ever.
+  std::optional<MemoryShares> other;
+  for (int i = 0; i < kOptions.patience; ++i) other = split.Observe(kStarved);
+  EXPECT_TRUE(other.has_value());
+}
+
+TEST(MemorySplit, WhatMovesMakesItForgetRefusals) {
+  MemorySplit split(kOptions, kHalf);
+  std::optional<MemoryShares> wanted;
+  while (!wanted) wanted = split.Observe(kMissing);
+  split.Refuse(*wanted);
+  split.SetShares(*wanted);  // asked for by somebody else
+  for (int i = 1; i < kOptions.patience; ++i) EXPECT_FALSE(split.Observe(kMissing).has_value());
+  EXPECT_TRUE(split.Observe(kMissing).has_value());
 }
 
 TEST(MemorySplit, StaysWithinLimitsAndBudgetWhateverItIsTold) {

@@ -90,6 +90,26 @@ TEST(ShadowSimulator, TellsOfSomeSlotsMoreAndFewer) {
   EXPECT_GT(report->margin.more.hits, report->margin.fewer.hits);
 }
 
+TEST(ShadowSimulator, TellsOfMarginsWithWhoIsKept) {
+  const std::vector<ExpertId> kept = {40, 41, 42, 43, 44};
+  ShadowSimulator simulator(Options());
+  simulator.SetMarginStep(3);
+  simulator.SetKept(kept);
+  Traffic traffic;
+  traffic.Run(40, &simulator);
+  const auto report = AwaitAll(simulator);
+  ShadowOptions options = {.policy = EvictionPolicyKind::kNextUse, .num_slots = kSlots - 3};
+  EXPECT_NE(report->margin.fewer, SimulatePolicy(traffic.log(), options)) << "or the test tells nothing";
+  options.kept = kept;
+  EXPECT_EQ(report->margin.fewer, SimulatePolicy(traffic.log(), options));
+}
+
+TEST(ShadowSimulator, BeforeTheFirstSimulationItTellsTheSizeThatThereIs) {
+  ShadowSimulator simulator(Options());
+  simulator.SetNumSlots(5);
+  EXPECT_EQ(simulator.Latest()->num_slots, 5);
+}
+
 TEST(ShadowSimulator, KnowsAllOfTheTraceHoweverItCame) {
   ShadowSimulator simulator(Options());
   EXPECT_TRUE(simulator.Latest()->rows.empty());
