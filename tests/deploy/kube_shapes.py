@@ -93,7 +93,8 @@ SPECS = {
         "clusterIP": one_of("None"), "selector!": LABELS,
         "ports!": [{"name!": PORT_NAME, "port!": PORT, "targetPort!": port_or_name, "appProtocol!": str}]},
     "apps/v1 Deployment": {
-        "revisionHistoryLimit": COUNT, "progressDeadlineSeconds": POSITIVE, "selector!": SELECTOR,
+        "revisionHistoryLimit": COUNT, "progressDeadlineSeconds": POSITIVE, "minReadySeconds": COUNT,
+        "selector!": SELECTOR,
         "strategy": {"rollingUpdate": {"maxUnavailable": COUNT, "maxSurge": COUNT}},
         "template!": {"metadata!": {"labels!": LABELS}, "spec!": POD_SPEC}},
     "policy/v1 PodDisruptionBudget": {
