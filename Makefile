@@ -1,5 +1,6 @@
 # make demo      install what is missing, build, serve the demo model, send a prompt, show the experts, stop
 # make build     the release build: build/release/bin/cadre-server and build/release/bin/cadre
+# make install   programs, manual pages, completions and documents into PREFIX (/usr/local), after make build; DESTDIR goes before it
 # make test      install, build, run every test; those that need a GPU are skipped where there is none
 # make sanitize  the tests of kernels and engine under ASan+UBSan and under TSan
 # make mutants   seeds bugs into a copy of the tree, one at a time, and sees the tests find each; one bug in MUTANT_SHARE
@@ -16,13 +17,18 @@ FUZZ_SECONDS ?= 30
 MUTANT_SHARE ?= 1
 IMAGE ?= cpu
 IMAGE_PROGRAMS ?=
+PREFIX ?= /usr/local
 
-.PHONY: build test demo sanitize asan tsan mutants fuzz lint format tidy bench gpu-bundle image image-test clean
+.PHONY: build install test demo sanitize asan tsan mutants fuzz lint format tidy bench gpu-bundle image image-test clean
 
 build:
 	tools/install_dependencies.sh build
 	cmake --preset release -DCADRE_TESTS=OFF
 	cmake --build --preset release -j $(JOBS)
+
+# Not after "build": root should neither build nor own what is built.
+install:
+	cmake --install build/release --component cadre --prefix $(PREFIX) --strip
 
 test:
 	tools/install_dependencies.sh test

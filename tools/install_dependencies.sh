@@ -6,7 +6,7 @@
 set -euo pipefail
 
 build_packages=(
-  g++ cmake ninja-build make pkg-config ccache mold
+  g++ cmake ninja-build make pkg-config ccache mold python3
   libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc libabsl-dev
   libspdlog-dev prometheus-cpp-dev libcli11-dev nlohmann-json3-dev
   libpcre2-dev libutf8proc-dev libboost-dev libxxhash-dev zlib1g-dev
@@ -14,7 +14,7 @@ build_packages=(
 )
 test_packages=(
   git libgtest-dev libgmock-dev libbenchmark-dev libboost-context-dev clang-format clang-tidy
-  python3 python3-grpcio python3-protobuf python3-yaml prometheus
+  python3-grpcio python3-protobuf python3-yaml prometheus mandoc zsh
 )
 # The page /experts is tested in it where the distribution has it as a package (Debian: 122 MB, half a minute; Ubuntu
 # has none); elsewhere those tests are skipped.
