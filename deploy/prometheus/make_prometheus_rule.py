@@ -7,21 +7,21 @@
 import pathlib
 import textwrap
 
-RULES = pathlib.Path(__file__).resolve().parent / "cadre-experts.rules.yml"
+RULES = sorted(pathlib.Path(__file__).resolve().parent.glob("*.rules.yml"))
 HEAD = """\
-# Made by deploy/prometheus/make_prometheus_rule.py from cadre-experts.rules.yml: change that file, and run it.
+# Made by deploy/prometheus/make_prometheus_rule.py from the rules there: change those, and run it.
 apiVersion: monitoring.coreos.com/v1
 kind: PrometheusRule
 metadata:
-  name: cadre-experts
+  name: cadre
 spec:
+  groups:
 """
 
 
 def prometheus_rule():
-    text = RULES.read_text(encoding="utf-8")
-    groups = text[text.index("groups:\n"):]
-    return HEAD + textwrap.indent(groups, "  ")
+    groups = [path.read_text(encoding="utf-8").partition("groups:\n")[2] for path in RULES]
+    return HEAD + textwrap.indent("".join(groups), "  ")
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ SPECS = {
         "groups!": [{"name!": str, "interval": DURATION, "rules!": [{
             "alert!": str, "expr!": str, "for": DURATION,
             "labels!": {"severity!": one_of("info", "warning", "critical")},
-            "annotations!": {"summary!": str, "description!": str}}]}]},
+            "annotations!": {"summary!": str, "description!": str, "runbook_url!": str}}]}]},
     "serving.kserve.io/v1alpha1 ServingRuntime": {
         "annotations": {ANY_KEYS: str}, "containers!": [CONTAINER],
         "supportedModelFormats!": [{"name!": str, "version": str, "autoSelect": bool, "priority": POSITIVE}]},

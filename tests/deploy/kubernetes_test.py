@@ -197,9 +197,9 @@ class AgreementTest(RenderedCase):
         self.assertGreater(len(known), 50)
         for name in OTHER_OVERLAYS:
             for where, expression in expressions(overlay(name)):
-                used = set(re.findall(r"\bcadre_\w+", expression))
+                used = set(re.findall(r"\bcadre_\w+|\bprocess_\w+|\bup\b", expression))
                 self.assertTrue(used, f"{name}: {where} asks for nothing of cadre")
-                self.assertLessEqual(used, known, f"{name}: {where}")
+                self.assertLessEqual(used, known | {"up"}, f"{name}: {where}")
         self.assertTrue(expressions(overlay("autoscale/hpa")) and expressions(overlay("autoscale/keda")))
         readme = (KUBERNETES / "README.md").read_text(encoding="utf-8")
         self.assertLessEqual(set(re.findall(r"`(cadre_\w+)`", readme)), known)

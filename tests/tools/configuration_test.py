@@ -36,7 +36,7 @@ class ConfigurationTest(unittest.TestCase):
     def test_the_table_is_what_the_server_says(self):
         page = text_of(PAGE)
         self.assertEqual(page, with_table(page, option_table(self.server)),
-                         "run tools/manuals/option_table.py, with the path of cadre-server unless it is a release build")
+                         "run tools/manuals/option_table.py, with the path of cadre-server if it is no release build")
 
     def test_every_option_and_default_is_in_the_table(self):
         """By other means than those that made it."""
