@@ -1,5 +1,5 @@
-"""The alert rules of deploy/prometheus: each is explained by docs/operations.md, and has unit tests in which it fires and
-in which it does not. That the expressions find what they compare is seen in tests/e2e/dashboard_test.py."""
+"""The alert rules of deploy/prometheus: each is explained by docs/operations.md, and has unit tests in which it fires
+and in which it does not. That the expressions find what they compare is seen in tests/e2e/dashboard_test.py."""
 
 import pathlib
 import re
@@ -52,7 +52,8 @@ class AlertsTest(unittest.TestCase):
 
     def test_every_alert_is_seen_to_fire_and_to_be_silent(self):
         for path, rules in RULES.items():
-            checks = re.findall(r"alertname: (\w+)\n +exp_alerts:(.*)\n", text_of(path.with_name(path.stem + "_test.yml")))
+            tests = text_of(path.with_name(path.stem + "_test.yml"))
+            checks = re.findall(r"alertname: (\w+)\n +exp_alerts:(.*)\n", tests)
             for alert in rules:
                 self.assertEqual({silent.strip() for name, silent in checks if name == alert}, {"", "[]"}, alert)
             self.assertEqual({name for name, _ in checks}, set(rules))
