@@ -27,3 +27,12 @@ install(DIRECTORY docs DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT cadre)
 install(DIRECTORY proto/cadre proto/google proto/grpc DESTINATION ${CMAKE_INSTALL_DATADIR}/cadre/proto COMPONENT cadre
   FILES_MATCHING PATTERN "*.proto")
 install(FILES proto/service_config.json DESTINATION ${CMAKE_INSTALL_DATADIR}/cadre/proto COMPONENT cadre)
+
+# The unit names the programs where they are installed, which only the installation knows.
+set(units lib/systemd/system)
+install(CODE "
+  set(CADRE_BINDIR \"\${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_BINDIR}\")
+  configure_file(\"${PROJECT_SOURCE_DIR}/deploy/systemd/cadre.service.in\" \"${CMAKE_BINARY_DIR}/cadre.service\" @ONLY)
+" COMPONENT cadre)
+install(FILES ${CMAKE_BINARY_DIR}/cadre.service DESTINATION ${units} COMPONENT cadre)
+install(FILES deploy/systemd/server.env deploy/systemd/gpu.conf DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT cadre)

@@ -22,10 +22,13 @@ class InstallTest(unittest.TestCase):
                 "share/man/man8/cadre-server.8", "share/bash-completion/completions/cadre",
                 "share/zsh/site-functions/_cadre-server", "share/fish/vendor_completions.d/cadre.fish",
                 "share/doc/cadre/LICENSE", "share/doc/cadre/docs/configuration.md",
+                "share/doc/cadre/server.env", "lib/systemd/system/cadre.service",
                 "share/cadre/proto/cadre/v1/generation_service.proto", "share/cadre/proto/service_config.json",
             }, found)
             self.assertEqual({path.name for path in pathlib.Path(folder).iterdir()}, {"opt"}, "outside of the prefix")
             self.assertFalse([name for name in found if name.endswith((".a", ".cc", ".py"))])
+            unit = (prefix / "lib" / "systemd" / "system" / "cadre.service").read_text(encoding="utf-8")
+            self.assertIn("\nExecStart=/opt/cadre/bin/cadre-server\n", unit)
             for program in ("cadre", "cadre-server"):
                 done = subprocess.run([str(prefix / "bin" / program), "--version"], capture_output=True, text=True,
                                       check=True)
