@@ -15,7 +15,7 @@ ExpertPins::ExpertPins(ModelRunner* runner)
 absl::StatusOr<PinChange> ExpertPins::Set(std::vector<ExpertId> experts) {
   if (runner_->limits().num_expert_slots == 0) {
     return absl::FailedPreconditionError(
-        "all experts of this model are in memory, of the device or the host: there is nothing to pin");
+        "all experts of this model are in the device's memory: there is nothing to pin");
   }
   std::vector<bool> is_known(
       static_cast<size_t>(int64_t{runner_->limits().num_moe_layers} * runner_->limits().num_experts));

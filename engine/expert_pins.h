@@ -25,7 +25,7 @@ class ExpertPins {
   explicit ExpertPins(ModelRunner* runner);
 
   // The whole set from now on, in any order; loaded in this one. An expert that is named twice counts once.
-  // FAILED_PRECONDITION where all experts are in memory, of the device or the host; INVALID_ARGUMENT, and nothing
+  // FAILED_PRECONDITION where all experts are in the device's memory; INVALID_ARGUMENT, and nothing
   // changes, for more than max_pinned(). REQUIRES: ids of the model.
   absl::StatusOr<PinChange> Set(std::vector<ExpertId> experts);
   // One slot stays free for what steps ask for. 0 where there is no cache.

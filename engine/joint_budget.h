@@ -29,7 +29,7 @@ struct JointBudgetReport {
 // A move that has ended.
 struct MemoryMove {
   MemoryShares from;
-  MemoryShares to;      // the shares as they are now
+  MemoryShares to;  // the shares as they are now
   // RESOURCE_EXHAUSTED: who was to get memory could not, and the other side has taken back what it gave, as far as it
   // could. FAILED_PRECONDITION: pinned experts need the slots, and nothing has moved.
   absl::Status status;

@@ -5,9 +5,11 @@
 #include <cstddef>
 #include <cstdlib>
 #include <numeric>
+#include <span>
 #include <string>
 #include <utility>
 
+#include "absl/time/time.h"
 #include "engine/base/check.h"
 
 namespace cadre {
@@ -25,6 +27,31 @@ constexpr std::array<StateLabel, 4> kStateLabels = {{
     {"rerouted", &LayerCounters::rerouted},
     {"reweighted", &LayerCounters::reweighted},
     {"dropped", &LayerCounters::dropped},
+}};
+
+// What has become of lookups and of experts read ahead, and the tiers, by label value.
+struct CounterLabel {
+  const char* name;
+  int64_t SlotCounters::*counter;
+};
+constexpr std::array<CounterLabel, 2> kLookupLabels = {{
+    {"hit", &SlotCounters::hits},
+    {"miss", &SlotCounters::misses},
+}};
+constexpr std::array<CounterLabel, 4> kPrefetchLabels = {{
+    {"used", &SlotCounters::prefetches_used},
+    {"late", &SlotCounters::prefetches_late},
+    {"wasted", &SlotCounters::prefetches_wasted},
+    {"failed", &SlotCounters::prefetches_failed},
+}};
+struct TierLabel {
+  const char* name;
+  ExpertTier tier;
+};
+constexpr std::array<TierLabel, 3> kTierLabels = {{
+    {"device", ExpertTier::kDevice},
+    {"host", ExpertTier::kHost},
+    {"checkpoint", ExpertTier::kCheckpoint},
 }};
 
 int64_t Sum(const std::vector<int64_t>& counts) { return std::accumulate(counts.begin(), counts.end(), int64_t{0}); }
@@ -214,6 +241,42 @@ void WriteLayers(const ExpertSnapshot& snapshot, const std::vector<int32_t>& moe
   for (size_t i = 0; i < snapshot.total.size(); ++i) {
     for (const StateLabel& state : kStateLabels) {
       page.Sample({{"layer", numerals[i]}, {"state", state.name}}, Sum(snapshot.total[i].*state.counts));
+    }
+  }
+}
+
+void WriteCacheLayers(const ExpertPlacement& placement, const std::vector<int32_t>& moe_layers, MetricPage& page) {
+  CADRE_CHECK_EQ(moe_layers.size(), placement.counters.size());
+  const std::vector<std::string> layers = Numerals(moe_layers);
+  // A sample of each layer for each of some label's values.
+  const auto write = [&](const MetricName& metric, const char* label, std::span<const CounterLabel> values) {
+    page.Begin(metric);
+    for (size_t i = 0; i < layers.size(); ++i) {
+      for (const CounterLabel& value : values) {
+        page.Sample({{"layer", layers[i]}, {label, value.name}}, placement.counters[i].*value.counter);
+      }
+    }
+  };
+  const auto write_single = [&](const MetricName& metric, int64_t SlotCounters::*counter) {
+    page.Begin(metric);
+    for (size_t i = 0; i < layers.size(); ++i) page.Sample({{"layer", layers[i]}}, placement.counters[i].*counter);
+  };
+  write(metric::kLayerExpertLookups, "result", kLookupLabels);
+  write_single(metric::kLayerExpertLoads, &SlotCounters::loads_done);
+  write_single(metric::kLayerExpertEvictions, &SlotCounters::evictions);
+  write(metric::kLayerExpertPrefetches, "result", kPrefetchLabels);
+  if (!placement.waits.empty()) {
+    page.Begin(metric::kLayerExpertWaitSeconds);
+    for (size_t i = 0; i < layers.size(); ++i) {
+      page.Sample({{"layer", layers[i]}}, absl::ToDoubleSeconds(placement.waits[i]));
+    }
+  }
+  const size_t num_experts = placement.tiers.size() / layers.size();
+  page.Begin(metric::kLayerExperts);
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const auto tiers = std::span(placement.tiers).subspan(i * num_experts, num_experts);
+    for (const auto& [name, tier] : kTierLabels) {
+      page.Sample({{"layer", layers[i]}, {"tier", name}}, int64_t{std::ranges::count(tiers, tier)});
     }
   }
 }

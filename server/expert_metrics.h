@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "engine/experts/expert_placement.h"
 #include "engine/experts/expert_stats.h"
 #include "engine/tenant_ledger.h"
 #include "server/metric_page.h"
@@ -33,6 +34,8 @@ void WriteRoutingTotals(const ExpertSnapshot& snapshot, MetricPage& page);
 void WriteRouterHealth(const ExpertSnapshot& snapshot, const std::vector<int32_t>& moe_layers, MetricPage& page);
 // Ranks 1 and 2 at both ends.
 void WriteExtremeExperts(const ExpertSnapshot& snapshot, const std::vector<int32_t>& moe_layers, MetricPage& page);
+// What the expert cache has done for each layer, and where its experts are.
+void WriteCacheLayers(const ExpertPlacement& placement, const std::vector<int32_t>& moe_layers, MetricPage& page);
 // Health and totals of every layer.
 void WriteLayers(const ExpertSnapshot& snapshot, const std::vector<int32_t>& moe_layers, MetricPage& page);
 // Assignments by state, gate weight and what was lost of it, of every expert: 6 lines each.

@@ -60,8 +60,7 @@ void LogHostedExperts(const MemoryPlan& plan, const CheckpointSummary& checkpoin
       if (config.moves_memory) spdlog::warn("--memory-split: without effect, because a GPU's memory stays where it is");
       continue;
     }
-    if (flag != "--expert-policy" && flag != "--expert-host-gb" && flag != "--expert-aware-scheduling" &&
-        !flag.empty()) {
+    if (flag.starts_with("--expert-read") || flag == "--expert-prefetch" || flag == "--expert-fault") {
       spdlog::warn("{}: without effect, because all experts are read at the start", flag);
     }
   }
@@ -151,14 +150,14 @@ absl::Status UseExpertProfile(const ExpertCacheConfig& config, const ModelCard& 
   if (!profile.ok()) return absl::OutOfRangeError(absl::StrCat("--expert-profile: ", profile.status().message()));
   absl::StatusOr<std::vector<int64_t>> assignments = ReadProfile(*profile, card);
   if (!assignments.ok()) return Refuse(assignments.status(), config.profile);
-  if (card.memory.expert_place() != ExpertPlace::kCheckpoint) return absl::OkStatus();  // LogExpertCache has said so
+  if (card.memory.expert_place() == ExpertPlace::kDevice) return absl::OkStatus();  // LogExpertCache has said so
   const int64_t num_slots = card.memory.num_expert_slots;
   CADRE_ASSIGN_OR_RETURN(options->num_kept_experts, CountKept(config, num_slots));
   options->expert_profile = *std::move(assignments);
   const std::vector<ExpertId> best =
       ChooseKept(options->expert_profile, card.limits.num_experts, num_slots, LayerShare::kGlobal);
   spdlog::info(
-      "expert profile {}: the {} most used experts are read ahead, which had {:.1f}% of its assignments; {} of "
+      "expert profile {}: the {} most used experts are loaded first, which had {:.1f}% of its assignments; {} of "
       "them stay",
       config.profile, best.size(), 100.0 * CountedShare(options->expert_profile, best),
       std::min(options->num_kept_experts, std::ssize(best)));

@@ -124,6 +124,18 @@ CADRE_COUNTER_(kExpertAwarePassedOver, "cadre_expert_aware_passed_over_total",
                "Times that a sequence was passed over by one of these.");
 CADRE_GAUGE_(kExpertSlots, "cadre_expert_slots", "Places of experts in memory by state; the sum is the cache.");
 
+// The same by layer, on the page of experts.
+CADRE_COUNTER_(kLayerExpertLookups, "cadre_layer_expert_lookups_total",
+               "Experts that the layer needed, by whether they were in memory.");
+CADRE_COUNTER_(kLayerExpertLoads, "cadre_layer_expert_loads_total", "Experts of the layer that were brought in.");
+CADRE_COUNTER_(kLayerExpertEvictions, "cadre_layer_expert_evictions_total",
+               "Experts of the layer that gave way to others, of any layer.");
+CADRE_COUNTER_(kLayerExpertPrefetches, "cadre_layer_expert_prefetches_total",
+               "Experts of the layer that were read ahead, by what became of it.");
+CADRE_COUNTER_(kLayerExpertWaitSeconds, "cadre_layer_expert_wait_seconds_total",
+               "Time that steps stood still in the layer for experts.");
+CADRE_GAUGE_(kLayerExperts, "cadre_layer_experts", "Experts of the layer by where they are; the sum is all of them.");
+
 // One budget of experts and KV blocks; absent where it is not split anew while the server runs.
 CADRE_GAUGE_(kMemorySplitBytes, "cadre_memory_split_bytes", "What either side has of the memory that both share.");
 CADRE_GAUGE_(kMemorySplitGain, "cadre_memory_split_gain_ratio",

@@ -295,6 +295,9 @@ std::string Metrics::RenderExpertPage() {
   if (state_->model.has_value()) {
     const ExpertSnapshot experts = state_->TakeExpertSnapshot();
     WriteLayers(experts, state_->model->moe_layers, page);
+    if (const EngineSnapshot engine = state_->TakeEngineSnapshot(); engine.expert_placement != nullptr) {
+      WriteCacheLayers(*engine.expert_placement, state_->model->moe_layers, page);
+    }
     WriteExpertMatrix(experts, state_->model->moe_layers, page);
     WriteTenants(state_->TakeTenants(), page);
   }

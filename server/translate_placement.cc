@@ -36,8 +36,7 @@ ExpertPlacement ResidentPlacement(const ModelCard& card) {
           .loading = {},
           .kept = {},
           .quarantined = {},
-          .hits = std::vector<int64_t>(card.moe_layers.size()),
-          .misses = std::vector<int64_t>(card.moe_layers.size())};
+          .counters = std::vector<SlotCounters>(card.moe_layers.size())};
 }
 
 using ExpertList = google::protobuf::RepeatedField<int32_t>;
@@ -57,24 +56,33 @@ void CountTiers(const ExpertPlacement& placement, v1::PlacementTotals* totals) {
   }
 }
 
+void FillCacheLayer(const SlotCounters& counters, int64_t expert_bytes, v1::LayerPlacement* layer) {
+  layer->set_hits(counters.hits);
+  layer->set_misses(counters.misses);
+  layer->set_evictions(counters.evictions);
+  layer->set_loaded_bytes(counters.loads_done * expert_bytes);
+  layer->set_prefetches_used(counters.prefetches_used);
+  layer->set_prefetches_late(counters.prefetches_late);
+  layer->set_prefetches_wasted(counters.prefetches_wasted);
+}
+
 }  // namespace
 
 void FillPlacement(const ExpertPlacement* known, const ModelCard& card, v1::GetPlacementResponse* response) {
   const ExpertPlacement placement = known != nullptr ? *known : ResidentPlacement(card);
   const auto num_experts = static_cast<size_t>(card.limits.num_experts);
   CADRE_CHECK_EQ(placement.tiers.size(), card.moe_layers.size() * num_experts);
-  CADRE_CHECK_EQ(placement.hits.size(), card.moe_layers.size());
+  CADRE_CHECK_EQ(placement.counters.size(), card.moe_layers.size());
   v1::PlacementTotals* totals = response->mutable_totals();
   for (size_t i = 0; i < card.moe_layers.size(); ++i) {
     v1::LayerPlacement* layer = response->add_layers();
     layer->set_layer(card.moe_layers[i]);
     layer->mutable_tiers()->Reserve(card.limits.num_experts);
     for (size_t e = 0; e < num_experts; ++e) layer->add_tiers(ToWire(placement.tiers[i * num_experts + e]));
-    layer->set_hits(placement.hits[i]);
-    layer->set_misses(placement.misses[i]);
+    FillCacheLayer(placement.counters[i], ExpertBytes(card), layer);
     if (!placement.waits.empty()) *layer->mutable_wait() = ToProto(placement.waits[i]);
-    totals->set_hits(totals->hits() + placement.hits[i]);
-    totals->set_misses(totals->misses() + placement.misses[i]);
+    totals->set_hits(totals->hits() + layer->hits());
+    totals->set_misses(totals->misses() + layer->misses());
   }
   using Layer = v1::LayerPlacement;
   constexpr auto kPinned = static_cast<ExpertList* (Layer::*)()>(&Layer::mutable_pinned_experts);

@@ -44,9 +44,8 @@ ExpertCache::ExpertCache(const ExpertCacheOptions& options, const ExpertSource* 
       max_travelling_(MaxMissesInFlight(options.num_threads, options.num_slots)),
       table_(
           NumExperts(options), options.num_slots,
-          CreateEvictionPolicy(options.policy, {.num_experts = options.num_experts, .num_layers = options.num_layers})),
-      layer_hits_(static_cast<size_t>(options.num_layers)),
-      layer_misses_(static_cast<size_t>(options.num_layers)),
+          CreateEvictionPolicy(options.policy, {.num_experts = options.num_experts, .num_layers = options.num_layers}),
+          options.num_layers),
       layer_waits_(static_cast<size_t>(options.num_layers)),
       shadow_(CreateShadow(options)),
       loader_({.num_experts = NumExperts(options),
@@ -81,7 +80,6 @@ void ExpertCache::BeginLayer(int32_t layer, std::span<const int32_t> needed) {
   for (const int32_t expert : needed) {
     const ExpertId id = IdOf(expert);
     const LookupResult found = table_.Lookup(id, now_);
-    ++(found == LookupResult::kHit ? layer_hits_ : layer_misses_)[static_cast<size_t>(layer)];
     if (found == LookupResult::kHit) {
       HandOut(id, *table_.Find(id));
     } else if (const absl::Status* refusal = Refusal(id); refusal != nullptr) {
@@ -310,23 +308,12 @@ int64_t ExpertCache::CountAwaited() const {
 
 ExpertPlacement ExpertCache::Placement() const {
   ExpertPlacement placement = PlacementOf(table_, ExpertTier::kCheckpoint);
-  placement.hits = layer_hits_;
-  placement.misses = layer_misses_;
   placement.waits = layer_waits_;
   for (const auto& [id, quarantine] : quarantine_) {
     if (IsSetAside(id, quarantine)) placement.quarantined.push_back(id);
   }
   std::ranges::sort(placement.quarantined);
   return placement;
-}
-
-absl::Status ExpertCache::Audit() const {
-  CADRE_RETURN_IF_ERROR(table_.Audit());
-  const int64_t hits = std::reduce(layer_hits_.begin(), layer_hits_.end());
-  const int64_t misses = std::reduce(layer_misses_.begin(), layer_misses_.end());
-  if (hits == table_.counters().hits && misses == table_.counters().misses) return absl::OkStatus();
-  return absl::InternalError(absl::StrCat("layers have ", hits, " hits and ", misses, " misses, the table has ",
-                                          table_.counters().hits, " and ", table_.counters().misses));
 }
 
 }  // namespace cadre

@@ -134,7 +134,7 @@ class ExpertCache {
   // What other caches would have done; null where nobody simulates them. Any thread.
   ShadowSimulator* shadow_simulator() const { return shadow_.get(); }
   // Recounts; INTERNAL names what does not agree.
-  absl::Status Audit() const;
+  absl::Status Audit() const { return table_.Audit(); }
 
  private:
   struct Quarantine {
@@ -201,8 +201,6 @@ class ExpertCache {
   int64_t waves_ = 0;
   int64_t num_missing_ = 0;
   int64_t num_placed_ = 0;
-  std::vector<int64_t> layer_hits_;          // [layers]
-  std::vector<int64_t> layer_misses_;        // [layers]
   std::vector<absl::Duration> layer_waits_;  // [layers]
   const std::unique_ptr<ShadowSimulator> shadow_;
   ExpertLoader loader_;  // last: its threads write to the arena

@@ -9,6 +9,7 @@ ExpertPlacement PlacementOf(const SlotTable& table, ExpertTier elsewhere) {
   ExpertPlacement placement;
   placement.tiers.assign(static_cast<size_t>(table.num_experts()), elsewhere);
   placement.kept = table.ListKept();
+  placement.counters = table.layer_counters();
   // Each step makes a copy: so it looks at slots, and not at all experts.
   table.VisitSlots([&placement](ExpertId id, SlotState state) {
     if (state == SlotState::kLoading) {

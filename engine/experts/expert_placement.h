@@ -21,18 +21,16 @@ enum class ExpertTier : uint8_t {
 struct ExpertPlacement {
   std::vector<ExpertTier> tiers;  // [layers, experts]
   // Ids rise.
-  std::vector<ExpertId> loading;      // on their way into a slot
-  std::vector<ExpertId> kept;         // do not give way, whether they are in a slot yet or not
-  std::vector<ExpertId> quarantined;  // could not be read, and are not tried again just now
-  // Lookups since the start.
-  std::vector<int64_t> hits;    // [layers]
-  std::vector<int64_t> misses;  // [layers]
+  std::vector<ExpertId> loading;       // on their way into a slot
+  std::vector<ExpertId> kept;          // do not give way, whether they are in a slot yet or not
+  std::vector<ExpertId> quarantined;   // could not be read, and are not tried again just now
+  std::vector<SlotCounters> counters;  // since the start, [layers]
   // How long steps have waited for reads since the start; empty where no step waits for any.
   std::vector<absl::Duration> waits = {};  // [layers]
 };
 
-// Who has a slot, travels or is kept, by the table; all others are in the tier `elsewhere`. Nobody is in quarantine,
-// and lookups are left out. O(slots), and a byte for each expert.
+// Who has a slot, travels or is kept, by the table; all others are in the tier `elsewhere`. Nobody is in quarantine.
+// O(slots), and a byte for each expert.
 ExpertPlacement PlacementOf(const SlotTable& table, ExpertTier elsewhere);
 
 }  // namespace cadre

@@ -20,17 +20,47 @@ size_t AtLeastOne(int64_t count) {
   return static_cast<size_t>(count);
 }
 
+int64_t& LoadsBegun(LoadCause cause, SlotCounters& counters) {
+  switch (cause) {
+    case LoadCause::kMiss:
+      return counters.miss_loads;
+    case LoadCause::kPrefetch:
+      return counters.prefetch_loads;
+    case LoadCause::kPlaced:
+      return counters.placed_loads;
+  }
+  CADRE_CHECK(false);
+}
+
 }  // namespace
 
-SlotTable::SlotTable(int64_t num_experts, int64_t num_slots, std::unique_ptr<EvictionPolicy> policy)
+SlotCounters& SlotCounters::operator+=(const SlotCounters& other) {
+  hits += other.hits;
+  misses += other.misses;
+  miss_loads += other.miss_loads;
+  prefetch_loads += other.prefetch_loads;
+  placed_loads += other.placed_loads;
+  loads_done += other.loads_done;
+  loads_failed += other.loads_failed;
+  evictions += other.evictions;
+  prefetches_used += other.prefetches_used;
+  prefetches_late += other.prefetches_late;
+  prefetches_wasted += other.prefetches_wasted;
+  prefetches_failed += other.prefetches_failed;
+  return *this;
+}
+
+SlotTable::SlotTable(int64_t num_experts, int64_t num_slots, std::unique_ptr<EvictionPolicy> policy, int64_t num_layers)
     : slots_(AtLeastOne(num_slots)),
       slot_of_(AtLeastOne(num_experts), -1),
       empty_(slots_.size()),
       num_usable_(num_slots),
       kept_(num_experts),
       may_give_way_(num_experts),
-      policy_(std::move(policy)) {
+      policy_(std::move(policy)),
+      layer_counters_(AtLeastOne(num_layers)) {
   CADRE_CHECK(policy_ != nullptr);
+  CADRE_CHECK_EQ(num_experts % num_layers, 0);
   std::iota(empty_.rbegin(), empty_.rend(), 0);
   CountOf(SlotState::kEmpty) = num_slots;
   candidates_.reserve(slots_.size());
@@ -47,15 +77,16 @@ LookupResult SlotTable::Lookup(ExpertId expert, const LayerTime& now) {
   policy_->OnUse(expert, now);
   num_victims_ = 0;
   ++lookups_;
+  SlotCounters& counters = CountersOf(expert);
   if (id < 0) {
-    ++counters_.misses;
+    ++counters.misses;
     return LookupResult::kMiss;
   }
   Slot& found = slot(id);
   const bool is_there = found.state != SlotState::kLoading;
-  if (!found.was_wanted) ++(is_there ? counters_.prefetches_used : counters_.prefetches_late);
+  if (!found.was_wanted) ++(is_there ? counters.prefetches_used : counters.prefetches_late);
   found.was_wanted = true;
-  ++(is_there ? counters_.hits : counters_.misses);
+  ++(is_there ? counters.hits : counters.misses);
   return is_there ? LookupResult::kHit : LookupResult::kTravelling;
 }
 
@@ -140,8 +171,9 @@ std::optional<SlotId> SlotTable::MakeRoom(LoadCause cause, const LayerTime& now,
 }
 
 void SlotTable::Evict(SlotId id) {
-  ++counters_.evictions;
-  if (!slot(id).was_wanted) ++counters_.prefetches_wasted;
+  SlotCounters& counters = CountersOf(slot(id).expert);
+  ++counters.evictions;
+  if (!slot(id).was_wanted) ++counters.prefetches_wasted;
   Clear(id);
 }
 
@@ -155,7 +187,7 @@ std::optional<LoadTicket> SlotTable::BeginLoad(ExpertId expert, LoadCause cause,
     policy_->OnPrefetch(expert, now);
     num_victims_ = 0;
   }
-  ++CountOf(cause);
+  ++LoadsBegun(cause, CountersOf(expert));
   Slot& taken = slot(*id);
   SetState(*id, SlotState::kLoading);
   taken.was_wanted = !is_prefetch;
@@ -163,18 +195,6 @@ std::optional<LoadTicket> SlotTable::BeginLoad(ExpertId expert, LoadCause cause,
   ++taken.version;
   slot_of_[static_cast<size_t>(expert)] = *id;
   return LoadTicket{.expert = expert, .slot = *id, .version = taken.version};
-}
-
-int64_t& SlotTable::CountOf(LoadCause cause) {
-  switch (cause) {
-    case LoadCause::kMiss:
-      return counters_.miss_loads;
-    case LoadCause::kPrefetch:
-      return counters_.prefetch_loads;
-    case LoadCause::kPlaced:
-      return counters_.placed_loads;
-  }
-  CADRE_CHECK(false);
 }
 
 SlotTable::Slot& SlotTable::LoadingSlot(const LoadTicket& ticket) {
@@ -190,12 +210,13 @@ SlotTable::Slot& SlotTable::LoadingSlot(const LoadTicket& ticket) {
 void SlotTable::FinishLoad(const LoadTicket& ticket) {
   LoadingSlot(ticket);
   SetIdle(ticket.slot);
-  ++counters_.loads_done;
+  ++CountersOf(ticket.expert).loads_done;
 }
 
 void SlotTable::FailLoad(const LoadTicket& ticket) {
-  if (!LoadingSlot(ticket).was_wanted) ++counters_.prefetches_failed;
-  ++counters_.loads_failed;
+  SlotCounters& counters = CountersOf(ticket.expert);
+  if (!LoadingSlot(ticket).was_wanted) ++counters.prefetches_failed;
+  ++counters.loads_failed;
   Clear(ticket.slot);
 }
 
@@ -265,6 +286,12 @@ absl::Status SlotTable::SetUsableSlots(int64_t count) {
   }
   ListCandidates();
   return absl::OkStatus();
+}
+
+SlotCounters SlotTable::counters() const {
+  SlotCounters sum;
+  for (const SlotCounters& layer : layer_counters_) sum += layer;
+  return sum;
 }
 
 bool SlotTable::is_drained() const {

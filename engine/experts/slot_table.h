@@ -63,14 +63,16 @@ struct SlotCounters {
   int64_t prefetches_failed = 0;  // failed before anyone wanted them
 
   bool operator==(const SlotCounters&) const = default;
+  SlotCounters& operator+=(const SlotCounters& other);
 };
 
 // A pure state machine, without clocks and threads. Not thread-safe. REQUIRES of all calls: experts are in
 // [0, num_experts), and time does not go back.
 class SlotTable {
  public:
-  // REQUIRES: num_slots >= 1, num_experts >= 1 (of all layers together), as many as `policy` was made for.
-  SlotTable(int64_t num_experts, int64_t num_slots, std::unique_ptr<EvictionPolicy> policy);
+  // Ids of a layer follow each other. REQUIRES: num_slots >= 1, num_experts >= 1 (of all layers together), a multiple
+  // of num_layers, as many as `policy` was made for.
+  SlotTable(int64_t num_experts, int64_t num_slots, std::unique_ptr<EvictionPolicy> policy, int64_t num_layers = 1);
 
   // A step needs `expert` now: counts it and tells the policy. Once per expert, layer and step.
   LookupResult Lookup(ExpertId expert, const LayerTime& now);
@@ -126,7 +128,9 @@ class SlotTable {
   int64_t num_experts() const { return static_cast<int64_t>(slot_of_.size()); }
   int64_t num_slots() const { return static_cast<int64_t>(slots_.size()); }
   int64_t CountSlots(SlotState state) const { return slots_by_state_[static_cast<size_t>(state)]; }
-  const SlotCounters& counters() const { return counters_; }
+  SlotCounters counters() const;
+  // What that sums up, [layers].
+  const std::vector<SlotCounters>& layer_counters() const { return layer_counters_; }
   // Recounts everything from the slots; INTERNAL names what does not agree.
   absl::Status Audit() const;
 
@@ -156,7 +160,9 @@ class SlotTable {
   std::optional<ExpertId> NextVictim(const LayerTime& now);
   std::optional<SlotId> MakeRoom(LoadCause cause, const LayerTime& now, std::span<const ExpertId> protected_experts);
   void Evict(SlotId id);
-  int64_t& CountOf(LoadCause cause);  // of loads begun
+  SlotCounters& CountersOf(ExpertId expert) {
+    return layer_counters_[static_cast<size_t>(expert) * layer_counters_.size() / slot_of_.size()];
+  }
   Slot& LoadingSlot(const LoadTicket& ticket);
   absl::Status AuditSlot(SlotId id) const;
   absl::Status AuditExpert(ExpertId expert) const;
@@ -178,7 +184,7 @@ class SlotTable {
   size_t num_victims_ = 0;
   LayerTime victims_time_;
   std::unique_ptr<EvictionPolicy> policy_;
-  SlotCounters counters_;
+  std::vector<SlotCounters> layer_counters_;
   int64_t lookups_ = 0;
 };
 

@@ -38,7 +38,7 @@ absl::Status SlotTable::AuditExpert(ExpertId expert) const {
 }
 
 absl::Status SlotTable::AuditCounters() const {
-  const SlotCounters& c = counters_;
+  const SlotCounters c = counters();
   const auto num_unwanted = std::ranges::count_if(
       slots_, [](const Slot& each) { return each.state != SlotState::kEmpty && !each.was_wanted; });
   const auto recount = [this](SlotState state) { return std::ranges::count(slots_, state, &Slot::state); };

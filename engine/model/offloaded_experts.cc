@@ -63,7 +63,7 @@ absl::StatusOr<std::unique_ptr<OffloadedExperts>> OffloadedExperts::Create(const
                          device->Allocate(static_cast<size_t>(options.num_slots * layout.size_bytes())));
   std::unique_ptr<OffloadedExperts> experts(
       new OffloadedExperts(layout, std::move(layers), options, std::move(arena), device));
-  CADRE_RETURN_IF_ERROR(experts->FillSlots());
+  CADRE_RETURN_IF_ERROR(experts->FillSlots(options));
   return experts;
 }
 
@@ -75,12 +75,11 @@ OffloadedExperts::OffloadedExperts(const ExpertLayout& layout, std::vector<std::
       device_(device),
       arena_(std::move(arena)),
       table_(std::ssize(hosted_), options.num_slots,
-             CreateEvictionPolicy(options.policy, {.num_experts = num_experts(), .num_layers = std::ssize(layers_)})),
+             CreateEvictionPolicy(options.policy, {.num_experts = num_experts(), .num_layers = std::ssize(layers_)}),
+             std::ssize(layers_)),
       in_slot_(static_cast<size_t>(options.num_slots), -1),
       is_changed_(layers_.size(), false),
       uses_(hosted_.size(), 0),
-      layer_hits_(layers_.size(), 0),
-      layer_misses_(layers_.size(), 0),
       shadow_({.num_layers = std::ssize(layers_),
                .num_experts = num_experts(),
                .num_slots = options.num_slots,
@@ -91,40 +90,60 @@ OffloadedExperts::OffloadedExperts(const ExpertLayout& layout, std::vector<std::
 // Slots must not be freed while copies write to them.
 OffloadedExperts::~OffloadedExperts() { device_->FinishBackgroundCopies().IgnoreError(); }
 
-absl::Status OffloadedExperts::FillSlots() {
+absl::Status OffloadedExperts::FillSlots(const OffloadOptions& options) {
   CADRE_RETURN_IF_ERROR(device_->FinishBackgroundCopies());
   CADRE_ASSIGN_OR_RETURN(num_ended_, device_->CountBackgroundCopies());
+  for (const ExpertId expert : options.kept) CADRE_RETURN_IF_ERROR(FillSlot(expert));
+  for (const ExpertId expert : options.warm_start) CADRE_RETURN_IF_ERROR(FillSlot(expert));
   const auto num_layers = static_cast<ExpertId>(layers_.size());
-  for (ExpertId i = 0; i < std::min(std::ssize(hosted_), std::ssize(in_slot_)); ++i) {
-    const ExpertId expert = i % num_layers * static_cast<ExpertId>(num_experts()) + i / num_layers;
-    const LoadTicket ticket = table_.BeginLoad(expert, LoadCause::kPrefetch, now_).value();
-    under_way_.push_back(ticket);
-    const View to(SlotData(ticket.slot), DType::kI32, {layout_.size_bytes() / int64_t{sizeof(int32_t)}});
-    CADRE_RETURN_IF_ERROR(device_->CopyInBackground(to, hosted(expert).gate.raw()));
+  for (ExpertId i = 0; i < std::ssize(hosted_); ++i) {
+    CADRE_RETURN_IF_ERROR(FillSlot(i % num_layers * static_cast<ExpertId>(num_experts()) + i / num_layers));
   }
   CADRE_RETURN_IF_ERROR(device_->FinishBackgroundCopies());
   TakeEnded();
+  Keep(options.kept);
   // The ops are given the tables as they are now, the first time.
   is_changed_.assign(layers_.size(), false);
   return absl::OkStatus();
 }
 
+absl::Status OffloadedExperts::FillSlot(ExpertId expert) {
+  if (!table_.has_empty_slot()) return absl::OkStatus();
+  const std::optional<LoadTicket> ticket = table_.BeginLoad(expert, LoadCause::kPlaced, now_);
+  if (!ticket.has_value()) return absl::OkStatus();  // it has a slot
+  under_way_.push_back(*ticket);
+  return device_->CopyInBackground(SlotView(ticket->slot), hosted(expert).gate.raw());
+}
+
+void OffloadedExperts::Keep(const std::vector<ExpertId>& experts) {
+  CADRE_CHECK(table_.SetKept(experts, /*min_free_slots=*/1).ok());
+  absent_kept_ = experts;
+  std::erase_if(absent_kept_, [this](ExpertId expert) { return table_.Find(expert).has_value(); });
+}
+
 void OffloadedExperts::EndStep(const StepRouting& routing) {
   // As the step found them: before the tables change.
   CountUses(routing);
-  const std::vector<LoadTicket> tickets = BeginLoads();
+  std::vector<LoadTicket> tickets;
+  BeginKeptLoads(&tickets);
+  BeginMissedLoads(&tickets);
+  Carry(tickets);
+}
+
+absl::Duration OffloadedExperts::Place() {
+  std::vector<LoadTicket> tickets;
+  BeginKeptLoads(&tickets);
+  if (under_way_.empty() && tickets.empty() && absent_kept_.empty()) return absl::InfiniteDuration();
+  Carry(tickets);
+  return under_way_.empty() && absent_kept_.empty() ? absl::InfiniteDuration() : kCopyPause;
+}
+
+void OffloadedExperts::Carry(const std::vector<LoadTicket>& tickets) {
   // After loads were begun: who has just come does not give way before a step could find him.
   TakeEnded();
   // Before the copies, which begin when this is done: until then steps may read who gives way.
   SendTables();
   OrderCopies(tickets);
-}
-
-absl::Duration OffloadedExperts::Place() {
-  if (under_way_.empty()) return absl::InfiniteDuration();
-  TakeEnded();
-  SendTables();
-  return under_way_.empty() ? absl::InfiniteDuration() : kCopyPause;
 }
 
 void OffloadedExperts::CountUses(const StepRouting& routing) {
@@ -141,9 +160,7 @@ void OffloadedExperts::CountUses(const StepRouting& routing) {
       needed_.push_back(e);
       const ExpertId expert = layer * routing.num_experts + e;
       ++uses_[static_cast<size_t>(expert)];
-      const bool is_hit = table_.Lookup(expert, now_) == LookupResult::kHit;
-      ++(is_hit ? layer_hits_ : layer_misses_)[static_cast<size_t>(layer)];
-      if (!is_hit) missed_.push_back(expert);
+      if (table_.Lookup(expert, now_) != LookupResult::kHit) missed_.push_back(expert);
     }
     shadow_.Note(now_, needed_);
   }
@@ -168,26 +185,40 @@ void OffloadedExperts::TakeEnded() {
   }
 }
 
-std::vector<LoadTicket> OffloadedExperts::BeginLoads() {
-  const int64_t most_under_way = std::clamp<int64_t>(table_.num_slots() / kSlotsForACopy, 1, kMostUnderWay);
-  const int64_t most = std::min(1 + std::ssize(missed_) / kMissesForACopy, most_under_way - std::ssize(under_way_));
-  std::vector<LoadTicket> tickets;
-  if (missed_.empty() || most <= 0) return tickets;
+bool OffloadedExperts::BeginLoad(ExpertId expert, LoadCause cause, std::vector<LoadTicket>* tickets) {
+  const std::optional<LoadTicket> ticket = table_.BeginLoad(expert, cause, now_);
+  if (!ticket.has_value()) return false;
+  ExpertId& before = in_slot_[static_cast<size_t>(ticket->slot)];
+  if (before >= 0) PlaceInHost(before);
+  before = -1;
+  tickets->push_back(*ticket);
+  return true;
+}
+
+int64_t OffloadedExperts::Room() const {
+  return std::clamp<int64_t>(table_.num_slots() / kSlotsForACopy, 1, kMostUnderWay) - std::ssize(under_way_);
+}
+
+void OffloadedExperts::BeginKeptLoads(std::vector<LoadTicket>* tickets) {
+  num_placed_ += static_cast<int64_t>(
+      std::erase_if(absent_kept_, [this](ExpertId expert) { return table_.Find(expert).has_value(); }));
+  for (const ExpertId expert : absent_kept_) {
+    if (std::ssize(*tickets) >= Room()) break;
+    if (!table_.is_loading(expert) && !BeginLoad(expert, LoadCause::kPlaced, tickets)) break;
+  }
+}
+
+void OffloadedExperts::BeginMissedLoads(std::vector<LoadTicket>* tickets) {
+  const int64_t most = std::min(std::ssize(*tickets) + 1 + std::ssize(missed_) / kMissesForACopy, Room());
+  if (missed_.empty() || std::ssize(*tickets) >= most) return;
   // Those that are needed most often come first.
   std::ranges::stable_sort(missed_, [this](ExpertId a, ExpertId b) {
     return uses_[static_cast<size_t>(a)] > uses_[static_cast<size_t>(b)];
   });
   for (const ExpertId expert : missed_) {
-    if (std::ssize(tickets) == most) break;
-    if (table_.is_loading(expert)) continue;
-    const std::optional<LoadTicket> ticket = table_.BeginLoad(expert, LoadCause::kMiss, now_);
-    if (!ticket.has_value()) break;
-    ExpertId& before = in_slot_[static_cast<size_t>(ticket->slot)];
-    if (before >= 0) PlaceInHost(before);
-    before = -1;
-    tickets.push_back(*ticket);
+    if (std::ssize(*tickets) == most) break;
+    if (!table_.is_loading(expert) && !BeginLoad(expert, LoadCause::kMiss, tickets)) break;
   }
-  return tickets;
 }
 
 void OffloadedExperts::Place(ExpertId expert, const MlpWeights& weights) {
@@ -205,8 +236,7 @@ void OffloadedExperts::SendTables() {
 
 void OffloadedExperts::OrderCopies(const std::vector<LoadTicket>& tickets) {
   for (const LoadTicket& ticket : tickets) {
-    const View to(SlotData(ticket.slot), DType::kI32, {layout_.size_bytes() / int64_t{sizeof(int32_t)}});
-    if (device_->CopyInBackground(to, hosted(ticket.expert).gate.raw()).ok()) {
+    if (device_->CopyInBackground(SlotView(ticket.slot), hosted(ticket.expert).gate.raw()).ok()) {
       under_way_.push_back(ticket);
     } else {
       table_.FailLoad(ticket);
@@ -226,14 +256,10 @@ ExpertCacheReport OffloadedExperts::Report() const {
   report.loading_slots = table_.CountSlots(SlotState::kLoading);
   report.idle_slots = table_.CountSlots(SlotState::kIdle);
   report.pinned_slots = table_.CountSlots(SlotState::kPinned);
+  report.kept = table_.num_kept();
+  report.awaited = std::ssize(absent_kept_);
+  report.placed = num_placed_;
   return report;
-}
-
-ExpertPlacement OffloadedExperts::Placement() const {
-  ExpertPlacement placement = PlacementOf(table_, ExpertTier::kHost);
-  placement.hits = layer_hits_;
-  placement.misses = layer_misses_;
-  return placement;
 }
 
 absl::Status OffloadedExperts::Audit() const {

@@ -138,7 +138,10 @@ class TransformerRunner final : public ModelRunner {
     const CachedExperts* cached = transformer_.cached_experts();
     return cached == nullptr ? nullptr : cached->shadow_simulator();
   }
-  void KeepExperts(const std::vector<ExpertId>& experts) override { transformer_.cached_experts()->Keep(experts); }
+  void KeepExperts(const std::vector<ExpertId>& experts) override {
+    if (offloaded_ != nullptr) return offloaded_->Keep(experts);
+    transformer_.cached_experts()->Keep(experts);
+  }
   absl::Duration PlaceExperts() override {
     if (offloaded_ != nullptr) return offloaded_->Place();
     CachedExperts* cached = transformer_.cached_experts();
@@ -248,13 +251,13 @@ RunnerLimits MakeRunnerLimits(const ModelConfig& config, const MemoryPlan& plan,
           .max_sample_rows = static_cast<int32_t>(step_limits.max_sample_rows),
           .max_sample_extras = step_limits.max_sample_extras,
           .max_capacity_slots = static_cast<int32_t>(step_limits.max_capacity_slots),
-          .num_expert_slots = plan.expert_place() == ExpertPlace::kCheckpoint ? plan.num_expert_slots : 0,
+          .num_expert_slots = plan.num_expert_slots,
           .can_replay_routing = true};
 }
 
 std::vector<ExpertId> ChooseKeptExperts(const ModelConfig& config, const MemoryPlan& plan,
                                         const RunnerOptions& options) {
-  if (plan.expert_place() != ExpertPlace::kCheckpoint || options.expert_profile.empty()) return {};
+  if (plan.expert_place() == ExpertPlace::kDevice || options.expert_profile.empty()) return {};
   CADRE_CHECK_LT(options.num_kept_experts, plan.num_expert_slots);
   return ChooseKept(options.expert_profile, config.num_experts, options.num_kept_experts, LayerShare::kGlobal);
 }
@@ -289,10 +292,15 @@ absl::StatusOr<std::unique_ptr<CachedExperts>> CreateCachedExperts(const ModelCo
 absl::StatusOr<std::unique_ptr<OffloadedExperts>> CreateOffloadedExperts(const ModelConfig& config,
                                                                          const MemoryPlan& plan,
                                                                          const RunnerOptions& options,
+                                                                         const std::vector<ExpertId>& kept,
                                                                          Transformer& transformer, Device* device) {
   if (plan.expert_place() != ExpertPlace::kHost) return nullptr;
   return OffloadedExperts::Create(ExpertLayout(config, plan.weight_dtype), transformer.placed_experts(),
-                                  {.num_slots = plan.num_expert_slots, .policy = options.expert_policy}, device);
+                                  {.num_slots = plan.num_expert_slots,
+                                   .policy = options.expert_policy,
+                                   .warm_start = ChooseWarmStart(config, plan, options, kept),
+                                   .kept = kept},
+                                  device);
 }
 
 absl::StatusOr<KvCache> CreateKvCache(const ModelConfig& config, const MemoryPlan& plan, Device* device) {
@@ -321,7 +329,7 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> CreateTransformerRunner(const Model
   CADRE_ASSIGN_OR_RETURN(Transformer transformer,
                          Transformer::Create(config, std::move(weights), std::move(cached), device));
   CADRE_ASSIGN_OR_RETURN(std::unique_ptr<OffloadedExperts> offloaded,
-                         CreateOffloadedExperts(config, plan, options, transformer, device));
+                         CreateOffloadedExperts(config, plan, options, kept, transformer, device));
   CADRE_ASSIGN_OR_RETURN(KvCache cache, CreateKvCache(config, plan, device));
   CADRE_ASSIGN_OR_RETURN(Workspace workspace,
                          Workspace::Create(config, step_limits.max_tokens, HeadRows(options), *device));

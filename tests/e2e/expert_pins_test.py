@@ -88,7 +88,7 @@ class ExpertPinsTest(unittest.TestCase):
         warm = [self.complete(server, prompt) for prompt in PROMPTS]
         self.assertEqual(warm, expected)
         self.wait_for("no line in the log", lambda: f"experts read ahead: {NUM_SLOTS}" in server.log_text())
-        told = re.search(r"the (\d+) most used experts are read ahead, which had ([\d.]+)% of its assignments; "
+        told = re.search(r"the (\d+) most used experts are loaded first, which had ([\d.]+)% of its assignments; "
                          r"(\d+) of", server.log_text())
         self.assertEqual((int(told[1]), int(told[3])), (NUM_SLOTS, NUM_SLOTS // 2))
         self.assertGreater(float(told[2]), 100 * NUM_SLOTS / (NUM_LAYERS * NUM_EXPERTS))

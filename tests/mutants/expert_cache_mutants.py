@@ -34,6 +34,18 @@ EXPERT_CACHE_MUTANTS = [
         "",
         "joint_budget_test", "JointBudgetTest.SlotsComeBackWhenBlocksCannotBeHad"),
     Mutant(
+        "a pinned expert is not brought to the device",
+        "engine/model/offloaded_experts.cc",
+        "    if (!table_.is_loading(expert) && !BeginLoad(expert, LoadCause::kPlaced, tickets)) break;\n",
+        "    if (!table_.is_loading(expert) && std::ssize(*tickets) > Room()) break;\n",
+        "offloaded_simulation_test", "OffloadedExpertsTest.WhoIsKeptComesAndStays"),
+    Mutant(
+        "a layer counts what another one lost",
+        "engine/experts/slot_table.cc",
+        "  SlotCounters& counters = CountersOf(slot(id).expert);\n  ++counters.evictions;\n",
+        "  SlotCounters& counters = layer_counters_.back();\n  ++counters.evictions;\n",
+        "expert_cache_test", "ExpertCacheTest.PlacementTellsWhoIsWhere"),
+    Mutant(
         "a read ahead goes on while a step waits",
         "engine/experts/expert_loader.cc",
         "must_stop_ || IsQuiet() || !unhurried_.contains(expert)",

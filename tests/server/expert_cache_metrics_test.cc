@@ -7,13 +7,52 @@
 #include <string_view>
 
 #include "engine/experts/expert_cache.h"
+#include "engine/experts/expert_placement.h"
 #include "engine/experts/expert_stats.h"
+#include "server/expert_metrics.h"
 #include "server/metrics.h"
 
 namespace cadre {
 namespace {
 
 using testing::HasSubstr;
+
+TEST(ExpertCacheMetricsTest, LayersTellTheirOwn) {
+  using enum ExpertTier;
+  const ExpertPlacement placement{.tiers = {kCheckpoint, kDevice, kHost, kCheckpoint, kDevice, kDevice},
+                                  .loading = {},
+                                  .kept = {},
+                                  .quarantined = {},
+                                  .counters = {{.hits = 1, .misses = 2},
+                                               {.loads_done = 3,
+                                                .evictions = 4,
+                                                .prefetches_used = 5,
+                                                .prefetches_late = 6,
+                                                .prefetches_wasted = 7,
+                                                .prefetches_failed = 8}},
+                                  .waits = {absl::Milliseconds(1500), absl::ZeroDuration()}};
+  MetricPage page;
+  WriteCacheLayers(placement, {1, 4}, page);
+  const std::string text = std::move(page).Take();
+  for (const char* line : {
+           "cadre_layer_expert_lookups_total{layer=\"1\",result=\"hit\"} 1\n",
+           "cadre_layer_expert_lookups_total{layer=\"1\",result=\"miss\"} 2\n",
+           "cadre_layer_expert_lookups_total{layer=\"4\",result=\"miss\"} 0\n",
+           "cadre_layer_expert_loads_total{layer=\"4\"} 3\n",
+           "cadre_layer_expert_evictions_total{layer=\"4\"} 4\n",
+           "cadre_layer_expert_prefetches_total{layer=\"4\",result=\"used\"} 5\n",
+           "cadre_layer_expert_prefetches_total{layer=\"4\",result=\"late\"} 6\n",
+           "cadre_layer_expert_prefetches_total{layer=\"4\",result=\"wasted\"} 7\n",
+           "cadre_layer_expert_prefetches_total{layer=\"4\",result=\"failed\"} 8\n",
+           "cadre_layer_expert_wait_seconds_total{layer=\"1\"} 1.5\n",
+           "cadre_layer_experts{layer=\"1\",tier=\"device\"} 1\n",
+           "cadre_layer_experts{layer=\"1\",tier=\"host\"} 1\n",
+           "cadre_layer_experts{layer=\"4\",tier=\"checkpoint\"} 1\n",
+           "cadre_layer_experts{layer=\"4\",tier=\"device\"} 2\n",
+       }) {
+    EXPECT_THAT(text, HasSubstr(line));
+  }
+}
 
 TEST(ExpertCacheMetricsTest, EveryFigureIsTold) {
   EngineSnapshot engine;

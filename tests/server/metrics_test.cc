@@ -392,23 +392,15 @@ TEST_F(MetricsTest, CountingGoesOnWhilePagesAreRendered) {
   EXPECT_EQ(Sum(page, "cadre_expert_assignments_total"), kEvents * 3.0 * 2 * 2);
 }
 
-TEST_F(MetricsTest, TheProcessIsDescribed) {
-  Serve(2, 4, 2, ExpertMatrixPlacement::kAuto);
-  const std::map<std::string, double> page = Parse(metrics_->RenderDefaultPage());
-  EXPECT_GT(page.at("process_cpu_seconds_total"), 0.0);
-  EXPECT_GT(page.at("process_resident_memory_bytes"), 1e6);
-  EXPECT_LT(page.at("process_resident_memory_bytes"), 1e12);
-  EXPECT_GE(page.at("process_open_fds"), 3.0);
-  EXPECT_LT(page.at("process_open_fds"), page.at("process_max_fds"));
-  const double age = absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch()) - page.at("process_start_time_seconds");
-  EXPECT_GT(age, -2.0);
-  EXPECT_LT(age, 600.0);
-}
-
 // docs/metrics.md names every metric that is exported, and none that is not.
 TEST_F(MetricsTest, TheDocumentationIsComplete) {
   engine_.expert_cache = ExpertCacheReport();
   engine_.joint_budget = JointBudgetReport();
+  auto placement = std::make_shared<ExpertPlacement>();
+  placement->tiers.resize(size_t{3} * 8);
+  placement->counters.resize(3);
+  placement->waits.resize(3);
+  engine_.expert_placement = std::move(placement);
   Serve(3, 8, 2, ExpertMatrixPlacement::kAuto);
   std::set<std::string> exported;
   std::istringstream lines(metrics_->RenderDefaultPage() + metrics_->RenderExpertPage());

@@ -28,8 +28,14 @@ TEST(TranslatePlacementTest, LayersHaveTheirOwnExperts) {
                                   .loading = {0, 3},
                                   .kept = {1, 4, 5},
                                   .quarantined = {4},
-                                  .hits = {7, 8},
-                                  .misses = {20, 10},
+                                  .counters = {{.hits = 7,
+                                                .misses = 20,
+                                                .loads_done = 9,
+                                                .evictions = 3,
+                                                .prefetches_used = 4,
+                                                .prefetches_late = 5,
+                                                .prefetches_wasted = 6},
+                                               {.hits = 8, .misses = 10}},
                                   .waits = {absl::Seconds(2), absl::ZeroDuration()}};
   v1::GetPlacementResponse response;
   FillPlacement(&placement, MakeCard(), &response);
@@ -43,6 +49,11 @@ TEST(TranslatePlacementTest, LayersHaveTheirOwnExperts) {
   EXPECT_EQ(first.hits(), 7);
   EXPECT_EQ(first.misses(), 20);
   EXPECT_EQ(first.wait().seconds(), 2);
+  EXPECT_EQ(first.evictions(), 3);
+  EXPECT_EQ(first.loaded_bytes(), 900) << "nine of 100 bytes";
+  EXPECT_EQ(first.prefetches_used(), 4);
+  EXPECT_EQ(first.prefetches_late(), 5);
+  EXPECT_EQ(first.prefetches_wasted(), 6);
   const v1::LayerPlacement& second = response.layers(1);
   EXPECT_EQ(second.layer(), 3);
   EXPECT_THAT(second.tiers(), ElementsAre(kOnDisk, kOnDisk, kOnDevice));

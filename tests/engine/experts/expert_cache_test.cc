@@ -20,6 +20,7 @@ namespace cadre {
 namespace {
 
 using testing::ElementsAre;
+using testing::Field;
 using testing::HasSubstr;
 
 constexpr int32_t kNumLayers = 3;
@@ -314,8 +315,14 @@ TEST_F(ExpertCacheTest, PlacementTellsWhoIsWhere) {
     EXPECT_NE(tier, ExpertTier::kHost);
   }
   EXPECT_THAT(there, ElementsAre(1, 5, 2 * kNumExperts + 7));
-  EXPECT_THAT(placement.hits, ElementsAre(1, 0, 0));
-  EXPECT_THAT(placement.misses, ElementsAre(3, 0, 1));
+  EXPECT_THAT(placement.counters,
+              ElementsAre(Field(&SlotCounters::hits, 1), Field(&SlotCounters::hits, 0), Field(&SlotCounters::hits, 0)));
+  EXPECT_THAT(placement.counters, ElementsAre(Field(&SlotCounters::misses, 3), Field(&SlotCounters::misses, 0),
+                                              Field(&SlotCounters::misses, 1)));
+  EXPECT_THAT(placement.counters, ElementsAre(Field(&SlotCounters::evictions, 1), Field(&SlotCounters::evictions, 0),
+                                              Field(&SlotCounters::evictions, 0)));
+  EXPECT_THAT(placement.counters, ElementsAre(Field(&SlotCounters::loads_done, 3), Field(&SlotCounters::loads_done, 0),
+                                              Field(&SlotCounters::loads_done, 1)));
   EXPECT_THAT(placement.loading, ElementsAre());
   EXPECT_THAT(placement.kept, ElementsAre());
   EXPECT_THAT(placement.quarantined, ElementsAre());

@@ -44,7 +44,8 @@ ModelConfig Config() {
 }
 
 // The device holds all experts if `num_slots` is 0.
-Model MakeModel(DType dtype, int64_t num_slots, EvictionPolicyKind policy = EvictionPolicyKind::kLru) {
+Model MakeModel(DType dtype, int64_t num_slots, EvictionPolicyKind policy = EvictionPolicyKind::kLru,
+                std::vector<int64_t> profile = {}, int64_t num_kept = 0) {
   Model model;
   model.device = TestTargets().front().make_for_model(1);
   RunnerOptions options;
@@ -53,6 +54,8 @@ Model MakeModel(DType dtype, int64_t num_slots, EvictionPolicyKind policy = Evic
   options.max_num_batched_tokens = 48;
   options.kv_block_size = kBlockSize;
   options.expert_policy = policy;
+  options.expert_profile = std::move(profile);
+  options.num_kept_experts = num_kept;
   if (num_slots > 0) options.expert_cache_bytes = num_slots * ExpertLayout(Config(), dtype).size_bytes();
   model.runner = MakeRandomRunner(Config(), dtype, /*seed=*/11, options, model.device.get());
   return model;
@@ -111,7 +114,7 @@ TEST_P(OffloadedExpertsTest, ComputesWhatItComputesWithAllExperts) {
   const int64_t expert_bytes = ExpertLayout(Config(), dtype).size_bytes();
   EXPECT_EQ(report.num_slots, num_slots);
   EXPECT_EQ(report.slots.hits + report.slots.misses, needed);
-  EXPECT_EQ(report.slots.prefetch_loads, num_slots) << "all slots are full from the start";
+  EXPECT_EQ(report.slots.placed_loads, num_slots) << "all slots are full from the start";
   ASSERT_NE(offloaded.runner->shadow_simulator(), nullptr);
   EXPECT_EQ(offloaded.runner->shadow_simulator()->num_accesses(), needed);
   EXPECT_GT(report.slots.hits, 0);
@@ -125,8 +128,10 @@ TEST_P(OffloadedExpertsTest, ComputesWhatItComputesWithAllExperts) {
   EXPECT_EQ(std::ranges::count(placement.tiers, ExpertTier::kDevice), report.idle_slots);
   EXPECT_EQ(std::ranges::count(placement.tiers, ExpertTier::kCheckpoint), 0);
   EXPECT_EQ(std::ssize(placement.loading), report.loading_slots);
-  EXPECT_EQ(std::reduce(placement.hits.begin(), placement.hits.end()), report.slots.hits);
-  EXPECT_EQ(std::reduce(placement.misses.begin(), placement.misses.end()), report.slots.misses);
+  ASSERT_EQ(placement.counters.size(), 2u);
+  SlotCounters sum = placement.counters[0];
+  EXPECT_EQ(sum += placement.counters[1], report.slots);
+  EXPECT_GT(placement.counters[1].hits + placement.counters[1].misses, 0);
   EXPECT_EQ(resident.runner->expert_placement(), nullptr);
 }
 
@@ -148,6 +153,50 @@ INSTANTIATE_TEST_SUITE_P(Policies, OffloadedExpertsTest,
                                                           EvictionPolicyKind::kLeastStale),
                                           testing::Values(4)),
                          NameOf);
+
+// Twelve experts; the fewer its number, the less each is used.
+std::vector<int64_t> Profile() {
+  std::vector<int64_t> assignments(12);
+  std::iota(assignments.begin(), assignments.end(), 1);
+  return assignments;
+}
+
+std::vector<ExpertId> InSlots(const ModelRunner& runner) {
+  const auto placement = runner.expert_placement();
+  std::vector<ExpertId> ids;
+  for (size_t i = 0; i < placement->tiers.size(); ++i) {
+    if (placement->tiers[i] == ExpertTier::kDevice) ids.push_back(static_cast<ExpertId>(i));
+  }
+  return ids;
+}
+
+TEST(OffloadedPinsTest, AProfileFillsTheSlotsAndSomeStay) {
+  const Model model = MakeModel(DType::kF32, 5, EvictionPolicyKind::kLru, Profile(), /*num_kept=*/3);
+  EXPECT_EQ(model.runner->limits().num_expert_slots, 5);
+  EXPECT_THAT(model.runner->kept_experts(), testing::UnorderedElementsAre(9, 10, 11));
+  EXPECT_THAT(InSlots(*model.runner), testing::ElementsAre(7, 8, 9, 10, 11));
+  ForwardResult result;
+  for (const ForwardBatch& step : MakeSteps()) ASSERT_TRUE(model.runner->Forward(step, &result).ok());
+  EXPECT_GT(model.runner->expert_cache()->slots.evictions, 0);
+  EXPECT_THAT(InSlots(*model.runner), testing::IsSupersetOf({9, 10, 11}));
+  EXPECT_EQ(model.runner->expert_cache()->kept, 3);
+}
+
+TEST(OffloadedPinsTest, PinnedExpertsComeAndChangeNoAnswer) {
+  const Model resident = MakeModel(DType::kF32, 0);
+  const Model model = MakeModel(DType::kF32, 4);
+  model.runner->KeepExperts({5, 11, 0});
+  EXPECT_EQ(model.runner->expert_cache()->kept, 3);
+  for (const ForwardBatch& step : MakeSteps()) {
+    ForwardResult expected, found;
+    ASSERT_TRUE(resident.runner->Forward(step, &expected).ok());
+    ASSERT_TRUE(model.runner->Forward(step, &found).ok());
+    ASSERT_EQ(found.logits, expected.logits);
+  }
+  while (model.runner->PlaceExperts() < absl::InfiniteDuration()) continue;
+  EXPECT_THAT(InSlots(*model.runner), testing::IsSupersetOf({0, 5, 11}));
+  EXPECT_EQ(model.runner->expert_cache()->awaited, 0);
+}
 
 struct StoredModel {
   std::string folder;

@@ -84,7 +84,8 @@ ModelConfig Config() {
 
 class Simulation {
  public:
-  Simulation(int64_t num_slots, EvictionPolicyKind policy, uint32_t seed) : device_(seed), rng_(seed) {
+  Simulation(int64_t num_slots, EvictionPolicyKind policy, uint32_t seed, std::vector<ExpertId> warm_start = {})
+      : device_(seed), rng_(seed) {
     for (ExpertId expert = 0; expert < kLayers * kExperts; ++expert) {
       std::byte* const base = hosted_.data() + expert * layout_.size_bytes();
       std::memset(base, expert + 1, static_cast<size_t>(layout_.size_bytes()));
@@ -94,14 +95,16 @@ class Simulation {
     for (size_t layer = 0; layer < kLayers; ++layer) {
       layers.push_back(std::span(experts_).subspan(layer * kExperts, kExperts));
     }
-    offloaded_ =
-        OffloadedExperts::Create(layout_, layers, {.num_slots = num_slots, .policy = policy}, &device_).value();
+    const OffloadOptions options = {.num_slots = num_slots, .policy = policy, .warm_start = std::move(warm_start)};
+    offloaded_ = OffloadedExperts::Create(layout_, layers, options, &device_).value();
     EXPECT_EQ(Report().idle_slots, std::min<int64_t>(num_slots, kLayers * kExperts));
     ExpectWhole();
   }
 
   SlowDevice& device() { return device_; }
   ExpertCacheReport Report() const { return offloaded_->Report(); }
+  void Keep(const std::vector<ExpertId>& experts) { offloaded_->Keep(experts); }
+  bool IsInSlot(ExpertId expert) const { return !IsHosted(static_cast<size_t>(expert)); }
 
   void Step() {
     StepRouting routing;
@@ -207,6 +210,35 @@ INSTANTIATE_TEST_SUITE_P(Caches, OffloadedSimulationTest,
                            std::ranges::replace(name, '-', '_');
                            return name;
                          });
+
+TEST(OffloadedExpertsTest, WarmStartIsThereFirst) {
+  const std::vector<ExpertId> warm = {47, 3, 20, 3, 21};
+  const Simulation simulation(/*num_slots=*/6, EvictionPolicyKind::kLru, /*seed=*/3, warm);
+  for (const ExpertId expert : warm) EXPECT_TRUE(simulation.IsInSlot(expert)) << expert;
+  EXPECT_TRUE(simulation.IsInSlot(0)) << "places are left for others";
+  EXPECT_EQ(simulation.Report().slots.evictions, 0);
+}
+
+TEST(OffloadedExpertsTest, WhoIsKeptComesAndStays) {
+  for (const int64_t num_slots : {5, 20}) {
+    for (const uint32_t fail_one_in : {0u, 4u}) {
+      Simulation simulation(num_slots, EvictionPolicyKind::kNextUse, /*seed=*/7);
+      simulation.device().FailOneIn(fail_one_in);
+      for (const std::vector<ExpertId>& kept : {std::vector<ExpertId>{40, 41, 42, 43}, {8, 41}, {}}) {
+        simulation.Keep(kept);
+        simulation.Step();
+        simulation.Rest();
+        ASSERT_FALSE(testing::Test::HasFatalFailure());
+        for (int i = 0; i < 100; ++i) {
+          for (const ExpertId expert : kept) ASSERT_TRUE(simulation.IsInSlot(expert)) << expert << " in step " << i;
+          simulation.Step();
+        }
+        EXPECT_EQ(simulation.Report().kept, std::ssize(kept));
+        EXPECT_EQ(simulation.Report().awaited, 0);
+      }
+    }
+  }
+}
 
 // Who is favored is in the slots before long, whoever gives way.
 TEST(OffloadedExpertsTest, WhatIsNeededOftenComesIn) {
