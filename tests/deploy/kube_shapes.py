@@ -73,11 +73,12 @@ POD_SPEC = {
         "maxSkew!": POSITIVE, "topologyKey!": str, "whenUnsatisfiable!": one_of("ScheduleAnyway", "DoNotSchedule"),
         "labelSelector!": SELECTOR}],
     "tolerations": [{"key!": str, "operator!": one_of("Exists"), "effect!": one_of("NoSchedule")}],
-    "initContainers": [CONTAINER], "containers!": [CONTAINER],
+    "initContainers": [{**CONTAINER, "restartPolicy": one_of("Always")}], "containers!": [CONTAINER],
     "volumes": [{
         "name!": NAME,
         "persistentVolumeClaim": {"claimName!": NAME, "readOnly": bool},
         "image": {"reference!": str, "pullPolicy": one_of("IfNotPresent", "Always", "Never")},
+        "configMap": {"name!": NAME},
         "emptyDir": {"sizeLimit": QUANTITY}}],
 }
 SCALING_RULES = {"stabilizationWindowSeconds": COUNT,

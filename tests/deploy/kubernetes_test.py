@@ -11,9 +11,9 @@ import sys
 import unittest
 
 from kube_shapes import object_findings
-from rendered import (KUBERNETES, KUBERNETES_MARK, MODEL_COMPONENTS, OTHER_OVERLAYS, ROOT, SERVER_OVERLAYS,
-                      RenderedCase, of_kind, only, overlay, rendered, seconds, server_container, settings,
-                      with_component)
+from rendered import (EDGE_COMPONENT, KUBERNETES, KUBERNETES_MARK, MODEL_COMPONENTS, OTHER_OVERLAYS, ROOT,
+                      SERVER_OVERLAYS, RenderedCase, of_kind, only, overlay, rendered, seconds, server_container,
+                      settings, with_component)
 
 SERVING = (*SERVER_OVERLAYS, "kserve")
 
@@ -71,7 +71,8 @@ class StructureTest(RenderedCase):
                 self.assertNotIn("persistentVolumeClaim", volume)
 
     def test_no_folder_is_left_out(self):
-        for kind, listed in (("overlays", SERVER_OVERLAYS + OTHER_OVERLAYS), ("components", MODEL_COMPONENTS)):
+        components = (*MODEL_COMPONENTS, EDGE_COMPONENT)
+        for kind, listed in (("overlays", SERVER_OVERLAYS + OTHER_OVERLAYS), ("components", components)):
             there = {str(path.parent.relative_to(KUBERNETES / kind))
                      for path in (KUBERNETES / kind).rglob("kustomization.yaml")}
             self.assertEqual(there, set(listed))

@@ -21,6 +21,7 @@ KUBERNETES_MARK = "@KUBERNETES@"
 # Each goes beside one of the overlays above, kserve in place of them.
 OTHER_OVERLAYS = ("monitoring", "autoscale/hpa", "autoscale/keda", "kserve", "gateway")
 MODEL_COMPONENTS = ("model-image", "model-init")
+EDGE_COMPONENT = "edge"
 # The first kubectl whose kustomize knows all that is used: 5.0.
 OLDEST_KUBECTL = (1, 27)
 
