@@ -42,7 +42,10 @@ class Edge:
         self.channel = grpc.insecure_channel(f"127.0.0.1:{self.port}")
         self.generation = generation_grpc.GenerationServiceStub(self.channel)
         self.experts = experts_grpc.ExpertServiceStub(self.channel)
-        grpc.channel_ready_future(self.channel).result(10)
+        try:
+            grpc.channel_ready_future(self.channel).result(10)
+        except grpc.FutureTimeoutError as error:
+            raise AssertionError(f"nobody can connect to the edge:\n{self.stop()}") from error
 
     def stop(self):
         self.channel.close()
