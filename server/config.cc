@@ -203,6 +203,7 @@ void AddOperationOptions(CLI::App& app, Typed* typed) {
       ->check(CLI::Range(-1, 1 << 20));
   app.add_option("--metrics-experts", c.metrics_experts, "Where the layer x expert matrix stands on /metrics")
       ->check(CLI::IsMember({"auto", "full", "ranked"}));
+  c.trace.AddTo(app);
   app.add_option("--log-level", c.log_level)->check(CLI::IsMember({"debug", "info", "warn", "error"}));
   app.add_option("--log-format", typed->log_format)->check(CLI::IsMember({"text", "json"}));
 }

@@ -13,6 +13,7 @@
 #include "engine/request/capacity_policy.h"
 #include "kernels/dtype.h"
 #include "server/expert_flags.h"
+#include "server/trace_flags.h"
 
 namespace cadre {
 
@@ -40,6 +41,7 @@ struct ServerConfig {
   int32_t kv_block_size = 16;
   double kv_cache_gb = 0;  // 0: what is left, up to what max_num_seqs whole contexts need
   ExpertCacheConfig expert_cache;
+  TraceFlags trace;
   std::optional<DType> dtype;  // of the weights; absent: as stored
   std::optional<DType> kv_cache_dtype;
   int threads = 0;              // 0: one per CPU of the process

@@ -115,6 +115,13 @@ void WriteEngine(const EngineSnapshot& snapshot, MetricPage& page) {
   page.Single(metric::kExpertAwarePassedOver, snapshot.passed_over);
 }
 
+void WriteSpans(const SpanCounts& counts, MetricPage& page) {
+  page.Begin(metric::kTraceSpans);
+  page.Sample({{"result", "exported"}}, counts.exported);
+  page.Sample({{"result", "dropped"}}, counts.dropped);
+  page.Sample({{"result", "failed"}}, counts.failed);
+}
+
 void WriteWhatIf(const WhatIfReport& report, MetricPage& page) {
   constexpr std::array<const char*, 3> kSizeNames = {"half", "same", "twice"};
   const std::array<int64_t, 3> sizes = WhatIfSizes(report.num_slots, report.num_experts);

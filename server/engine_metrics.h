@@ -15,6 +15,8 @@ void WriteEngine(const EngineSnapshot& snapshot, MetricPage& page);
 // What is constant once a model is loaded.
 // What other expert caches would have done; 0 before the first simulation.
 void WriteWhatIf(const WhatIfReport& report, MetricPage& page);
+// Of calls that are traced.
+void WriteSpans(const SpanCounts& counts, MetricPage& page);
 void WriteServedModel(const ServedModel& planned, const EngineSnapshot& snapshot, MetricPage& page);
 
 }  // namespace cadre

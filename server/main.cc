@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <new>
@@ -15,9 +16,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/base/status_macros.h"
 #include "kernels/cpu/cpu_device.h"
 #include "kernels/cpu/host_limits.h"
 #include "kernels/cuda/cuda_device.h"
+#include "server/call_trace.h"
 #include "server/config.h"
 #include "server/engine_log.h"
 #include "server/exit_codes.h"
@@ -163,12 +166,18 @@ class Server {
   }
 
   absl::Status Listen() {
-    const ServiceContext context = {.host = &host_,
-                                    .metrics = &metrics_,
-                                    .work_queue = &work_queue_,
-                                    .stream = StreamOptions(),
-                                    .memory = &memory_,
-                                    .request_timeout = config_.request_timeout};
+    ServiceContext context = {.host = &host_,
+                              .metrics = &metrics_,
+                              .work_queue = &work_queue_,
+                              .stream = StreamOptions(),
+                              .memory = &memory_,
+                              .request_timeout = config_.request_timeout};
+    if (!config_.trace.endpoint.empty()) {
+      CADRE_ASSIGN_OR_RETURN(
+          tracer_, Tracer::Create({.exporter = {.endpoint = config_.trace.endpoint, .service_version = ServerVersion()},
+                                   .sample_ratio = config_.trace.sample_ratio}));
+      context.tracer = tracer_.get();
+    }
     GrpcServerOptions options;
     options.host = config_.host;
     options.port = config_.port;
@@ -187,6 +196,11 @@ class Server {
     if (!http.ok()) return http.status();
     http_ = *std::move(http);
     return absl::OkStatus();
+  }
+
+  std::function<SpanCounts()> TakesSpans() const {
+    if (tracer_ == nullptr) return nullptr;
+    return [this] { return tracer_->counts(); };
   }
 
   void LimitGrpcMemory(const MemoryReading& reading) {
@@ -219,7 +233,8 @@ class Server {
                                                  .experts = [this] { return host_.LifetimeExperts(); },
                                                  .profile = [this] { return host_.Profile(/*max_pairs=*/0); },
                                                  .tenants = [this] { return host_.Tenants(); },
-                                                 .what_if = [this] { return host_.WhatIf(); }});
+                                                 .what_if = [this] { return host_.WhatIf(); },
+                                                 .spans = TakesSpans()});
     metrics_.SetLoadDuration(absl::Now() - start_time_);
     spdlog::info(
         "ready: {} ({}), {} weights, {} KV cache, {} [{}], context {} tokens, {} sequences and {} tokens a step, "
@@ -239,7 +254,8 @@ class Server {
   WorkQueue work_queue_{kMaxWaitingTexts};
   StreamPump stream_pump_;
   MemoryGuard memory_{&ReadHostMemory, clock_.get()};
-  int64_t grpc_memory_quota_ = 0;  // as last set, by the main thread
+  int64_t grpc_memory_quota_ = 0;   // as last set, by the main thread
+  std::unique_ptr<Tracer> tracer_;  // null: nothing is traced
   std::atomic<const Lifecycle*> lifecycle_{nullptr};
   std::unique_ptr<GrpcServer> grpc_;
   std::unique_ptr<HttpEndpoint> http_;

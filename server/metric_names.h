@@ -97,6 +97,8 @@ CADRE_GAUGE_(kKvBlocks, "cadre_kv_blocks", "KV blocks by state; the sum is the p
 CADRE_COUNTER_(kKvBlockEvictions, "cadre_kv_block_evictions_total", "Cached KV blocks given to another sequence.");
 CADRE_GAUGE_(kKvCacheUsage, "cadre_kv_cache_usage_ratio", "KV blocks in use divided by all blocks.");
 
+CADRE_COUNTER_(kTraceSpans, "cadre_trace_spans_total", "Spans of calls that were traced, by what became of them.");
+
 // The expert cache; absent where all experts are in memory. lookups = hits + misses.
 CADRE_COUNTER_(kExpertLookups, "cadre_expert_lookups_total",
                "Experts that a layer of a step needed, by whether they were in memory.");

@@ -274,6 +274,7 @@ std::string Metrics::RenderDefaultPage() {
   state_->WriteServer(page);
   WriteEngine(engine, page);
   if (const auto what_if = state_->TakeWhatIf(); what_if != nullptr) WriteWhatIf(*what_if, page);
+  if (state_->sources.spans) WriteSpans(state_->sources.spans(), page);
   WriteRoutingTotals(experts, page);
   page.Append(prometheus::TextSerializer().Serialize(state_->registry.Collect()));
   if (state_->model.has_value()) {

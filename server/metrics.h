@@ -15,6 +15,7 @@
 #include "engine/experts/expert_stats.h"
 #include "engine/experts/routing_profile.h"
 #include "server/memory_guard.h"
+#include "server/span_counts.h"
 
 namespace cadre {
 
@@ -83,6 +84,7 @@ struct MetricsSources {
   std::function<ProfileCounts()> profile = {};
   std::function<std::vector<TenantRouting>()> tenants = {};
   std::function<std::shared_ptr<const WhatIfReport>()> what_if = {};  // null without an expert cache
+  std::function<SpanCounts()> spans = {};                             // empty where nothing is traced
 };
 
 // Thread rules: every method may be called from any thread. The On... methods never wait for a page to be rendered:

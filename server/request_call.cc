@@ -12,10 +12,22 @@ namespace {
 
 constexpr char kRequestIdKey[] = "x-request-id";
 
-std::string MetadataRequestId(const grpc::CallbackServerContext& context) {
+// Empty where the caller sent no such header.
+std::string Metadata(const grpc::CallbackServerContext& context, const char* key) {
   const auto& metadata = context.client_metadata();
-  const auto found = metadata.find(kRequestIdKey);
+  const auto found = metadata.find(key);
   return found == metadata.end() ? std::string() : std::string(found->second.data(), found->second.size());
+}
+
+std::optional<CallTrace> BeginTrace(const ServiceContext& services, const std::optional<TraceContext>& trace_context,
+                                    const grpc::CallbackServerContext& context, AnswerKind kind) {
+  if (services.tracer == nullptr) return std::nullopt;
+  std::optional<CallTrace> trace = services.tracer->Begin(trace_context);
+  if (!trace) return std::nullopt;
+  if (trace_context) trace->trace_state = Metadata(context, "tracestate");
+  trace->method =
+      absl::StrCat("/cadre.v1.GenerationService/", kind == AnswerKind::kStreamed ? "Generate" : "GenerateText");
+  return trace;
 }
 
 // The call's deadline on the engine's clock, which wall clock changes do not move. Far ones count as none.
@@ -37,9 +49,17 @@ RequestCall::RequestCall(const ServiceContext& services, grpc::CallbackServerCon
     : services_(services),
       context_(*context),
       kind_(kind),
-      metadata_id_(MetadataRequestId(*context)),
+      metadata_id_(Metadata(*context, kRequestIdKey)),
       stream_(std::make_shared<TokenStream>(this, services.host, services.metrics, services.stream,
-                                            EngineDeadline(*context, services.host->clock()))) {}
+                                            EngineDeadline(*context, services.host->clock()))) {
+  const std::optional<TraceContext> trace_context = ParseTraceparent(Metadata(*context, "traceparent"));
+  trace_ = BeginTrace(services, trace_context, *context, kind);
+  if (trace_) {
+    stream_->SetTraceId(Hex(trace_->trace_id));
+  } else if (trace_context) {
+    stream_->SetTraceId(Hex(trace_context->trace_id));
+  }
+}
 
 void RequestCall::Read() {
   if (const auto charge = ChargeReading(services_, /*message_bytes=*/0); !charge.ok()) {
@@ -67,17 +87,36 @@ void RequestCall::OnReadDone(bool ok) {
 
 void RequestCall::OnDone() {
   stream_->Detach();
+  EndTrace(absl::CancelledError(), std::nullopt);  // nobody was left to be told an end
   if (is_counted_) services_.host->CallClosed();
   delete this;
 }
 
-void RequestCall::SetRequestId(const std::string& id) { context_.AddInitialMetadata(kRequestIdKey, id); }
+void RequestCall::SetRequestId(const std::string& id) {
+  request_id_ = id;
+  if (trace_) trace_->request_id = id;
+}
+
+// Before an answer alone: a refusal with initial metadata of its own is not trailers-only, and gRPC's clients take it
+// for the beginning of an answer, after which they do not try again.
+void RequestCall::SendInitialMetadata() {
+  is_metadata_sent_ = true;
+  context_.AddInitialMetadata(kRequestIdKey, request_id_);
+  StartSendInitialMetadata();
+}
+
+void RequestCall::EndTrace(const absl::Status& status, const std::optional<RequestTotals>& totals) {
+  if (trace_) services_.tracer->End(*trace_, status, totals);
+  trace_.reset();
+}
 
 void RequestCall::AddTrailers(const absl::Status& status, const std::optional<RequestTotals>& totals) {
+  if (!is_metadata_sent_ && !request_id_.empty()) context_.AddTrailingMetadata(kRequestIdKey, request_id_);
   if (totals.has_value()) {
     context_.AddTrailingMetadata("server-timing", ServerTiming(totals->timings));
     context_.AddTrailingMetadata("cadre-routing-report", RoutingTrailer(totals->routing));
   }
+  EndTrace(status, totals);
   if (const auto delay = ErrorRetryDelay(status); delay.has_value()) {
     context_.AddTrailingMetadata("grpc-retry-pushback-ms", absl::StrCat(absl::ToInt64Milliseconds(*delay)));
   }

@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "server/call_alarm.h"
+#include "server/call_trace.h"
 #include "server/services.h"
 #include "server/token_stream.h"
 #include "server/translate_sampling.h"
@@ -28,7 +29,7 @@ class RequestCall : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteB
   void OnDone() final;
 
   void SetRequestId(const std::string& id) final;
-  void SendInitialMetadata() final { StartSendInitialMetadata(); }
+  void SendInitialMetadata() final;
   void Cancel() final { context_.TryCancel(); }
 
  protected:
@@ -37,15 +38,21 @@ class RequestCall : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteB
 
   // The last thing in the constructor of a subclass.
   void Read();
+  // Once, before the call ends.
   void AddTrailers(const absl::Status& status, const std::optional<RequestTotals>& totals);
   const ServiceContext& services() const { return services_; }
   const std::shared_ptr<TokenStream>& stream() const { return stream_; }
 
  private:
+  void EndTrace(const absl::Status& status, const std::optional<RequestTotals>& totals);
+
   const ServiceContext& services_;
   grpc::CallbackServerContext& context_;
   const AnswerKind kind_;
   const std::string metadata_id_;
+  std::string request_id_;  // as the client is told it
+  bool is_metadata_sent_ = false;
+  std::optional<CallTrace> trace_;  // while the call is recorded
   const std::shared_ptr<TokenStream> stream_;
   // Whoever sets it answers: the request that has come, or the time that is over. Outlives the call.
   const std::shared_ptr<std::atomic<bool>> is_read_ = std::make_shared<std::atomic<bool>>(false);

@@ -16,7 +16,10 @@ class Service;
 
 namespace cadre {
 
+class Tracer;
+
 // What services work with; all of it outlives them.
+
 struct ServiceContext {
   ModelHost* host = nullptr;
   Metrics* metrics = nullptr;  // may be null
@@ -25,6 +28,7 @@ struct ServiceContext {
   MemoryGuard* memory = nullptr;  // may be null
   // A generation request that has not come whole after so long is refused.
   absl::Duration request_timeout = absl::Seconds(30);
+  Tracer* tracer = nullptr;  // may be null
 };
 
 // MemoryGuard::TryCharge, where there is a guard; else null.

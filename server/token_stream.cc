@@ -19,11 +19,12 @@ namespace {
 constexpr absl::Duration kDeadlineTolerance = absl::Milliseconds(20);
 
 // What clients are not told must be found here.
-void LogEnd(const std::string& request_id, const FinishSummary& summary) {
+void LogEnd(const std::string& request_id, const std::string& trace_id, const FinishSummary& summary) {
   const bool is_ours =
       summary.status.code() == absl::StatusCode::kInternal || RefusalOf(summary.status) == Refusal::kExpertUnavailable;
-  spdlog::log(is_ours ? spdlog::level::err : spdlog::level::debug, "request {}: {} after {} generated tokens",
-              request_id, summary.status.ToString(), summary.usage.generated_tokens);
+  spdlog::log(is_ours ? spdlog::level::err : spdlog::level::debug, "request {}{}: {} after {} generated tokens",
+              request_id, trace_id.empty() ? "" : " of trace " + trace_id, summary.status.ToString(),
+              summary.usage.generated_tokens);
 }
 
 absl::Status SlowReader(size_t waiting_bytes, size_t limit, const TokenStreamOptions& options) {
@@ -97,12 +98,13 @@ void TokenStream::OnFinish(FinishSummary summary) {
   host_->SequenceEnded();
   std::unique_lock lock(mutex_);
   if (!totals_.has_value()) {
-    totals_ = {.timings = summary.timings, .routing = summary.routing};
+    totals_ = {.timings = summary.timings, .routing = summary.routing, .usage = summary.usage};
   } else {
     totals_->timings = CoverBoth(totals_->timings, summary.timings);
     totals_->routing += summary.routing;
+    totals_->usage.generated_tokens += summary.usage.generated_tokens;
   }
-  LogEnd(facts_.request_id, summary);
+  LogEnd(facts_.request_id, trace_id_, summary);
   if (!final_status_.has_value()) {
     const absl::Status error = FinishError(summary, facts_.request_id);
     // One sequence that fails fails the call; all others have to end well.

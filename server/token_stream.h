@@ -12,6 +12,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -83,6 +84,8 @@ class TokenStream final : public TokenSink, public Pumped, public std::enable_sh
   // Whether the deadline has passed, or is so near that gRPC's own timer may have rung.
   bool IsAtDeadline() const;
   const std::shared_ptr<CancelFlag>& cancel_flag() const { return cancel_; }
+  // For the log; before everything else.
+  void SetTraceId(std::string trace_id) { trace_id_ = std::move(trace_id); }
 
   // From the side that admits the request, in this order: the id; then the facts, before the engine gets the request;
   // then Queued, or Reject instead of it.
@@ -135,6 +138,7 @@ class TokenStream final : public TokenSink, public Pumped, public std::enable_sh
 
   std::mutex mutex_;
   ResponseWriter* writer_;  // null once detached
+  std::string trace_id_;    // constant from when the call reads
   RequestFacts facts_;      // constant from when the engine has the request
   bool metadata_sent_ = false;
   bool write_in_flight_ = false;

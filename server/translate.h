@@ -71,6 +71,7 @@ RequestTimings CoverBoth(const RequestTimings& a, const RequestTimings& b);
 struct RequestTotals {
   RequestTimings timings;
   RoutingReport routing;
+  TokenUsage usage;  // the prompt, shared as it is, counts once
 };
 
 // "queue;dur=0.12, prefill;dur=3.4, decode;dur=51.0": milliseconds, as the header Server-Timing of HTTP.

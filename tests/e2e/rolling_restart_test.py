@@ -200,6 +200,12 @@ class RollingRestartTest(unittest.TestCase):
         load = self.roll(config, "--drain-delay", "2s")
         self.assertEqual((load.failures, load.wrong), ([], []))
 
+    def test_clients_that_retry_need_neither_health_nor_a_delay(self):
+        """A refusal is nothing but trailers, which gRPC's own clients repeat elsewhere."""
+        config = {key: value for key, value in CONFIG.items() if key != "healthCheckConfig"}
+        load = self.roll(config, "--drain-delay", "0s")
+        self.assertEqual((load.failures, load.wrong), ([], []))
+
     def test_the_python_package_needs_neither_health_nor_a_delay(self):
         """It calls again after a refusal, when the server says."""
         load = self.roll(ROUND_ROBIN, "--drain-delay", "0s", caller=PackageCaller)

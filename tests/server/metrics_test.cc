@@ -110,9 +110,10 @@ class MetricsTest : public ::testing::Test {
     options.expert_matrix = placement;
     metrics_ = std::make_unique<Metrics>(options);
     stats_ = std::make_unique<ExpertStats>(layers, experts, top_k, 4096);
+    const auto spans = [] { return SpanCounts{}; };
     const auto what_if = [this] { return engine_.expert_cache ? std::make_shared<WhatIfReport>() : nullptr; };
     metrics_->SetModel(MakeModel(layers, experts, top_k),
-                       {[this] { return engine_; }, [this] { return stats_->Snapshot(); }, {}, {}, what_if});
+                       {[this] { return engine_; }, [this] { return stats_->Snapshot(); }, {}, {}, what_if, spans});
   }
 
   EngineSnapshot engine_;
