@@ -87,14 +87,14 @@ bool MayTakeLong(const v1::GenerateRequest& wire) {
   return wire.has_structured_output() || wire.chat().messages_size() > kMaxInlineMessages;
 }
 
-// `status`: whether `wire` could be read.
-void Admit(const ServiceContext& context, const std::shared_ptr<TokenStream>& stream, const v1::GenerateRequest& wire,
-           absl::Status status, AnswerKind kind, std::string_view metadata_id) {
-  absl::StatusOr<std::string> id = ChooseRequestId(wire.request_id(), metadata_id);
+// `status`: whether `request` could be read.
+void Admit(const ServiceContext& context, const std::shared_ptr<TokenStream>& stream, const IncomingRequest& request,
+           absl::Status status, std::string_view metadata_id) {
+  absl::StatusOr<std::string> id = ChooseRequestId(request.wire.request_id(), metadata_id);
   if (status.ok()) status = id.status();
   if (!id.ok()) id = ChooseRequestId("", metadata_id);
   stream->SetRequestId(*id);
-  if (status.ok()) status = CheckAndSubmit(context, stream, wire, kind, *id);
+  if (status.ok()) status = CheckAndSubmit(context, stream, request.wire, request.kind, *id);
   if (status.ok()) {
     stream->Queued();
   } else {
@@ -104,6 +104,13 @@ void Admit(const ServiceContext& context, const std::shared_ptr<TokenStream>& st
 
 }  // namespace
 
+RequestReader ReadsOwnApi(AnswerKind kind) {
+  return [kind](const grpc::ByteBuffer& bytes, IncomingRequest* request) {
+    request->kind = kind;
+    return ParseMessage(bytes, &request->wire);
+  };
+}
+
 void RefuseUnreadCall(const ServiceContext& context, TokenStream& stream, std::string_view metadata_id,
                       const absl::Status& status) {
   if (context.metrics != nullptr) context.metrics->OnReceived();
@@ -111,7 +118,7 @@ void RefuseUnreadCall(const ServiceContext& context, TokenStream& stream, std::s
 }
 
 void AdmitRequest(const ServiceContext& context, const std::shared_ptr<TokenStream>& stream,
-                  const grpc::ByteBuffer& bytes, AnswerKind kind, const std::string& metadata_id) {
+                  const grpc::ByteBuffer& bytes, const RequestReader& read, const std::string& metadata_id) {
   if (context.metrics != nullptr) context.metrics->OnReceived();
   // The call ended before its request came, which says nothing against the request.
   if (!bytes.Valid() && stream->IsAtDeadline()) {
@@ -124,20 +131,20 @@ void AdmitRequest(const ServiceContext& context, const std::shared_ptr<TokenStre
     return;
   }
   if (bytes.Length() <= kMaxInlineBytes) {
-    v1::GenerateRequest wire;
-    absl::Status status = ParseMessage(bytes, &wire);
-    if (!MayTakeLong(wire)) {
-      Admit(context, stream, wire, std::move(status), kind, metadata_id);
+    IncomingRequest request;
+    absl::Status status = read(bytes, &request);
+    if (!MayTakeLong(request.wire)) {
+      Admit(context, stream, request, std::move(status), metadata_id);
       return;
     }
   }
-  const bool is_posted = context.work_queue->Post([context, stream, bytes, kind, metadata_id, charge = *charge] {
+  const bool is_posted = context.work_queue->Post([context, stream, bytes, read, metadata_id, charge = *charge] {
     if (const absl::Status status = CheckStillWanted(context, *stream); !status.ok()) {
       RefuseUnread(context, *stream, metadata_id, status);
     } else {
-      v1::GenerateRequest wire;
-      absl::Status parsed = ParseMessage(bytes, &wire);
-      Admit(context, stream, wire, std::move(parsed), kind, metadata_id);
+      IncomingRequest request;
+      absl::Status status_of_bytes = read(bytes, &request);
+      Admit(context, stream, request, std::move(status_of_bytes), metadata_id);
     }
   });
   if (is_posted) return;

@@ -183,6 +183,9 @@ void AddNetworkOptions(CLI::App& app, Typed* typed) {
                  "auto: 5ms, and more when many streams share few CPUs")
       ->check(AutoOr(DurationIn(absl::ZeroDuration(), absl::Seconds(1))));
   app.add_flag("--reflection,!--no-reflection", c.reflection, "Answer gRPC server reflection");
+  app.add_flag(
+      "--enable-vllm-engine-api", c.vllm_engine_api,
+      "Serve vllm.grpc.engine.VllmEngine, too: what gateways with an OpenAI-compatible front speak to engines");
 }
 
 void AddOperationOptions(CLI::App& app, Typed* typed) {

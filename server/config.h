@@ -66,6 +66,7 @@ struct ServerConfig {
   int max_concurrent_streams = 1024;
   int64_t grpc_memory_mb = 256;
   bool reflection = true;
+  bool vllm_engine_api = false;
 
   std::string log_level = "info";
   bool log_json = false;

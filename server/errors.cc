@@ -103,6 +103,32 @@ absl::Status InvalidField(std::string field, std::string description, std::strin
   return MakeError(std::move(spec));
 }
 
+absl::Status RenameFields(const absl::Status& status, const std::function<std::string(std::string_view)>& rename) {
+  auto details = DetailsOf(status);
+  if (!details.has_value()) return status;
+  std::string message(status.message());
+  for (google::protobuf::Any& any : *details->mutable_details()) {
+    google::rpc::ErrorInfo info;
+    google::rpc::BadRequest bad_request;
+    if (any.Is<google::rpc::ErrorInfo>() && any.UnpackTo(&info)) {
+      const auto field = info.mutable_metadata()->find("field");
+      if (field == info.mutable_metadata()->end()) continue;
+      const std::string name = rename(field->second);
+      // Messages about a field begin with it.
+      if (message.starts_with(field->second)) message.replace(0, field->second.size(), name);
+      field->second = name;
+      any.PackFrom(info);
+    } else if (any.Is<google::rpc::BadRequest>() && any.UnpackTo(&bad_request)) {
+      for (auto& violation : *bad_request.mutable_field_violations()) violation.set_field(rename(violation.field()));
+      any.PackFrom(bad_request);
+    }
+  }
+  details->set_message(message);
+  absl::Status renamed(status.code(), message);
+  renamed.SetPayload(kPayloadUrl, absl::Cord(details->SerializeAsString()));
+  return renamed;
+}
+
 absl::Status UnsupportedMethod(std::string_view method) {
   ErrorSpec spec{.code = absl::StatusCode::kUnimplemented, .reason = reason::kUnsupportedMethod};
   spec.message = absl::StrCat(ToAbsl(method), " is not supported by this release");

@@ -5,6 +5,7 @@
 #ifndef CADRE_SERVER_ERRORS_H_
 #define CADRE_SERVER_ERRORS_H_
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -27,6 +28,7 @@ inline constexpr std::string_view kInvalidField = "INVALID_FIELD";
 inline constexpr std::string_view kMalformedRequest = "MALFORMED_REQUEST";
 inline constexpr std::string_view kContextLengthExceeded = "CONTEXT_LENGTH_EXCEEDED";
 inline constexpr std::string_view kNoChatTemplate = "NO_CHAT_TEMPLATE";
+inline constexpr std::string_view kNoTokenizerFiles = "NO_TOKENIZER_FILES";
 inline constexpr std::string_view kUnsupportedField = "UNSUPPORTED_FIELD";
 inline constexpr std::string_view kUnsupportedMethod = "UNSUPPORTED_METHOD";
 inline constexpr std::string_view kModelNotFound = "MODEL_NOT_FOUND";
@@ -76,6 +78,9 @@ absl::Status MakeError(ErrorSpec spec);
 
 // INVALID_ARGUMENT for one field; the message is "field: description".
 absl::Status InvalidField(std::string field, std::string description, std::string_view reason = reason::kInvalidField);
+
+// The same error in the words of another API: `rename` says what it calls the field.
+absl::Status RenameFields(const absl::Status& status, const std::function<std::string(std::string_view)>& rename);
 
 // UNIMPLEMENTED for a method of a later release.
 absl::Status UnsupportedMethod(std::string_view method);

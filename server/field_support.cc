@@ -183,12 +183,15 @@ void CollectUnsupported(const Message& message, const std::string& prefix, std::
 absl::Status RefuseUnsupportedFields(const Message& request) {
   std::vector<std::string> unsupported;
   CollectUnsupported(request, "", SupportedFieldsOf(request), &unsupported);
-  if (unsupported.empty()) return absl::OkStatus();
+  return unsupported.empty() ? absl::OkStatus() : UnsupportedFields(std::move(unsupported));
+}
+
+absl::Status UnsupportedFields(std::vector<std::string> fields) {
   ErrorSpec spec{.code = absl::StatusCode::kUnimplemented, .reason = reason::kUnsupportedField};
   spec.message =
-      absl::StrCat("not supported by this release: ", absl::StrJoin(unsupported, ", "), "; GetModel lists what is");
-  spec.metadata.emplace_back("field", unsupported.front());
-  for (std::string& path : unsupported) {
+      absl::StrCat("not supported by this release: ", absl::StrJoin(fields, ", "), "; GetModel lists what is");
+  spec.metadata.emplace_back("field", fields.front());
+  for (std::string& path : fields) {
     spec.violations.push_back({std::move(path), "not supported by this release"});
   }
   return MakeError(std::move(spec));

@@ -19,6 +19,9 @@ namespace cadre {
 // cadre.v1.
 absl::Status RefuseUnsupportedFields(const google::protobuf::Message& request);
 
+// UNIMPLEMENTED, naming `fields`. REQUIRES: not empty.
+absl::Status UnsupportedFields(std::vector<std::string> fields);
+
 // Paths of GenerateRequest that are supported, for GetModel.
 std::vector<std::string> SupportedGenerateFields();
 

@@ -3,6 +3,7 @@
 #include <grpcpp/support/server_callback.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -10,13 +11,13 @@
 #include "cadre/v1/generation_service.grpc.pb.h"
 #include "engine/base/status_macros.h"
 #include "server/admission.h"
-#include "server/call_alarm.h"
 #include "server/errors.h"
 #include "server/field_support.h"
 #include "server/grpc_status.h"
 #include "server/request_call.h"
 #include "server/request_limits.h"
 #include "server/services.h"
+#include "server/streamed_call.h"
 #include "server/translate.h"
 #include "server/unary_call.h"
 #include "server/wire.h"
@@ -25,45 +26,23 @@ namespace cadre {
 namespace {
 
 // Generate.
-class StreamCall final : public RequestCall {
+class StreamCall final : public StreamedCall {
  public:
   StreamCall(const ServiceContext& services, grpc::CallbackServerContext* context)
-      : RequestCall(services, context, AnswerKind::kStreamed) {
+      : StreamedCall(services, context, "/cadre.v1.GenerationService/Generate") {
     Read();
   }
 
-  bool Write(const v1::GenerateResponse& event) override {
-    message_ = SerializeMessage(event);
-    // Without a buffer hint, though a last message may follow at once: the library may keep what has one until the next
-    // ping of the connection.
-    StartWrite(&message_);
-    return false;
-  }
-  void WriteLast(const v1::GenerateResponse& event, const std::optional<RequestTotals>& totals) override {
-    message_ = SerializeMessage(event);
-    AddTrailers(absl::OkStatus(), totals);
-    StartWriteAndFinish(&message_, grpc::WriteOptions(), grpc::Status::OK);
-  }
-  void Finish(const absl::Status& status, const std::optional<RequestTotals>& totals) override {
-    AddTrailers(status, totals);
-    ServerBidiReactor::Finish(ToGrpcStatus(status));
-  }
-  void CutOffAfter(absl::Duration patience) override {
-    cut_off_.Set(patience, [stream = stream()] { stream->CutOff(); });
-  }
-
-  void OnWriteDone(bool ok) override { stream()->OnWriteDone(ok); }
-
  private:
-  grpc::ByteBuffer message_;  // in flight
-  CallAlarm cut_off_;
+  RequestReader MakeReader() override { return ReadsOwnApi(AnswerKind::kStreamed); }
+  std::vector<grpc::ByteBuffer> Encode(const v1::GenerateResponse& event) override { return {SerializeMessage(event)}; }
 };
 
 // GenerateText.
 class TextCall final : public RequestCall {
  public:
   TextCall(const ServiceContext& services, grpc::CallbackServerContext* context)
-      : RequestCall(services, context, AnswerKind::kCollected) {
+      : RequestCall(services, context, "/cadre.v1.GenerationService/GenerateText") {
     Read();
   }
 
@@ -93,6 +72,8 @@ class TextCall final : public RequestCall {
 
  private:
   static constexpr size_t kMaxInlineAnswerBytes = 256 << 10;
+
+  RequestReader MakeReader() override { return ReadsOwnApi(AnswerKind::kCollected); }
 
   void Collect(const v1::GenerateResponse& event) {
     if (event.has_started()) {
@@ -207,14 +188,12 @@ class GenerationService final : public RawService {
   }
 
  private:
-  // To the library it is a method that may read and write as it likes, which is the same on the wire. Of one with a
-  // single request it would read the request first, and wait for it without an end.
   template <typename Call>
   void Handle(int method) {
     MarkMethodStreamed(method, nullptr);
-    MarkMethodRawCallback(method,
-                          new grpc::internal::CallbackBidiHandler<grpc::ByteBuffer, grpc::ByteBuffer>(
-                              [this](grpc::CallbackServerContext* context) { return new Call(services_, context); }));
+    MarkMethodRawCallback(method, HandleRequestCalls([this](grpc::CallbackServerContext* context) {
+                            return new Call(services_, context);
+                          }));
   }
 
   const ServiceContext services_;

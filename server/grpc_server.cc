@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -29,6 +30,7 @@ constexpr int kMinPingIntervalMs = 10'000;
 // Finds clients that vanished without a word.
 constexpr int kKeepaliveTimeMs = 20'000;
 constexpr int kKeepaliveTimeoutMs = 5'000;
+constexpr char kVllmServiceName[] = "vllm.grpc.engine.VllmEngine";
 // After its age, a connection has so long to finish its calls.
 constexpr absl::Duration kConnectionAgeGrace = absl::Minutes(10);
 
@@ -118,10 +120,16 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOp
   state->services.push_back(CreateGenerationService(context));
   state->services.push_back(CreateExpertService(context));
   state->services.push_back(CreateModelService(context));
+  const auto is_ready = std::make_shared<std::atomic<bool>>(false);
+  std::vector<std::string> more_services;
+  if (options.vllm_engine_api) {
+    state->services.push_back(CreateVllmService(context, is_ready));
+    more_services.emplace_back(kVllmServiceName);
+  }
   for (const auto& service : state->services) builder.RegisterService(service.get());
   state->server = builder.BuildAndStart();
   if (state->server == nullptr || state->port == 0) return CannotListen(options.host, options.port, "gRPC refused it");
-  state->health = std::make_unique<Health>(state->server->GetHealthCheckService());
+  state->health = std::make_unique<Health>(state->server->GetHealthCheckService(), std::move(more_services), is_ready);
   state->heartbeat = std::make_unique<PollHeartbeat>(state->server->InProcessChannel({}), kPollHeartbeatInterval);
   return std::unique_ptr<GrpcServer>(new GrpcServer(std::move(state)));
 }

@@ -20,6 +20,7 @@ struct GrpcServerOptions {
   int64_t memory_quota_bytes = int64_t{256} << 20;               // for gRPC's own buffers
   absl::Duration max_connection_age = absl::InfiniteDuration();  // then clients connect again, maybe elsewhere
   bool reflection = true;
+  bool vllm_engine_api = false;  // serve vllm.grpc.engine.VllmEngine beside cadre.v1
 };
 
 // "host:port", with brackets around an IPv6 address.

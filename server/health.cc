@@ -2,6 +2,8 @@
 
 #include <grpcpp/health_check_service_interface.h>
 
+#include <utility>
+
 namespace cadre {
 namespace {
 
@@ -11,13 +13,17 @@ constexpr const char* kReadinessNames[] = {
 
 }  // namespace
 
-Health::Health(grpc::HealthCheckServiceInterface* service) : service_(service) {
+Health::Health(grpc::HealthCheckServiceInterface* service, std::vector<std::string> more_services,
+               std::shared_ptr<std::atomic<bool>> is_ready)
+    : service_(service), more_services_(std::move(more_services)), is_ready_(std::move(is_ready)) {
   SetReady(false);
   service_->SetServingStatus("liveness", true);
 }
 
 void Health::SetReady(bool ready) {
+  is_ready_->store(ready);
   for (const char* name : kReadinessNames) service_->SetServingStatus(name, ready);
+  for (const std::string& name : more_services_) service_->SetServingStatus(name, ready);
 }
 
 }  // namespace cadre

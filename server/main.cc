@@ -185,6 +185,7 @@ class Server {
     options.memory_quota_bytes = config_.grpc_memory_mb << 20;
     options.max_connection_age = config_.max_connection_age;
     options.reflection = config_.reflection;
+    options.vllm_engine_api = config_.vllm_engine_api;
     auto grpc_server = GrpcServer::Start(options, context);
     if (!grpc_server.ok()) return grpc_server.status();
     grpc_ = *std::move(grpc_server);

@@ -12,11 +12,14 @@
 #include "engine/model/model_config.h"
 #include "engine/model/model_runner.h"
 #include "engine/model/transformer_runner.h"
+#include "server/config_facts.h"
 
 namespace cadre {
 
 struct ModelCard {
   std::string name;    // what requests call it
+  std::string folder;  // of the checkpoint; empty: simulated
+  ConfigFacts config_facts;
   std::string family;  // "qwen3_moe", or "simulated"
   std::string device;  // "cpu", or "sim"
   std::string kernels;

@@ -149,6 +149,7 @@ void LogRouting(const ModelConfig& model, const ServerConfig& config) {
 ModelCard MakeCard(const ServerConfig& config, const ModelConfig& model, const MemoryPlan& plan, const Device& device) {
   ModelCard card;
   card.name = config.served_model_name;
+  card.folder = config.model;
   card.family = std::string(ModelFamilyName(model.family));
   card.device = device.name();
   card.kernels = device.kernels();
@@ -231,6 +232,7 @@ absl::StatusOr<LoadedModel> LoadCheckpoint(const ServerConfig& config, std::uniq
   LogExpertCache(plan, checkpoint->summary(), config.expert_cache);
   LoadedModel loaded;
   loaded.card = MakeCard(config, model_config, plan, *device);
+  CADRE_ASSIGN_OR_RETURN(loaded.card.config_facts, ReadConfigFacts(folder));
   CADRE_RETURN_IF_ERROR(UseExpertProfile(config.expert_cache, loaded.card, &runner_options));
   LogRouting(model_config, config);
   if (const int64_t group = model_config.routing.expert_choice.group;

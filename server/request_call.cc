@@ -1,9 +1,10 @@
 #include "server/request_call.h"
 
+#include <grpcpp/generic/async_generic_service.h>
+
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "server/admission.h"
 #include "server/errors.h"
 #include "server/translate.h"
 
@@ -20,13 +21,12 @@ std::string Metadata(const grpc::CallbackServerContext& context, const char* key
 }
 
 std::optional<CallTrace> BeginTrace(const ServiceContext& services, const std::optional<TraceContext>& trace_context,
-                                    const grpc::CallbackServerContext& context, AnswerKind kind) {
+                                    const grpc::CallbackServerContext& context, std::string_view method) {
   if (services.tracer == nullptr) return std::nullopt;
   std::optional<CallTrace> trace = services.tracer->Begin(trace_context);
   if (!trace) return std::nullopt;
   if (trace_context) trace->trace_state = Metadata(context, "tracestate");
-  trace->method =
-      absl::StrCat("/cadre.v1.GenerationService/", kind == AnswerKind::kStreamed ? "Generate" : "GenerateText");
+  trace->method = method;
   return trace;
 }
 
@@ -45,15 +45,14 @@ absl::Status RequestTimeout(absl::Duration timeout) {
 
 }  // namespace
 
-RequestCall::RequestCall(const ServiceContext& services, grpc::CallbackServerContext* context, AnswerKind kind)
+RequestCall::RequestCall(const ServiceContext& services, grpc::CallbackServerContext* context, std::string_view method)
     : services_(services),
       context_(*context),
-      kind_(kind),
       metadata_id_(Metadata(*context, kRequestIdKey)),
       stream_(std::make_shared<TokenStream>(this, services.host, services.metrics, services.stream,
                                             EngineDeadline(*context, services.host->clock()))) {
   const std::optional<TraceContext> trace_context = ParseTraceparent(Metadata(*context, "traceparent"));
-  trace_ = BeginTrace(services, trace_context, *context, kind);
+  trace_ = BeginTrace(services, trace_context, *context, method);
   if (trace_) {
     stream_->SetTraceId(Hex(trace_->trace_id));
   } else if (trace_context) {
@@ -81,7 +80,7 @@ void RequestCall::OnReadDone(bool ok) {
   services_.host->CallOpened();
   is_counted_ = true;
   if (!ok) request_.Clear();
-  AdmitRequest(services_, stream_, request_, kind_, metadata_id_);
+  AdmitRequest(services_, stream_, request_, MakeReader(), metadata_id_);
   request_.Clear();
 }
 
@@ -120,6 +119,10 @@ void RequestCall::AddTrailers(const absl::Status& status, const std::optional<Re
   if (const auto delay = ErrorRetryDelay(status); delay.has_value()) {
     context_.AddTrailingMetadata("grpc-retry-pushback-ms", absl::StrCat(absl::ToInt64Milliseconds(*delay)));
   }
+}
+
+grpc::internal::MethodHandler* HandleRequestCalls(std::function<RequestCall*(grpc::CallbackServerContext*)> make) {
+  return new grpc::internal::CallbackBidiHandler<grpc::ByteBuffer, grpc::ByteBuffer>(std::move(make));
 }
 
 }  // namespace cadre

@@ -8,16 +8,18 @@
 #include <grpcpp/support/server_callback.h>
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "absl/status/status.h"
+#include "server/admission.h"
 #include "server/call_alarm.h"
 #include "server/call_trace.h"
 #include "server/services.h"
 #include "server/token_stream.h"
-#include "server/translate_sampling.h"
 
 namespace cadre {
 
@@ -33,9 +35,12 @@ class RequestCall : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteB
   void Cancel() final { context_.TryCancel(); }
 
  protected:
-  RequestCall(const ServiceContext& services, grpc::CallbackServerContext* context, AnswerKind kind);
+  // `method` as in a path: "/package.Service/Method".
+  RequestCall(const ServiceContext& services, grpc::CallbackServerContext* context, std::string_view method);
   ~RequestCall() override = default;
 
+  // In whatever API the request is written. Asked for once, when the bytes have come.
+  virtual RequestReader MakeReader() = 0;
   // The last thing in the constructor of a subclass.
   void Read();
   // Once, before the call ends.
@@ -48,7 +53,6 @@ class RequestCall : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteB
 
   const ServiceContext& services_;
   grpc::CallbackServerContext& context_;
-  const AnswerKind kind_;
   const std::string metadata_id_;
   std::string request_id_;  // as the client is told it
   bool is_metadata_sent_ = false;
@@ -60,6 +64,11 @@ class RequestCall : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteB
   grpc::ByteBuffer request_;
   bool is_counted_ = false;  // as an open call, since its request came: nobody waits for half of one
 };
+
+// For a method with one request; `make` makes a call. To the library it is a method that may read and write as it
+// likes, which is the same on the wire. Of one with a single request it would read the request first, and wait for it
+// without an end. The service marks the method as streamed, and as raw with this.
+grpc::internal::MethodHandler* HandleRequestCalls(std::function<RequestCall*(grpc::CallbackServerContext*)> make);
 
 }  // namespace cadre
 

@@ -1,7 +1,8 @@
-// The services of package cadre.v1, ready to be registered with a server.
+// The services, ready to be registered with a server.
 #ifndef CADRE_SERVER_SERVICES_H_
 #define CADRE_SERVER_SERVICES_H_
 
+#include <atomic>
 #include <memory>
 
 #include "server/memory_guard.h"
@@ -41,6 +42,9 @@ inline absl::StatusOr<std::shared_ptr<MemoryGuard::Charge>> ChargeReading(const 
 std::unique_ptr<grpc::Service> CreateGenerationService(const ServiceContext& context);
 std::unique_ptr<grpc::Service> CreateExpertService(const ServiceContext& context);
 std::unique_ptr<grpc::Service> CreateModelService(const ServiceContext& context);
+// Of the package vllm.grpc.engine. `is_ready`: what it says of its health.
+std::unique_ptr<grpc::Service> CreateVllmService(const ServiceContext& context,
+                                                 std::shared_ptr<const std::atomic<bool>> is_ready);
 
 }  // namespace cadre
 

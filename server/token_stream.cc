@@ -147,6 +147,20 @@ void TokenStream::OnCancel() {
   host_->Wake();
 }
 
+void TokenStream::Abort() {
+  {
+    std::unique_lock lock(mutex_);
+    if (final_status_.has_value()) return;
+    Abandon(MakeError({.code = absl::StatusCode::kCancelled,
+                       .reason = reason::kCancelled,
+                       .message = "aborted by its request id",
+                       .metadata = {{"request_id", facts_.request_id}}}));
+    if (IsStuck()) ArmCutOff();
+    Pump(&lock);
+  }
+  host_->Wake();
+}
+
 void TokenStream::CutOff() {
   const std::lock_guard lock(mutex_);
   if (!IsStuck()) return;

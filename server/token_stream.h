@@ -104,6 +104,8 @@ class TokenStream final : public TokenSink, public Pumped, public std::enable_sh
   // From the call.
   void OnWriteDone(bool ok);
   void OnCancel();
+  // Somebody else wants it to end: with CANCELLED, while the client is still there. Any thread.
+  void Abort();
   // Time is over for a client that read too slowly: cancels the call if it still does not take what is in flight.
   void CutOff();
   // Exactly once: the writer is about to go, and is not called any more once this returns.

@@ -27,7 +27,7 @@ _stub_folder = tempfile.TemporaryDirectory(prefix="cadre-stubs-")
 
 def _generate_stubs():
     """Compiles proto/ into a temporary folder and puts it on the path, as a client's author would."""
-    protos = [str(p.relative_to(ROOT / "proto")) for folder in ("cadre", "google", "opentelemetry")
+    protos = [str(p.relative_to(ROOT / "proto")) for folder in ("cadre", "google", "opentelemetry", "smg", "vllm")
               for p in sorted((ROOT / "proto" / folder).rglob("*.proto"))]
     subprocess.run(
         ["protoc", f"-I{ROOT / 'proto'}", f"--python_out={_stub_folder.name}", f"--grpc_python_out={_stub_folder.name}",

@@ -267,7 +267,7 @@ TEST(GenerationServiceTest, ADeadlineThatPassedOnArrivalCostsNoWork) {
   auto stream = std::make_shared<TokenStream>(&writer, &server.host(), &server.metrics(), TokenStreamOptions{},
                                               server.host().clock().Now() - absl::Milliseconds(1));
   // Not even looked at: the prompt is one that tokenizing would refuse.
-  AdmitRequest(context, stream, SerializeMessage(TextRequest("", 1)), AnswerKind::kStreamed, "");
+  AdmitRequest(context, stream, SerializeMessage(TextRequest("", 1)), ReadsOwnApi(AnswerKind::kStreamed), "");
   EXPECT_EQ(writer.status.code(), absl::StatusCode::kDeadlineExceeded);
   stream->Detach();
   EXPECT_EQ(server.host().Snapshot().admitted_requests, 0);
@@ -281,7 +281,7 @@ TEST(GenerationServiceTest, ACallWithoutARequestAtItsDeadlineIsNoInvalidRequest)
     EndWriter writer;
     const auto stream = std::make_shared<TokenStream>(&writer, &server.host(), nullptr, TokenStreamOptions{},
                                                       server.host().clock().Now() + time_left);
-    AdmitRequest(context, stream, grpc::ByteBuffer(), AnswerKind::kStreamed, "");
+    AdmitRequest(context, stream, grpc::ByteBuffer(), ReadsOwnApi(AnswerKind::kStreamed), "");
     stream->Detach();
     return writer.status.code();
   };

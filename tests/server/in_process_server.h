@@ -62,7 +62,7 @@ class InProcessServer {
   explicit InProcessServer(ServerConfig config, bool load = true, TokenStreamOptions stream = {})
       : config_(std::move(config)) {
     stream.pump = &stream_pump_;
-    auto server = GrpcServer::Start({.port = 0}, {&host_, &metrics_, &work_queue_, stream});
+    auto server = GrpcServer::Start({.port = 0, .vllm_engine_api = true}, {&host_, &metrics_, &work_queue_, stream});
     EXPECT_TRUE(server.ok()) << server.status();
     grpc_ = *std::move(server);
     channel_ = grpc::CreateChannel(HostPort("127.0.0.1", grpc_->port()), grpc::InsecureChannelCredentials());

@@ -1,0 +1,33 @@
+// The answer to VllmEngine's GetTokenizer.
+#ifndef CADRE_SERVER_TOKENIZER_STREAM_H_
+#define CADRE_SERVER_TOKENIZER_STREAM_H_
+
+#include <grpcpp/support/byte_buffer.h>
+#include <grpcpp/support/server_callback.h>
+
+#include <memory>
+#include <mutex>
+
+#include "server/services.h"
+#include "server/tokenizer_archive.h"
+
+namespace cadre {
+
+// One archive for all who take it at the same time, and none when nobody does. Any thread.
+class TokenizerShelf {
+ public:
+  absl::StatusOr<std::shared_ptr<const TokenizerArchive>> Get(const std::filesystem::path& folder);
+
+ private:
+  std::mutex mutex_;
+  std::weak_ptr<const TokenizerArchive> archive_;
+};
+
+// Makes the archive on the work queue, and sends it in pieces of 64 KiB. Deletes itself when gRPC is done with it.
+grpc::ServerWriteReactor<grpc::ByteBuffer>* NewTokenizerStream(const ServiceContext& services,
+                                                               grpc::CallbackServerContext* context,
+                                                               std::shared_ptr<TokenizerShelf> shelf);
+
+}  // namespace cadre
+
+#endif  // CADRE_SERVER_TOKENIZER_STREAM_H_

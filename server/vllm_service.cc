@@ -1,0 +1,176 @@
+#include <grpcpp/server_context.h>
+#include <grpcpp/support/byte_buffer.h>
+#include <grpcpp/support/server_callback.h>
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "engine/base/status_macros.h"
+#include "server/admission.h"
+#include "server/errors.h"
+#include "server/running_requests.h"
+#include "server/services.h"
+#include "server/streamed_call.h"
+#include "server/tokenizer_stream.h"
+#include "server/translate_vllm.h"
+#include "server/unary_call.h"
+#include "server/version.h"
+#include "server/vllm_answer.h"
+#include "server/vllm_info.h"
+#include "vllm/grpc/engine/vllm_engine.grpc.pb.h"
+
+namespace cadre {
+namespace {
+
+// What the request said, from when it was read on; shared by the call and whoever reads for it.
+struct Exchange {
+  VllmAnswer answer;
+  std::shared_ptr<void> known_by_id;
+};
+
+// Generate.
+class VllmCall final : public StreamedCall {
+ public:
+  VllmCall(const ServiceContext& services, grpc::CallbackServerContext* context,
+           std::shared_ptr<RunningRequests> running)
+      : StreamedCall(services, context, "/vllm.grpc.engine.VllmEngine/Generate"), running_(std::move(running)) {
+    Read();
+  }
+
+ private:
+  RequestReader MakeReader() override {
+    return [exchange = exchange_, running = running_, stream = std::weak_ptr(stream())](
+               const grpc::ByteBuffer& bytes, IncomingRequest* request) -> absl::Status {
+      vllm_api::GenerateRequest wire;
+      CADRE_RETURN_IF_ERROR(ParseMessage(bytes, &wire));
+      CADRE_RETURN_IF_ERROR(TranslateVllmRequest(wire, &request->wire));
+      request->kind = wire.stream() ? AnswerKind::kStreamed : AnswerKind::kCollected;
+      exchange->answer = VllmAnswer(wire.stream(), request->wire.sampling().n());
+      if (!wire.request_id().empty()) exchange->known_by_id = running->Add(wire.request_id(), stream.lock());
+      return absl::OkStatus();
+    };
+  }
+  std::vector<grpc::ByteBuffer> Encode(const v1::GenerateResponse& event) override {
+    std::vector<grpc::ByteBuffer> messages;
+    for (const auto& response : exchange_->answer.Translate(event)) messages.push_back(SerializeMessage(response));
+    return messages;
+  }
+  absl::Status Reword(const absl::Status& status) const override { return RenameFields(status, &VllmFieldName); }
+
+  const std::shared_ptr<RunningRequests> running_;
+  const std::shared_ptr<Exchange> exchange_ = std::make_shared<Exchange>();
+};
+
+// The first method of the proto.
+constexpr int kGenerate = 0;
+
+using Service = vllm_api::VllmEngine;
+using RawService = Service::WithRawCallbackMethod_HealthCheck<Service::WithRawCallbackMethod_Abort<
+    Service::WithRawCallbackMethod_GetModelInfo<Service::WithRawCallbackMethod_GetServerInfo<
+        Service::WithRawCallbackMethod_GetLoads<Service::WithRawCallbackMethod_GetTokenizer<Service::Service>>>>>>;
+
+class VllmService final : public RawService {
+ public:
+  VllmService(const ServiceContext& services, std::shared_ptr<const std::atomic<bool>> is_ready)
+      : services_(services), is_ready_(std::move(is_ready)) {
+    MarkMethodStreamed(kGenerate, nullptr);
+    MarkMethodRawCallback(kGenerate, HandleRequestCalls([this](grpc::CallbackServerContext* context) {
+                            last_request_.store(absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch()));
+                            return new VllmCall(services_, context, running_);
+                          }));
+  }
+
+  grpc::ServerUnaryReactor* HealthCheck(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                        grpc::ByteBuffer* response) override {
+    return AnswerNow<vllm_api::HealthCheckRequest, vllm_api::HealthCheckResponse>(
+        context, *request, response, [this](const auto&, auto* out) { return CheckHealth(out); });
+  }
+  grpc::ServerUnaryReactor* Abort(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                  grpc::ByteBuffer* response) override {
+    return AnswerNow<vllm_api::AbortRequest, vllm_api::AbortResponse>(
+        context, *request, response, [this](const auto& in, auto*) { return AbortAll(in); });
+  }
+  grpc::ServerUnaryReactor* GetModelInfo(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                         grpc::ByteBuffer* response) override {
+    return AnswerNow<vllm_api::GetModelInfoRequest, vllm_api::GetModelInfoResponse>(
+        context, *request, response, [this](const auto&, auto* out) -> absl::Status {
+          CADRE_ASSIGN_OR_RETURN(const std::shared_ptr<const ServedText> model, services_.host->Text());
+          FillModelInfo(model->card, out);
+          return absl::OkStatus();
+        });
+  }
+  grpc::ServerUnaryReactor* GetServerInfo(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                          grpc::ByteBuffer* response) override {
+    return AnswerNow<vllm_api::GetServerInfoRequest, vllm_api::GetServerInfoResponse>(
+        context, *request, response, [this](const auto&, auto* out) { return DescribeServer(out); });
+  }
+  grpc::ServerUnaryReactor* GetLoads(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                     grpc::ByteBuffer* response) override {
+    return AnswerNow<vllm_api::GetLoadsRequest, vllm_api::GetLoadsResponse>(
+        context, *request, response, [this](const auto& in, auto* out) { return DescribeLoad(in, out); });
+  }
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* GetTokenizer(grpc::CallbackServerContext* context,
+                                                           const grpc::ByteBuffer* /*request*/) override {
+    return NewTokenizerStream(services_, context, shelf_);
+  }
+
+ private:
+  absl::Status AbortAll(const vllm_api::AbortRequest& request) const {
+    for (const std::string& id : request.request_ids()) running_->Abort(id);
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckHealth(vllm_api::HealthCheckResponse* out) const {
+    out->set_healthy(is_ready_->load());
+    if (out->healthy()) return absl::OkStatus();
+    const absl::Status status = services_.host->Admit().status();
+    out->set_message(status.ok() ? "no step has ended for a while" : std::string(status.message()));
+    return absl::OkStatus();
+  }
+
+  absl::Status DescribeServer(vllm_api::GetServerInfoResponse* out) const {
+    CADRE_ASSIGN_OR_RETURN(const std::shared_ptr<const ServedText> model, services_.host->Text());
+    FillServerInfo(model->card, out);
+    const EngineSnapshot snapshot = services_.host->Snapshot();
+    out->set_active_requests(static_cast<uint32_t>(snapshot.running_requests + snapshot.waiting_requests));
+    out->set_is_paused(services_.host->state() != ModelHost::State::kReady);
+    out->set_last_receive_timestamp(last_request_.load());
+    out->set_uptime_seconds(absl::ToDoubleSeconds(services_.host->clock().Now() - start_time_));
+    return absl::OkStatus();
+  }
+
+  absl::Status DescribeLoad(const vllm_api::GetLoadsRequest& request, vllm_api::GetLoadsResponse* out) {
+    if (request.dp_rank() != 0) return InvalidField("dp_rank", absl::StrCat(request.dp_rank(), " is not in [0, 0]"));
+    out->set_timestamp(absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone()));
+    out->set_version(ServerVersion());
+    out->set_dp_rank_count(1);
+    vllm_api::SchedulerLoad* load = out->add_loads();
+    const auto model = services_.host->Text();
+    if (!model.ok()) return absl::OkStatus();
+    const EngineSnapshot snapshot = services_.host->Snapshot();
+    FillLoad(snapshot, (*model)->card, load);
+    load->set_gen_throughput(throughput_.Observe(snapshot.generated_tokens, services_.host->clock().Now()));
+    return absl::OkStatus();
+  }
+
+  const ServiceContext services_;
+  const std::shared_ptr<const std::atomic<bool>> is_ready_;
+  const absl::Time start_time_ = services_.host->clock().Now();
+  const std::shared_ptr<RunningRequests> running_ = std::make_shared<RunningRequests>();
+  const std::shared_ptr<TokenizerShelf> shelf_ = std::make_shared<TokenizerShelf>();
+  CounterRate throughput_;
+  std::atomic<double> last_request_{0};  // seconds since 1970
+};
+
+}  // namespace
+
+std::unique_ptr<grpc::Service> CreateVllmService(const ServiceContext& context,
+                                                 std::shared_ptr<const std::atomic<bool>> is_ready) {
+  return std::make_unique<VllmService>(context, std::move(is_ready));
+}
+
+}  // namespace cadre
