@@ -22,6 +22,7 @@
 #include "server/exit_codes.h"
 #include "server/expert_flags.h"
 #include "server/routing_flags.h"
+#include "server/security_flags.h"
 #include "server/version.h"
 
 namespace cadre {
@@ -378,6 +379,7 @@ ParsedConfig ParseConfig(int argc, const char* const* argv) {
   typed.routing.AddTo(app);
   typed.experts.AddTo(app);
   AddNetworkOptions(app, &typed);
+  AddSecurityOptions(app, &typed.config.security);
   AddOperationOptions(app, &typed);
   app.set_config("--config", "", "TOML or INI file with settings by their long names");
   app.allow_config_extras(CLI::config_extras_mode::error);

@@ -51,6 +51,10 @@ inline constexpr std::string_view kExpertsResident = "EXPERTS_RESIDENT";
 inline constexpr std::string_view kNotSimulated = "NOT_SIMULATED";
 inline constexpr std::string_view kEngineFailure = "ENGINE_FAILURE";
 inline constexpr std::string_view kNotANumber = "NOT_A_NUMBER";
+inline constexpr std::string_view kUnauthenticated = "UNAUTHENTICATED";
+inline constexpr std::string_view kRoleMissing = "ROLE_MISSING";
+inline constexpr std::string_view kOperatorsOff = "OPERATORS_OFF";
+inline constexpr std::string_view kTenantRefused = "TENANT_REFUSED";
 }  // namespace reason
 
 struct FieldViolation {

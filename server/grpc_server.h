@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "server/access_control.h"
 #include "server/health.h"
 #include "server/services.h"
 
@@ -20,6 +21,7 @@ struct GrpcServerOptions {
   int64_t memory_quota_bytes = int64_t{256} << 20;               // for gRPC's own buffers
   absl::Duration max_connection_age = absl::InfiniteDuration();  // then clients connect again, maybe elsewhere
   bool reflection = true;
+  std::shared_ptr<const AccessControl> access;  // who may call what; never null
 };
 
 // "host:port", with brackets around an IPv6 address.

@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/base/status_macros.h"
 #include "kernels/cpu/cpu_device.h"
 #include "kernels/cpu/host_limits.h"
 #include "kernels/cuda/cuda_device.h"
@@ -28,6 +29,7 @@
 #include "server/logging.h"
 #include "server/metrics.h"
 #include "server/model_loader.h"
+#include "server/security.h"
 #include "server/version.h"
 
 namespace cadre {
@@ -163,12 +165,15 @@ class Server {
   }
 
   absl::Status Listen() {
+    CADRE_ASSIGN_OR_RETURN(security_, Security::Start(config_.security, &metrics_));
+    for (const std::string& warning : SecurityWarnings(config_.security, config_.host)) spdlog::warn("{}", warning);
     const ServiceContext context = {.host = &host_,
                                     .metrics = &metrics_,
                                     .work_queue = &work_queue_,
                                     .stream = StreamOptions(),
                                     .memory = &memory_,
-                                    .request_timeout = config_.request_timeout};
+                                    .request_timeout = config_.request_timeout,
+                                    .access = security_->access().get()};
     GrpcServerOptions options;
     options.host = config_.host;
     options.port = config_.port;
@@ -176,6 +181,7 @@ class Server {
     options.memory_quota_bytes = config_.grpc_memory_mb << 20;
     options.max_connection_age = config_.max_connection_age;
     options.reflection = config_.reflection;
+    options.access = security_->access();
     auto grpc_server = GrpcServer::Start(options, context);
     if (!grpc_server.ok()) return grpc_server.status();
     grpc_ = *std::move(grpc_server);
@@ -241,6 +247,7 @@ class Server {
   MemoryGuard memory_{&ReadHostMemory, clock_.get()};
   int64_t grpc_memory_quota_ = 0;  // as last set, by the main thread
   std::atomic<const Lifecycle*> lifecycle_{nullptr};
+  std::unique_ptr<Security> security_;
   std::unique_ptr<GrpcServer> grpc_;
   std::unique_ptr<HttpEndpoint> http_;
   absl::Status load_status_;  // written before load_failed_

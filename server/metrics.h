@@ -36,6 +36,14 @@ enum class RejectReason {
 };
 inline constexpr int kNumRejectReasons = 11;
 
+// Why a call was refused at the door, before it was received.
+enum class CallRefusal { kNoKey, kUnknownKey, kRole, kOperatorsOff };
+inline constexpr int kNumCallRefusals = 4;
+
+// Files that are read again when they change.
+enum class ReloadedFile { kApiKeys };
+inline constexpr int kNumReloadedFiles = 1;
+
 // Where the matrix of layer x expert stands. It always stands on the page of the experts.
 enum class ExpertMatrixPlacement {
   kAuto,    // on the default page too when layers x experts <= kMaxInlineExperts
@@ -106,6 +114,13 @@ class Metrics final : public EngineObserver {
   // engine counts those), never both.
   void OnReceived();
   void OnRejected(RejectReason reason);
+  void OnCallRefused(CallRefusal refusal);
+  // From now on the lines of these two are there, at 0: those of keys and files that nobody uses would take the room of
+  // others on the default page.
+  void WatchCalls();
+  void WatchFile(ReloadedFile file);
+  // A file has changed: it holds from now on, or it is wrong and what was read before it goes on.
+  void OnReload(ReloadedFile file, bool ok);
   // Arrival to the first token handed to the stream.
   void OnFirstToken(absl::Duration since_arrival);
   // Gap between two deliveries of one request; `tokens` >= 1 is the number in the later one.

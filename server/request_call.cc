@@ -1,8 +1,11 @@
 #include "server/request_call.h"
 
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "engine/base/status_macros.h"
 #include "server/admission.h"
 #include "server/errors.h"
 #include "server/translate.h"
@@ -11,6 +14,7 @@ namespace cadre {
 namespace {
 
 constexpr char kRequestIdKey[] = "x-request-id";
+constexpr char kAuthorizationKey[] = "authorization";
 
 std::string MetadataRequestId(const grpc::CallbackServerContext& context) {
   const auto& metadata = context.client_metadata();
@@ -41,7 +45,23 @@ RequestCall::RequestCall(const ServiceContext& services, grpc::CallbackServerCon
       stream_(std::make_shared<TokenStream>(this, services.host, services.metrics, services.stream,
                                             EngineDeadline(*context, services.host->clock()))) {}
 
+// The door has asked already, but the key may have been withdrawn since.
+absl::Status RequestCall::FindCaller() {
+  if (services_.access == nullptr) return absl::OkStatus();
+  std::vector<std::string_view> authorizations;
+  const auto [begin, end] = context_.client_metadata().equal_range(kAuthorizationKey);
+  for (auto it = begin; it != end; ++it) authorizations.emplace_back(it->second.data(), it->second.size());
+  CADRE_ASSIGN_OR_RETURN(std::string name, services_.access->CallerName(authorizations));
+  stream_->SetCaller(std::move(name));
+  return absl::OkStatus();
+}
+
 void RequestCall::Read() {
+  if (const absl::Status status = FindCaller(); !status.ok()) {
+    is_read_->store(true);
+    RefuseUnreadCall(services_, *stream_, metadata_id_, status);
+    return;
+  }
   if (const auto charge = ChargeReading(services_, /*message_bytes=*/0); !charge.ok()) {
     is_read_->store(true);
     RefuseUnreadCall(services_, *stream_, metadata_id_, charge.status());

@@ -42,6 +42,8 @@ class RequestCall : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteB
   const std::shared_ptr<TokenStream>& stream() const { return stream_; }
 
  private:
+  absl::Status FindCaller();
+
   const ServiceContext& services_;
   grpc::CallbackServerContext& context_;
   const AnswerKind kind_;

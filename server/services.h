@@ -4,6 +4,7 @@
 
 #include <memory>
 
+#include "server/access_control.h"
 #include "server/memory_guard.h"
 #include "server/metrics.h"
 #include "server/model_host.h"
@@ -25,6 +26,8 @@ struct ServiceContext {
   MemoryGuard* memory = nullptr;  // may be null
   // A generation request that has not come whole after so long is refused.
   absl::Duration request_timeout = absl::Seconds(30);
+  // Whose key a call shows; may be null.
+  const AccessControl* access = nullptr;
 };
 
 // MemoryGuard::TryCharge, where there is a guard; else null.

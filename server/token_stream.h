@@ -12,6 +12,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -91,6 +92,10 @@ class TokenStream final : public TokenSink, public Pumped, public std::enable_sh
   void Queued();
   void Reject(const absl::Status& status);
 
+  // The name of the caller's key: the tenant of its request. Before the request is read; empty without keys.
+  void SetCaller(std::string name) { caller_ = std::move(name); }
+  const std::string& caller() const { return caller_; }
+
   // From the engine thread.
   void OnStarted(RequestStart start) override;
   void OnTokens(TokenDelta delta) override;
@@ -132,6 +137,8 @@ class TokenStream final : public TokenSink, public Pumped, public std::enable_sh
   const absl::Time arrival_;
   const absl::Time deadline_;
   const std::shared_ptr<CancelFlag> cancel_ = std::make_shared<CancelFlag>();
+
+  std::string caller_;  // constant once the request is read
 
   std::mutex mutex_;
   ResponseWriter* writer_;  // null once detached
