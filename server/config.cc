@@ -410,6 +410,7 @@ ParsedConfig ParseConfig(int argc, const char* const* argv) {
       fault = typed.experts.FindFault(typed.prefix_cache == "on", typed.config.routing_sample_steps,
                                       typed.config.kv_cache_gb);
     }
+    if (fault.empty()) fault = FindSecurityFault(typed.config.security);
     if (!fault.empty()) {
       parsed.exit_code = kExitUsage;
       parsed.output = DescribeError(fault, env_flags);

@@ -115,7 +115,8 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOp
   SetLimits(options, &builder);
   state->quota.Resize(static_cast<size_t>(options.memory_quota_bytes));
   builder.SetResourceQuota(state->quota);
-  builder.AddListeningPort(HostPort(options.host, options.port), MakeServerCredentials(options.access), &state->port);
+  builder.AddListeningPort(HostPort(options.host, options.port), MakeServerCredentials(options.access, options.tls),
+                           &state->port);
   state->services.push_back(CreateGenerationService(context));
   state->services.push_back(CreateExpertService(context));
   state->services.push_back(CreateModelService(context));

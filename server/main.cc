@@ -182,6 +182,7 @@ class Server {
     options.max_connection_age = config_.max_connection_age;
     options.reflection = config_.reflection;
     options.access = security_->access();
+    options.tls = security_->tls();
     auto grpc_server = GrpcServer::Start(options, context);
     if (!grpc_server.ok()) return grpc_server.status();
     grpc_ = *std::move(grpc_server);

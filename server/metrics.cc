@@ -53,7 +53,7 @@ constexpr std::array<const char*, 6> kFinishReasonNames = {"eos",    "stop_token
                                                            "length", "time_limit", "constraint_end"};
 constexpr std::array<const char*, kNumCallRefusals> kCallRefusalNames = {"no_key", "unknown_key", "role",
                                                                          "operators_off"};
-constexpr std::array<const char*, kNumReloadedFiles> kReloadedFileNames = {"api_keys"};
+constexpr std::array<const char*, kNumReloadedFiles> kReloadedFileNames = {"api_keys", "tls"};
 enum StepKind { kPrefillStep, kDecodeStep, kMixedStep };
 constexpr std::array<const char*, 3> kStepKindNames = {"prefill", "decode", "mixed"};
 

@@ -41,8 +41,8 @@ enum class CallRefusal { kNoKey, kUnknownKey, kRole, kOperatorsOff };
 inline constexpr int kNumCallRefusals = 4;
 
 // Files that are read again when they change.
-enum class ReloadedFile { kApiKeys };
-inline constexpr int kNumReloadedFiles = 1;
+enum class ReloadedFile { kApiKeys, kTls };
+inline constexpr int kNumReloadedFiles = 2;
 
 // Where the matrix of layer x expert stands. It always stands on the page of the experts.
 enum class ExpertMatrixPlacement {

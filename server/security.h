@@ -11,6 +11,7 @@
 #include "server/access_control.h"
 #include "server/metrics.h"
 #include "server/security_flags.h"
+#include "server/tls_files.h"
 #include "server/watched_files.h"
 
 namespace cadre {
@@ -26,15 +27,20 @@ class Security {
   Security& operator=(const Security&) = delete;
 
   const std::shared_ptr<AccessControl>& access() const { return access_; }
+  // Null for plaintext.
+  const std::shared_ptr<TlsIdentity>& tls() const { return tls_; }
 
  private:
   Security(const SecurityConfig& config, Metrics* metrics);
-  absl::Status Load(const SecurityConfig& config);
+  absl::Status LoadKeys(const SecurityConfig& config);
+  absl::Status LoadTls(const SecurityConfig& config);
   void Poll(ReloadedFile kind, WatchedFiles& files) const;
 
   Metrics* const metrics_;
   const std::shared_ptr<AccessControl> access_;
+  std::shared_ptr<TlsIdentity> tls_;
   std::unique_ptr<WatchedFiles> key_file_;
+  std::unique_ptr<WatchedFiles> tls_files_;
   std::unique_ptr<FileWatch> watch_;  // the last: it uses all of the above
 };
 

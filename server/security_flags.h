@@ -8,12 +8,18 @@
 namespace cadre {
 
 struct SecurityConfig {
+  std::string tls_cert;  // paths; empty: plaintext
+  std::string tls_key;
+  std::string tls_client_ca;  // empty: clients show no certificate
   std::string api_keys_file;  // empty: none are asked for
   bool operator_services = false;
 };
 
 // `config` must stay where it is until the flags are parsed.
 void AddSecurityOptions(CLI::App& app, SecurityConfig* config);
+
+// After parsing: which flag lacks another, as "--flag: problem"; empty where none does.
+std::string FindSecurityFault(const SecurityConfig& config);
 
 }  // namespace cadre
 

@@ -7,13 +7,18 @@
 #include <memory>
 
 #include "server/access_control.h"
+#include "server/tls_files.h"
 
 namespace cadre {
 
 // Asks `access` about each call of the port when its headers have come, before gRPC takes any of its message or looks
 // for its method: whatever is registered, and whatever will be, is behind it. A refusal travels as status and message;
 // gRPC gives it no place for google.rpc details. Calls through an in-process channel are not asked about.
-std::shared_ptr<grpc::ServerCredentials> MakeServerCredentials(std::shared_ptr<const AccessControl> access);
+//
+// With `identity`, the port speaks TLS of version 1.2 or newer: each new connection gets what the identity is by then.
+// If that has a client CA, clients must show a certificate that it signed. Null: plaintext.
+std::shared_ptr<grpc::ServerCredentials> MakeServerCredentials(std::shared_ptr<const AccessControl> access,
+                                                               std::shared_ptr<const TlsIdentity> identity);
 
 }  // namespace cadre
 

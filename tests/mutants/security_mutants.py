@@ -57,4 +57,16 @@ SECURITY_MUTANTS = [
         "  if (fingerprint != seen_wrong_) {",
         "  if (fingerprint.empty()) {",
         "access_test", "WatchedFilesTest.ALaterMistakeIsToldOnceAndChangesNothing"),
+    Mutant(
+        "a key of another certificate",
+        "server/tls_files.cc",
+        "X509_check_private_key(certificate.get(), key.get()) != 1",
+        "X509_check_private_key(certificate.get(), key.get()) > 1",
+        "access_test", "TlsFilesTest.AKeyOfAnotherCertificateIsRefused"),
+    Mutant(
+        "a certificate that is too old",
+        "server/tls_files.cc",
+        "X509_cmp_time(end, &seconds) < 0",
+        "X509_cmp_time(end, &seconds) > 1",
+        "access_test", "TlsFilesTest.ACertificateOutOfItsTimeIsRefused"),
 ]
