@@ -55,6 +55,8 @@ inline constexpr std::string_view kUnauthenticated = "UNAUTHENTICATED";
 inline constexpr std::string_view kRoleMissing = "ROLE_MISSING";
 inline constexpr std::string_view kOperatorsOff = "OPERATORS_OFF";
 inline constexpr std::string_view kTenantRefused = "TENANT_REFUSED";
+inline constexpr std::string_view kTenantRateLimit = "TENANT_RATE_LIMIT";
+inline constexpr std::string_view kTenantConcurrencyLimit = "TENANT_CONCURRENCY_LIMIT";
 }  // namespace reason
 
 struct FieldViolation {

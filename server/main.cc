@@ -166,6 +166,10 @@ class Server {
 
   absl::Status Listen() {
     CADRE_ASSIGN_OR_RETURN(security_, Security::Start(config_.security, &metrics_));
+    if (config_.security.tenant_limits.is_on()) {
+      tenant_limiter_ = std::make_shared<TenantLimiter>(config_.security.tenant_limits, &metrics_);
+      metrics_.WatchTenantLimits();
+    }
     for (const std::string& warning : SecurityWarnings(config_.security, config_.host)) spdlog::warn("{}", warning);
     const ServiceContext context = {.host = &host_,
                                     .metrics = &metrics_,
@@ -173,7 +177,8 @@ class Server {
                                     .stream = StreamOptions(),
                                     .memory = &memory_,
                                     .request_timeout = config_.request_timeout,
-                                    .access = security_->access().get()};
+                                    .access = security_->access().get(),
+                                    .tenants = tenant_limiter_.get()};
     GrpcServerOptions options;
     options.host = config_.host;
     options.port = config_.port;
@@ -249,6 +254,7 @@ class Server {
   int64_t grpc_memory_quota_ = 0;  // as last set, by the main thread
   std::atomic<const Lifecycle*> lifecycle_{nullptr};
   std::unique_ptr<Security> security_;
+  std::shared_ptr<TenantLimiter> tenant_limiter_;  // null: no limits
   std::unique_ptr<GrpcServer> grpc_;
   std::unique_ptr<HttpEndpoint> http_;
   absl::Status load_status_;  // written before load_failed_

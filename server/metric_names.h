@@ -60,6 +60,8 @@ CADRE_GAUGE_(kOutboxBytes, "cadre_stream_outbox_bytes", "Bytes waiting in all re
 
 // Security.
 CADRE_COUNTER_(kCallsRefused, "cadre_calls_refused_total", "Calls of any method that were refused at the door.");
+CADRE_COUNTER_(kTenantLimited, "cadre_tenant_limit_refusals_total",
+               "Generation requests refused because their tenant sends too many, by limit.");
 CADRE_COUNTER_(kFileReloads, "cadre_file_reloads_total",
                "Times a changed file was read again; after a failed one its content of before goes on.");
 

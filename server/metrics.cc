@@ -48,7 +48,7 @@ constexpr double kRequestTokensEdges[] = {1,   2,    5,    10,   20,    50,    1
 constexpr std::array<const char*, kNumRejectReasons> kRejectReasonNames = {
     "invalid",    "too_large",         "unsupported",          "not_found",
     "queue_full", "tenant_queue_full", "deadline_unreachable", "not_serving",
-    "deadline",   "cancelled",         "memory_pressure"};
+    "deadline",   "cancelled",         "memory_pressure",      "tenant_limit"};
 constexpr std::array<const char*, 6> kFinishReasonNames = {"eos",    "stop_token", "stop_string",
                                                            "length", "time_limit", "constraint_end"};
 constexpr std::array<const char*, kNumCallRefusals> kCallRefusalNames = {"no_key", "unknown_key", "role",
@@ -74,6 +74,10 @@ std::array<Counter*, N> AddCounters(const MetricName& metric, const char* label,
 
 Counter& RefusalCounter(CallRefusal refusal, prometheus::Family<Counter>& family) {
   return family.Add({{"reason", kCallRefusalNames[static_cast<size_t>(refusal)]}});
+}
+
+Counter& TenantLimitCounter(TenantLimit limit, prometheus::Family<Counter>& family) {
+  return family.Add({{"limit", limit == TenantLimit::kRate ? "rate" : "concurrency"}});
 }
 
 Counter& ReloadCounter(ReloadedFile file, bool ok, prometheus::Family<Counter>& family) {
@@ -117,6 +121,8 @@ struct Metrics::State {
       AddCounters(metric::kCompletions, "finish_reason", kFinishReasonNames, registry);
   prometheus::Family<Counter>& refused_calls =
       prometheus::BuildCounter().Name(metric::kCallsRefused.name).Help(metric::kCallsRefused.help).Register(registry);
+  prometheus::Family<Counter>& tenant_limited =
+      prometheus::BuildCounter().Name(metric::kTenantLimited.name).Help(metric::kTenantLimited.help).Register(registry);
   prometheus::Family<Counter>& reloads =
       prometheus::BuildCounter().Name(metric::kFileReloads.name).Help(metric::kFileReloads.help).Register(registry);
   const std::array<Counter*, 3> steps = AddCounters(metric::kSteps, "kind", kStepKindNames, registry);
@@ -193,6 +199,14 @@ void Metrics::OnCallRefused(CallRefusal refusal) { RefusalCounter(refusal, state
 
 void Metrics::WatchCalls() {
   for (int i = 0; i < kNumCallRefusals; ++i) RefusalCounter(static_cast<CallRefusal>(i), state_->refused_calls);
+}
+
+void Metrics::OnTenantLimited(TenantLimit limit) { TenantLimitCounter(limit, state_->tenant_limited).Increment(); }
+
+void Metrics::WatchTenantLimits() {
+  for (const TenantLimit limit : {TenantLimit::kRate, TenantLimit::kConcurrency}) {
+    TenantLimitCounter(limit, state_->tenant_limited);
+  }
 }
 
 void Metrics::WatchFile(ReloadedFile file) {

@@ -11,6 +11,15 @@ void AddSecurityOptions(CLI::App& app, SecurityConfig* config) {
   app.add_option("--api-keys-file", config->api_keys_file,
                  "Every call but health needs a key of this file: NAME ROLES SECRET a line; read again when it "
                  "changes");
+  TenantLimits& limits = config->tenant_limits;
+  app.add_option("--tenant-requests-per-second", limits.requests_per_second,
+                 "Generation requests of one tenant; faster ones are refused; 0: no limit")
+      ->check(CLI::Range(0.0, 1e6));
+  app.add_option("--tenant-burst", limits.burst, "Requests of one tenant that may come at once after a pause")
+      ->check(CLI::Range(1.0, 1e6));
+  app.add_option("--tenant-max-concurrent", limits.max_concurrent,
+                 "Generation requests of one tenant that are not answered yet; 0: no limit")
+      ->check(CLI::Range(0, 1 << 20));
   app.add_flag("--enable-operator-services,!--disable-operator-services", config->operator_services,
                "Answer calls that change the server for everybody: capacity, pins, profiles, resets");
 }

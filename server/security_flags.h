@@ -5,6 +5,8 @@
 #include <CLI/CLI.hpp>
 #include <string>
 
+#include "server/tenant_limiter.h"
+
 namespace cadre {
 
 struct SecurityConfig {
@@ -13,6 +15,7 @@ struct SecurityConfig {
   std::string tls_client_ca;  // empty: clients show no certificate
   std::string api_keys_file;  // empty: none are asked for
   bool operator_services = false;
+  TenantLimits tenant_limits;
 };
 
 // `config` must stay where it is until the flags are parsed.

@@ -8,6 +8,7 @@
 #include "server/memory_guard.h"
 #include "server/metrics.h"
 #include "server/model_host.h"
+#include "server/tenant_limiter.h"
 #include "server/token_stream.h"
 #include "server/work_queue.h"
 
@@ -28,6 +29,7 @@ struct ServiceContext {
   absl::Duration request_timeout = absl::Seconds(30);
   // Whose key a call shows; may be null.
   const AccessControl* access = nullptr;
+  TenantLimiter* tenants = nullptr;  // may be null
 };
 
 // MemoryGuard::TryCharge, where there is a guard; else null.

@@ -20,6 +20,7 @@
 #include "engine/request/request.h"
 #include "engine/request/token_sink.h"
 #include "server/stream_pump.h"
+#include "server/tenant_limiter.h"
 #include "server/token_outbox.h"
 #include "server/translate.h"
 
@@ -95,6 +96,8 @@ class TokenStream final : public TokenSink, public Pumped, public std::enable_sh
   // The name of the caller's key: the tenant of its request. Before the request is read; empty without keys.
   void SetCaller(std::string name) { caller_ = std::move(name); }
   const std::string& caller() const { return caller_; }
+  // What counts the request as open, until call and engine are done with it.
+  void SetTicket(std::unique_ptr<TenantLimiter::Ticket> ticket) { ticket_ = std::move(ticket); }
 
   // From the engine thread.
   void OnStarted(RequestStart start) override;
@@ -139,6 +142,7 @@ class TokenStream final : public TokenSink, public Pumped, public std::enable_sh
   const std::shared_ptr<CancelFlag> cancel_ = std::make_shared<CancelFlag>();
 
   std::string caller_;  // constant once the request is read
+  std::unique_ptr<TenantLimiter::Ticket> ticket_;
 
   std::mutex mutex_;
   ResponseWriter* writer_;  // null once detached

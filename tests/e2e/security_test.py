@@ -1,19 +1,28 @@
 """Keys, roles and operators' calls, against a real server process: who is let in, who is not, and what a changed key
 file does while requests run."""
 
+import asyncio
 import hashlib
 import importlib
 import os
 import pathlib
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
+from unittest import mock
 
 import grpc
 
 from harness import BIN, DEMO_MODEL, ROOT, Completion, Server, clean_environment, error_details, experts, generation, \
     models, request
+
+sys.path.insert(0, str(ROOT / "clients" / "python" / "tests"))
+
+import package  # noqa: E402,F401  makes cadre_client importable
+
+from cadre_client import AsyncClient, CadreError, Client, GenerateOptions  # noqa: E402
 
 ALICE, GRAFANA, OPS = "alice-0123456789abcdef", "grafana-0123456789abcdef", "operators-0123456789abcdef"
 KEYS = f"""# The operators' secret is known by its digest alone.
@@ -182,6 +191,56 @@ class KeyTest(unittest.TestCase):
             self.assertEqual(done.returncode, 64, done.stderr)
             self.assertIn(f"--api-keys-file: {self.path}: ", done.stderr)
             self.assertIn(reason, done.stderr)
+
+    def test_the_python_package_shows_its_key(self):
+        server = self.start()
+        options = GenerateOptions(max_tokens=2)
+
+        async def ask(key):
+            async with AsyncClient(server.address, timeout=10, api_key=key) as client:
+                return await client.generate("abc", options)
+
+        with Client(server.address, timeout=10, api_key=ALICE) as client:
+            self.assertEqual(len(client.generate("abc", options).completions[0].token_ids), 2)
+        self.assertEqual(len(asyncio.run(ask(ALICE)).completions[0].token_ids), 2)
+        with mock.patch.dict(os.environ, CADRE_API_KEY=ALICE):
+            with Client(server.address, timeout=10) as client:
+                self.assertTrue(list(client.stream("abc", options)))
+            with Client(server.address, timeout=10, api_key="") as client, self.assertRaises(CadreError) as caught:
+                client.generate("abc", options)
+            self.assertEqual(caught.exception.code, "UNAUTHENTICATED")
+        with self.assertRaises(CadreError) as caught:
+            asyncio.run(ask(OPS))
+        self.assertEqual(caught.exception.code, "PERMISSION_DENIED")
+
+    def test_a_tenant_has_limits(self):
+        server = self.start("--tenant-requests-per-second", 0.5, "--tenant-burst", 3, "--tenant-max-concurrent", 2,
+                            model="sim:step_ms=20")
+
+        def generate(tokens):
+            return server.generation.Generate(request("abc", max_tokens=tokens), metadata=bearer(ALICE), timeout=60)
+
+        def refusal():
+            with self.assertRaises(grpc.RpcError) as caught:
+                Completion(generate(1))
+            self.assertEqual(caught.exception.code(), grpc.StatusCode.RESOURCE_EXHAUSTED)
+            details = error_details(caught.exception)
+            self.assertGreater(details["RetryInfo"].retry_delay.ToTimedelta().total_seconds(), 0)
+            return details["ErrorInfo"].reason
+
+        streams = [generate(3000) for _ in range(2)]
+        for stream in streams:
+            next(stream)
+        self.assertEqual(refusal(), "TENANT_CONCURRENCY_LIMIT")
+        for stream in streams:
+            stream.cancel()
+        server.wait_until_idle()
+        time.sleep(0.5)  # for the calls to go, behind their requests
+        Completion(generate(1))  # the last of the burst: who was refused took nothing from it
+        self.assertEqual(refusal(), "TENANT_RATE_LIMIT")
+        for limit in ("rate", "concurrency"):
+            self.assertEqual(server.metric("cadre_tenant_limit_refusals_total", limit=limit), 1)
+        self.assertEqual(server.metric("cadre_requests_rejected_total", reason="tenant_limit"), 2)
 
     def test_an_open_door_is_told(self):
         with Server("--host", "0.0.0.0", model="sim") as server:

@@ -69,4 +69,16 @@ SECURITY_MUTANTS = [
         "X509_cmp_time(end, &seconds) < 0",
         "X509_cmp_time(end, &seconds) > 1",
         "access_test", "TlsFilesTest.ACertificateOutOfItsTimeIsRefused"),
+    Mutant(
+        "a bucket saves without an end",
+        "server/tenant_limiter.cc",
+        "std::min(account.tokens + seconds * limits_.requests_per_second, limits_.burst)",
+        "account.tokens + seconds * limits_.requests_per_second",
+        "access_test", "TenantLimiterTest.ABurstThenTheRate"),
+    Mutant(
+        "who is answered makes no room",
+        "server/tenant_limiter.cc",
+        "  --accounts_.at(account).num_open;\n",
+        "  accounts_.at(account).num_open += 0;\n",
+        "access_test", "TenantLimiterTest.WhoIsAnsweredMakesRoom"),
 ]

@@ -403,6 +403,7 @@ TEST_F(MetricsTest, TheDocumentationIsComplete) {
   engine_.expert_placement = std::move(placement);
   Serve(3, 8, 2, ExpertMatrixPlacement::kAuto);
   metrics_->WatchCalls();
+  metrics_->WatchTenantLimits();
   metrics_->WatchFile(ReloadedFile::kApiKeys);
   std::set<std::string> exported;
   std::istringstream lines(metrics_->RenderDefaultPage() + metrics_->RenderExpertPage());
