@@ -27,6 +27,33 @@ absl::Status DeadlinePassed() {
                     .message = "the deadline had passed before the request was read"});
 }
 
+// The tenant is whose key the caller has shown. Without keys it is whom the request names.
+absl::Status SetTenant(const TokenStream& stream, Request* request) {
+  if (stream.caller().empty()) return absl::OkStatus();
+  if (!request->tenant.empty() && request->tenant != stream.caller()) {
+    std::string description = absl::StrCat(Excerpt(request->tenant),
+                                           " is not the name of the caller's key: leave it "
+                                           "unset, or set it to ",
+                                           stream.caller());
+    return MakeError({.code = absl::StatusCode::kPermissionDenied,
+                      .reason = reason::kTenantRefused,
+                      .message = absl::StrCat("scheduling.tenant: ", description),
+                      .violations = {{"scheduling.tenant", description}}});
+  }
+  request->tenant = stream.caller();
+  return absl::OkStatus();
+}
+
+// Before the prompt is tokenized, which costs more.
+absl::Status TakeTicket(const ServiceContext& context, const v1::GenerateRequest& wire, TokenStream& stream) {
+  if (context.tenants == nullptr) return absl::OkStatus();
+  const std::string& tenant = stream.caller().empty() ? wire.scheduling().tenant() : stream.caller();
+  CADRE_ASSIGN_OR_RETURN(auto ticket,
+                         context.tenants->Admit(tenant.substr(0, kMaxLabelBytes), context.host->clock().Now()));
+  stream.SetTicket(std::move(ticket));
+  return absl::OkStatus();
+}
+
 // Everything up to Engine::Submit, in order of cost.
 absl::Status CheckAndSubmit(const ServiceContext& context, const std::shared_ptr<TokenStream>& stream,
                             const v1::GenerateRequest& wire, AnswerKind kind, std::string request_id) {
@@ -34,7 +61,9 @@ absl::Status CheckAndSubmit(const ServiceContext& context, const std::shared_ptr
   if (stream->deadline() <= context.host->clock().Now()) return DeadlinePassed();
   CADRE_RETURN_IF_ERROR(context.host->CheckName(wire.model()));
   CADRE_RETURN_IF_ERROR(RefuseUnsupportedFields(wire));
+  CADRE_RETURN_IF_ERROR(TakeTicket(context, wire, *stream));
   CADRE_ASSIGN_OR_RETURN(Request request, TranslateRequest(wire, model->card, *model->tokenizer, model->chat, kind));
+  CADRE_RETURN_IF_ERROR(SetTenant(*stream, &request));
   if (wire.scheduling().has_capacity()) {
     // By the engine, within Submit: an operator may change the policy until then.
     request.choose_capacity = [&wire](const CapacityPolicy& own) {
@@ -158,6 +187,9 @@ void AdmitRequest(const ServiceContext& context, const std::shared_ptr<TokenStre
 RejectReason ClassifyRejection(const absl::Status& status) {
   if (ErrorReason(status) == reason::kDeadlineUnreachable) return RejectReason::kDeadlineUnreachable;
   if (ErrorReason(status) == reason::kTenantQueueFull) return RejectReason::kTenantQueueFull;
+  if (ErrorReason(status) == reason::kTenantRateLimit || ErrorReason(status) == reason::kTenantConcurrencyLimit) {
+    return RejectReason::kTenantLimit;
+  }
   if (ErrorReason(status) == reason::kMemoryPressure) return RejectReason::kMemoryPressure;
   switch (status.code()) {
     case absl::StatusCode::kUnimplemented:

@@ -22,6 +22,7 @@
 #include "server/exit_codes.h"
 #include "server/expert_flags.h"
 #include "server/routing_flags.h"
+#include "server/security_flags.h"
 #include "server/version.h"
 
 namespace cadre {
@@ -382,6 +383,7 @@ ParsedConfig ParseConfig(int argc, const char* const* argv) {
   typed.routing.AddTo(app);
   typed.experts.AddTo(app);
   AddNetworkOptions(app, &typed);
+  AddSecurityOptions(app, &typed.config.security);
   AddOperationOptions(app, &typed);
   app.set_config("--config", "", "TOML or INI file with settings by their long names");
   app.allow_config_extras(CLI::config_extras_mode::error);
@@ -412,6 +414,7 @@ ParsedConfig ParseConfig(int argc, const char* const* argv) {
       fault = typed.experts.FindFault(typed.prefix_cache == "on", typed.config.routing_sample_steps,
                                       typed.config.kv_cache_gb);
     }
+    if (fault.empty()) fault = FindSecurityFault(typed.config.security);
     if (!fault.empty()) {
       parsed.exit_code = kExitUsage;
       parsed.output = DescribeError(fault, env_flags);

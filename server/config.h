@@ -13,6 +13,7 @@
 #include "engine/request/capacity_policy.h"
 #include "kernels/dtype.h"
 #include "server/expert_flags.h"
+#include "server/security_flags.h"
 #include "server/trace_flags.h"
 
 namespace cadre {
@@ -23,6 +24,7 @@ struct ServerConfig {
   std::string host = "127.0.0.1";
   uint16_t port = 50051;
   uint16_t metrics_port = 9464;
+  SecurityConfig security;
 
   int32_t max_num_seqs = 64;
   int32_t max_num_batched_tokens = 2048;

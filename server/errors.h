@@ -53,6 +53,12 @@ inline constexpr std::string_view kExpertsResident = "EXPERTS_RESIDENT";
 inline constexpr std::string_view kNotSimulated = "NOT_SIMULATED";
 inline constexpr std::string_view kEngineFailure = "ENGINE_FAILURE";
 inline constexpr std::string_view kNotANumber = "NOT_A_NUMBER";
+inline constexpr std::string_view kUnauthenticated = "UNAUTHENTICATED";
+inline constexpr std::string_view kRoleMissing = "ROLE_MISSING";
+inline constexpr std::string_view kOperatorsOff = "OPERATORS_OFF";
+inline constexpr std::string_view kTenantRefused = "TENANT_REFUSED";
+inline constexpr std::string_view kTenantRateLimit = "TENANT_RATE_LIMIT";
+inline constexpr std::string_view kTenantConcurrencyLimit = "TENANT_CONCURRENCY_LIMIT";
 }  // namespace reason
 
 struct FieldViolation {

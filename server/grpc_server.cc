@@ -21,6 +21,7 @@
 #include "engine/base/status_macros.h"
 #include "server/poll_heartbeat.h"
 #include "server/request_limits.h"
+#include "server/server_credentials.h"
 
 namespace cadre {
 namespace {
@@ -116,7 +117,8 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOp
   SetLimits(options, &builder);
   state->quota.Resize(static_cast<size_t>(options.memory_quota_bytes));
   builder.SetResourceQuota(state->quota);
-  builder.AddListeningPort(HostPort(options.host, options.port), grpc::InsecureServerCredentials(), &state->port);
+  builder.AddListeningPort(HostPort(options.host, options.port), MakeServerCredentials(options.access, options.tls),
+                           &state->port);
   state->services.push_back(CreateGenerationService(context));
   state->services.push_back(CreateExpertService(context));
   state->services.push_back(CreateModelService(context));

@@ -8,8 +8,10 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "server/access_control.h"
 #include "server/health.h"
 #include "server/services.h"
+#include "server/tls_files.h"
 
 namespace cadre {
 
@@ -20,7 +22,9 @@ struct GrpcServerOptions {
   int64_t memory_quota_bytes = int64_t{256} << 20;               // for gRPC's own buffers
   absl::Duration max_connection_age = absl::InfiniteDuration();  // then clients connect again, maybe elsewhere
   bool reflection = true;
-  bool vllm_engine_api = false;  // serve vllm.grpc.engine.VllmEngine beside cadre.v1
+  bool vllm_engine_api = false;                           // serve vllm.grpc.engine.VllmEngine beside cadre.v1
+  std::shared_ptr<const AccessControl> access = nullptr;  // who may call what; never null
+  std::shared_ptr<const TlsIdentity> tls = nullptr;       // null: plaintext
 };
 
 // "host:port", with brackets around an IPv6 address.

@@ -31,6 +31,7 @@
 #include "server/logging.h"
 #include "server/metrics.h"
 #include "server/model_loader.h"
+#include "server/security.h"
 #include "server/version.h"
 
 namespace cadre {
@@ -166,12 +167,20 @@ class Server {
   }
 
   absl::Status Listen() {
+    CADRE_ASSIGN_OR_RETURN(security_, Security::Start(config_.security, &metrics_));
+    if (config_.security.tenant_limits.is_on()) {
+      tenant_limiter_ = std::make_shared<TenantLimiter>(config_.security.tenant_limits, &metrics_);
+      metrics_.WatchTenantLimits();
+    }
+    for (const std::string& warning : SecurityWarnings(config_.security, config_.host)) spdlog::warn("{}", warning);
     ServiceContext context = {.host = &host_,
                               .metrics = &metrics_,
                               .work_queue = &work_queue_,
                               .stream = StreamOptions(),
                               .memory = &memory_,
-                              .request_timeout = config_.request_timeout};
+                              .request_timeout = config_.request_timeout,
+                              .access = security_->access().get(),
+                              .tenants = tenant_limiter_.get()};
     if (!config_.trace.endpoint.empty()) {
       CADRE_ASSIGN_OR_RETURN(
           tracer_, Tracer::Create({.exporter = {.endpoint = config_.trace.endpoint, .service_version = ServerVersion()},
@@ -186,6 +195,8 @@ class Server {
     options.max_connection_age = config_.max_connection_age;
     options.reflection = config_.reflection;
     options.vllm_engine_api = config_.vllm_engine_api;
+    options.access = security_->access();
+    options.tls = security_->tls();
     auto grpc_server = GrpcServer::Start(options, context);
     if (!grpc_server.ok()) return grpc_server.status();
     grpc_ = *std::move(grpc_server);
@@ -258,6 +269,8 @@ class Server {
   int64_t grpc_memory_quota_ = 0;   // as last set, by the main thread
   std::unique_ptr<Tracer> tracer_;  // null: nothing is traced
   std::atomic<const Lifecycle*> lifecycle_{nullptr};
+  std::unique_ptr<Security> security_;
+  std::shared_ptr<TenantLimiter> tenant_limiter_;  // null: no limits
   std::unique_ptr<GrpcServer> grpc_;
   std::unique_ptr<HttpEndpoint> http_;
   absl::Status load_status_;  // written before load_failed_

@@ -58,6 +58,13 @@ CADRE_COUNTER_(kMemoryPreemptions, "cadre_memory_preemptions_total",
                "Of these, sequences put back for want of host memory.");
 CADRE_GAUGE_(kOutboxBytes, "cadre_stream_outbox_bytes", "Bytes waiting in all response streams for slow readers.");
 
+// Security.
+CADRE_COUNTER_(kCallsRefused, "cadre_calls_refused_total", "Calls of any method that were refused at the door.");
+CADRE_COUNTER_(kTenantLimited, "cadre_tenant_limit_refusals_total",
+               "Generation requests refused because their tenant sends too many, by limit.");
+CADRE_COUNTER_(kFileReloads, "cadre_file_reloads_total",
+               "Times a changed file was read again; after a failed one its content of before goes on.");
+
 // Tokens.
 CADRE_COUNTER_(kPromptTokens, "cadre_prompt_tokens_total", "Prompt tokens of requests that reached their first step.");
 CADRE_COUNTER_(kPrefixCacheLookupTokens, "cadre_prefix_cache_lookup_tokens_total",

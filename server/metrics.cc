@@ -48,9 +48,12 @@ constexpr double kRequestTokensEdges[] = {1,   2,    5,    10,   20,    50,    1
 constexpr std::array<const char*, kNumRejectReasons> kRejectReasonNames = {
     "invalid",    "too_large",         "unsupported",          "not_found",
     "queue_full", "tenant_queue_full", "deadline_unreachable", "not_serving",
-    "deadline",   "cancelled",         "memory_pressure"};
+    "deadline",   "cancelled",         "memory_pressure",      "tenant_limit"};
 constexpr std::array<const char*, 6> kFinishReasonNames = {"eos",    "stop_token", "stop_string",
                                                            "length", "time_limit", "constraint_end"};
+constexpr std::array<const char*, kNumCallRefusals> kCallRefusalNames = {"no_key", "unknown_key", "role",
+                                                                         "operators_off"};
+constexpr std::array<const char*, kNumReloadedFiles> kReloadedFileNames = {"api_keys", "tls"};
 enum StepKind { kPrefillStep, kDecodeStep, kMixedStep };
 constexpr std::array<const char*, 3> kStepKindNames = {"prefill", "decode", "mixed"};
 
@@ -67,6 +70,18 @@ std::array<Counter*, N> AddCounters(const MetricName& metric, const char* label,
   std::array<Counter*, N> counters{};
   for (size_t i = 0; i < N; ++i) counters[i] = &family.Add({{label, values[i]}});
   return counters;
+}
+
+Counter& RefusalCounter(CallRefusal refusal, prometheus::Family<Counter>& family) {
+  return family.Add({{"reason", kCallRefusalNames[static_cast<size_t>(refusal)]}});
+}
+
+Counter& TenantLimitCounter(TenantLimit limit, prometheus::Family<Counter>& family) {
+  return family.Add({{"limit", limit == TenantLimit::kRate ? "rate" : "concurrency"}});
+}
+
+Counter& ReloadCounter(ReloadedFile file, bool ok, prometheus::Family<Counter>& family) {
+  return family.Add({{"file", kReloadedFileNames[static_cast<size_t>(file)]}, {"result", ok ? "ok" : "failed"}});
 }
 
 void Observe(absl::Duration duration, Histogram& histogram) { histogram.Observe(absl::ToDoubleSeconds(duration)); }
@@ -104,6 +119,12 @@ struct Metrics::State {
                           .Add({});
   const std::array<Counter*, 6> completions =
       AddCounters(metric::kCompletions, "finish_reason", kFinishReasonNames, registry);
+  prometheus::Family<Counter>& refused_calls =
+      prometheus::BuildCounter().Name(metric::kCallsRefused.name).Help(metric::kCallsRefused.help).Register(registry);
+  prometheus::Family<Counter>& tenant_limited =
+      prometheus::BuildCounter().Name(metric::kTenantLimited.name).Help(metric::kTenantLimited.help).Register(registry);
+  prometheus::Family<Counter>& reloads =
+      prometheus::BuildCounter().Name(metric::kFileReloads.name).Help(metric::kFileReloads.help).Register(registry);
   const std::array<Counter*, 3> steps = AddCounters(metric::kSteps, "kind", kStepKindNames, registry);
   Histogram& first_token = AddHistogram(metric::kTimeToFirstToken, kFirstTokenEdges, registry);
   Histogram& inter_token = AddHistogram(metric::kInterTokenLatency, kInterTokenEdges, registry);
@@ -173,6 +194,26 @@ void Metrics::ClearSources() {
 void Metrics::OnReceived() { state_->received.Increment(); }
 
 void Metrics::OnRejected(RejectReason reason) { state_->rejected[static_cast<size_t>(reason)]->Increment(); }
+
+void Metrics::OnCallRefused(CallRefusal refusal) { RefusalCounter(refusal, state_->refused_calls).Increment(); }
+
+void Metrics::WatchCalls() {
+  for (int i = 0; i < kNumCallRefusals; ++i) RefusalCounter(static_cast<CallRefusal>(i), state_->refused_calls);
+}
+
+void Metrics::OnTenantLimited(TenantLimit limit) { TenantLimitCounter(limit, state_->tenant_limited).Increment(); }
+
+void Metrics::WatchTenantLimits() {
+  for (const TenantLimit limit : {TenantLimit::kRate, TenantLimit::kConcurrency}) {
+    TenantLimitCounter(limit, state_->tenant_limited);
+  }
+}
+
+void Metrics::WatchFile(ReloadedFile file) {
+  for (const bool ok : {false, true}) ReloadCounter(file, ok, state_->reloads);
+}
+
+void Metrics::OnReload(ReloadedFile file, bool ok) { ReloadCounter(file, ok, state_->reloads).Increment(); }
 
 void Metrics::OnFirstToken(absl::Duration since_arrival) { Observe(since_arrival, state_->first_token); }
 

@@ -34,8 +34,21 @@ enum class RejectReason {
   kDeadline,             // its deadline had passed on arrival, or it had not come whole in time
   kCancelled,            // cancelled while it waited to be read
   kMemoryPressure,       // the host is short of memory
+  kTenantLimit,          // the tenant sends too many, or too fast
 };
-inline constexpr int kNumRejectReasons = 11;
+inline constexpr int kNumRejectReasons = 12;
+
+// Why a call was refused at the door, before it was received.
+enum class CallRefusal { kNoKey, kUnknownKey, kRole, kOperatorsOff };
+inline constexpr int kNumCallRefusals = 4;
+
+// A limit of one tenant that a request has met.
+enum class TenantLimit { kRate, kConcurrency };
+inline constexpr int kNumTenantLimits = 2;
+
+// Files that are read again when they change.
+enum class ReloadedFile { kApiKeys, kTls };
+inline constexpr int kNumReloadedFiles = 2;
 
 // Where the matrix of layer x expert stands. It always stands on the page of the experts.
 enum class ExpertMatrixPlacement {
@@ -108,6 +121,15 @@ class Metrics final : public EngineObserver {
   // engine counts those), never both.
   void OnReceived();
   void OnRejected(RejectReason reason);
+  void OnCallRefused(CallRefusal refusal);
+  void OnTenantLimited(TenantLimit limit);
+  // From now on the lines of these are there, at 0: those of keys and files that nobody uses would take the room of
+  // others on the default page.
+  void WatchCalls();
+  void WatchTenantLimits();
+  void WatchFile(ReloadedFile file);
+  // A file has changed: it holds from now on, or it is wrong and what was read before it goes on.
+  void OnReload(ReloadedFile file, bool ok);
   // Arrival to the first token handed to the stream.
   void OnFirstToken(absl::Duration since_arrival);
   // Gap between two deliveries of one request; `tokens` >= 1 is the number in the later one.

@@ -2,9 +2,12 @@
 
 #include <grpcpp/generic/async_generic_service.h>
 
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "engine/base/status_macros.h"
 #include "server/errors.h"
 #include "server/translate.h"
 
@@ -12,6 +15,7 @@ namespace cadre {
 namespace {
 
 constexpr char kRequestIdKey[] = "x-request-id";
+constexpr char kAuthorizationKey[] = "authorization";
 
 // Empty where the caller sent no such header.
 std::string Metadata(const grpc::CallbackServerContext& context, const char* key) {
@@ -45,6 +49,15 @@ absl::Status RequestTimeout(absl::Duration timeout) {
 
 }  // namespace
 
+// The door has asked already, but the key may have been withdrawn since.
+absl::StatusOr<std::string> CallerOf(const ServiceContext& services, const grpc::CallbackServerContext& context) {
+  if (services.access == nullptr) return "";
+  std::vector<std::string_view> authorizations;
+  const auto [begin, end] = context.client_metadata().equal_range(kAuthorizationKey);
+  for (auto it = begin; it != end; ++it) authorizations.emplace_back(it->second.data(), it->second.size());
+  return services.access->CallerName(authorizations);
+}
+
 RequestCall::RequestCall(const ServiceContext& services, grpc::CallbackServerContext* context, std::string_view method)
     : services_(services),
       context_(*context),
@@ -60,7 +73,18 @@ RequestCall::RequestCall(const ServiceContext& services, grpc::CallbackServerCon
   }
 }
 
+absl::Status RequestCall::FindCaller() {
+  CADRE_ASSIGN_OR_RETURN(std::string name, CallerOf(services_, context_));
+  stream_->SetCaller(std::move(name));
+  return absl::OkStatus();
+}
+
 void RequestCall::Read() {
+  if (const absl::Status status = FindCaller(); !status.ok()) {
+    is_read_->store(true);
+    RefuseUnreadCall(services_, *stream_, metadata_id_, status);
+    return;
+  }
   if (const auto charge = ChargeReading(services_, /*message_bytes=*/0); !charge.ok()) {
     is_read_->store(true);
     RefuseUnreadCall(services_, *stream_, metadata_id_, charge.status());

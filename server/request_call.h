@@ -23,6 +23,9 @@
 
 namespace cadre {
 
+// The name of the key that the call shows; empty where no keys are asked for. UNAUTHENTICATED.
+absl::StatusOr<std::string> CallerOf(const ServiceContext& services, const grpc::CallbackServerContext& context);
+
 // One message comes, and as many leave as the subclass writes. Deletes itself when gRPC is done with it.
 class RequestCall : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>, public ResponseWriter {
  public:
@@ -50,6 +53,7 @@ class RequestCall : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteB
 
  private:
   void EndTrace(const absl::Status& status, const std::optional<RequestTotals>& totals);
+  absl::Status FindCaller();
 
   const ServiceContext& services_;
   grpc::CallbackServerContext& context_;

@@ -8,13 +8,14 @@ std::shared_ptr<void> RunningRequests::Add(const std::string& id, const std::sha
   return {nullptr, [self = shared_from_this(), place](void*) { self->Remove(place); }};
 }
 
-void RunningRequests::Abort(const std::string& id) {
+void RunningRequests::Abort(const std::string& id, const std::string& caller) {
   std::vector<std::shared_ptr<TokenStream>> found;
   {
     const std::lock_guard lock(mutex_);
     const auto [begin, end] = streams_.equal_range(id);
     for (auto it = begin; it != end; ++it) {
-      if (auto stream = it->second.lock()) found.push_back(std::move(stream));
+      auto stream = it->second.lock();
+      if (stream != nullptr && stream->caller() == caller) found.push_back(std::move(stream));
     }
   }
   // The end of a call may ask for the lock.

@@ -5,9 +5,11 @@
 #include <atomic>
 #include <memory>
 
+#include "server/access_control.h"
 #include "server/memory_guard.h"
 #include "server/metrics.h"
 #include "server/model_host.h"
+#include "server/tenant_limiter.h"
 #include "server/token_stream.h"
 #include "server/work_queue.h"
 
@@ -30,6 +32,9 @@ struct ServiceContext {
   // A generation request that has not come whole after so long is refused.
   absl::Duration request_timeout = absl::Seconds(30);
   Tracer* tracer = nullptr;  // may be null
+  // Whose key a call shows; may be null.
+  const AccessControl* access = nullptr;
+  TenantLimiter* tenants = nullptr;  // may be null
 };
 
 // MemoryGuard::TryCharge, where there is a guard; else null.

@@ -20,6 +20,7 @@
 #include "engine/request/request.h"
 #include "engine/request/token_sink.h"
 #include "server/stream_pump.h"
+#include "server/tenant_limiter.h"
 #include "server/token_outbox.h"
 #include "server/translate.h"
 
@@ -94,6 +95,12 @@ class TokenStream final : public TokenSink, public Pumped, public std::enable_sh
   void Queued();
   void Reject(const absl::Status& status);
 
+  // The name of the caller's key: the tenant of its request. Before the request is read; empty without keys.
+  void SetCaller(std::string name) { caller_ = std::move(name); }
+  const std::string& caller() const { return caller_; }
+  // What counts the request as open, until call and engine are done with it.
+  void SetTicket(std::unique_ptr<TenantLimiter::Ticket> ticket) { ticket_ = std::move(ticket); }
+
   // From the engine thread.
   void OnStarted(RequestStart start) override;
   void OnTokens(TokenDelta delta) override;
@@ -137,6 +144,9 @@ class TokenStream final : public TokenSink, public Pumped, public std::enable_sh
   const absl::Time arrival_;
   const absl::Time deadline_;
   const std::shared_ptr<CancelFlag> cancel_ = std::make_shared<CancelFlag>();
+
+  std::string caller_;  // constant once the request is read
+  std::unique_ptr<TenantLimiter::Ticket> ticket_;
 
   std::mutex mutex_;
   ResponseWriter* writer_;  // null once detached

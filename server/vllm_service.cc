@@ -92,7 +92,7 @@ class VllmService final : public RawService {
   grpc::ServerUnaryReactor* Abort(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                                   grpc::ByteBuffer* response) override {
     return AnswerNow<vllm_api::AbortRequest, vllm_api::AbortResponse>(
-        context, *request, response, [this](const auto& in, auto*) { return AbortAll(in); });
+        context, *request, response, [this, context](const auto& in, auto*) { return AbortAll(*context, in); });
   }
   grpc::ServerUnaryReactor* GetModelInfo(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                                          grpc::ByteBuffer* response) override {
@@ -119,8 +119,10 @@ class VllmService final : public RawService {
   }
 
  private:
-  absl::Status AbortAll(const vllm_api::AbortRequest& request) const {
-    for (const std::string& id : request.request_ids()) running_->Abort(id);
+  // Of the same caller: with keys, nobody ends somebody else's requests.
+  absl::Status AbortAll(const grpc::CallbackServerContext& context, const vllm_api::AbortRequest& request) const {
+    CADRE_ASSIGN_OR_RETURN(const std::string caller, CallerOf(services_, context));
+    for (const std::string& id : request.request_ids()) running_->Abort(id, caller);
     return absl::OkStatus();
   }
 

@@ -2,11 +2,18 @@
 
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
+#include <grpcpp/support/client_interceptor.h>
 
+#include <algorithm>
 #include <chrono>
+#include <cstdlib>
+#include <fstream>
 #include <iostream>
 #include <iterator>
+#include <utility>
+#include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "google/rpc/error_details.pb.h"
@@ -27,7 +34,80 @@ grpc::ChannelArguments MakeChannelArguments() {
   return arguments;
 }
 
+// Adds the key to every call, whatever its kind. gRPC's own credentials of calls do not travel in plaintext, which
+// behind a proxy on the same machine is right.
+class KeyInterceptor final : public grpc::experimental::Interceptor {
+ public:
+  explicit KeyInterceptor(const std::string& authorization) : authorization_(authorization) {}
+
+  void Intercept(grpc::experimental::InterceptorBatchMethods* methods) override {
+    if (methods->QueryInterceptionHookPoint(grpc::experimental::InterceptionHookPoints::PRE_SEND_INITIAL_METADATA)) {
+      methods->GetSendInitialMetadata()->emplace("authorization", authorization_);
+    }
+    methods->Proceed();
+  }
+
+ private:
+  const std::string authorization_;
+};
+
+class KeyInterceptorFactory final : public grpc::experimental::ClientInterceptorFactoryInterface {
+ public:
+  explicit KeyInterceptorFactory(const std::string& key) : authorization_("Bearer " + key) {}
+  grpc::experimental::Interceptor* CreateClientInterceptor(grpc::experimental::ClientRpcInfo*) override {
+    return new KeyInterceptor(authorization_);  // gRPC deletes it
+  }
+
+ private:
+  const std::string authorization_;
+};
+
+std::shared_ptr<grpc::ChannelCredentials> MakeCredentials(const ClientOptions& options) {
+  if (!options.is_tls()) return grpc::InsecureChannelCredentials();
+  return grpc::SslCredentials({.pem_root_certs = options.tls_ca_text,
+                               .pem_private_key = options.tls_key_text,
+                               .pem_cert_chain = options.tls_cert_text});
+}
+
+std::shared_ptr<grpc::Channel> Connect(const ClientOptions& options, grpc::ChannelArguments arguments) {
+  if (!options.tls_server_name.empty()) arguments.SetSslTargetNameOverride(options.tls_server_name);
+  std::vector<std::unique_ptr<grpc::experimental::ClientInterceptorFactoryInterface>> interceptors;
+  if (!options.api_key.empty()) interceptors.push_back(std::make_unique<KeyInterceptorFactory>(options.api_key));
+  return grpc::experimental::CreateCustomChannelWithInterceptors(options.address, MakeCredentials(options), arguments,
+                                                                 std::move(interceptors));
+}
+
+absl::Status ReadTextFile(const char* flag, const std::string& path, std::string* text) {
+  if (path.empty()) return absl::OkStatus();
+  std::ifstream file(path, std::ios::binary);
+  text->assign(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
+  if (!file.good() && !file.eof()) return absl::NotFoundError(absl::StrCat(flag, ": ", path, " cannot be read"));
+  if (text->empty()) return absl::InvalidArgumentError(absl::StrCat(flag, ": ", path, " cannot be read, or is empty"));
+  return absl::OkStatus();
+}
+
 }  // namespace
+
+absl::Status LoadSecrets(ClientOptions* options) {
+  if (options->tls_cert.empty() != options->tls_key.empty()) {
+    return absl::InvalidArgumentError("--tls-cert and --tls-key: one needs the other");
+  }
+  for (const absl::Status& status : {ReadTextFile("--tls-ca", options->tls_ca, &options->tls_ca_text),
+                                     ReadTextFile("--tls-cert", options->tls_cert, &options->tls_cert_text),
+                                     ReadTextFile("--tls-key", options->tls_key, &options->tls_key_text),
+                                     ReadTextFile("--api-key-file", options->api_key_file, &options->api_key)}) {
+    if (!status.ok()) return status;
+  }
+  const char* const variable = std::getenv("CADRE_API_KEY");
+  const bool is_file = !options->api_key_file.empty();
+  if (!is_file && variable != nullptr) options->api_key = variable;
+  options->api_key = std::string(absl::StripAsciiWhitespace(options->api_key));
+  if (std::all_of(options->api_key.begin(), options->api_key.end(), [](char c) { return absl::ascii_isgraph(c); })) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat(is_file ? "--api-key-file" : "CADRE_API_KEY",
+                                                 ": the key has a character that is not visible ASCII"));
+}
 
 const char* StatusCodeName(grpc::StatusCode code) {
   static constexpr const char* kNames[] = {
@@ -50,13 +130,13 @@ std::string ErrorReason(const grpc::Status& status) {
 }
 
 std::shared_ptr<grpc::Channel> OpenChannel(const ClientOptions& options) {
-  return grpc::CreateCustomChannel(options.address, grpc::InsecureChannelCredentials(), MakeChannelArguments());
+  return Connect(options, MakeChannelArguments());
 }
 
 std::shared_ptr<grpc::Channel> OpenSeparateChannel(const ClientOptions& options) {
   grpc::ChannelArguments arguments = MakeChannelArguments();
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  return grpc::CreateCustomChannel(options.address, grpc::InsecureChannelCredentials(), arguments);
+  return Connect(options, arguments);
 }
 
 std::unique_ptr<grpc::ClientContext> MakeContext(absl::Duration timeout) {

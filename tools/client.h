@@ -9,6 +9,7 @@
 #include <memory>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 
 namespace cadre {
@@ -25,7 +26,25 @@ enum ClientExitCode : int {
 struct ClientOptions {
   std::string address = "127.0.0.1:50051";
   bool json = false;
+  // Paths; any of them means TLS.
+  std::string tls_ca;    // who may have signed the server's certificate; empty: whom the system trusts
+  std::string tls_cert;  // what the client shows, with its key, where the server asks for it
+  std::string tls_key;
+  std::string tls_server_name;  // that must be in the server's certificate; empty: the address
+  std::string api_key_file;
+
+  // What LoadSecrets has read: PEM, and the key without the end of its line.
+  std::string tls_ca_text;
+  std::string tls_cert_text;
+  std::string tls_key_text;
+  std::string api_key;
+
+  bool is_tls() const { return !tls_ca.empty() || !tls_cert.empty(); }
 };
+
+// Reads the files that `options` names; the key comes from CADRE_API_KEY where no file is named, never from the command
+// line, which everybody on the machine can read. An error names the flag, the file and the reason.
+absl::Status LoadSecrets(ClientOptions* options);
 
 // "INVALID_ARGUMENT"
 const char* StatusCodeName(grpc::StatusCode code);
@@ -33,7 +52,8 @@ const char* StatusCodeName(grpc::StatusCode code);
 // The reason of the google.rpc.ErrorInfo that a server of cadre sends with every error; empty without one.
 std::string ErrorReason(const grpc::Status& status);
 
-// Plaintext, and never through an HTTP proxy of the environment.
+// TLS if `options` has certificates, else plaintext; every call shows the API key. Never through an HTTP proxy of the
+// environment.
 std::shared_ptr<grpc::Channel> OpenChannel(const ClientOptions& options);
 // The same, with a connection of its own: plain channels to one address share theirs.
 std::shared_ptr<grpc::Channel> OpenSeparateChannel(const ClientOptions& options);

@@ -49,6 +49,16 @@ int main(int argc, char** argv) {
       ->envname("CADRE_ADDRESS")
       ->capture_default_str();
   app.add_flag("--json", client.json, "Print JSON, one object a line, instead of text for people");
+  app.add_option("--tls-ca", client.tls_ca, "TLS: who may have signed the server's certificate (PEM)")
+      ->envname("CADRE_TLS_CA");
+  app.add_option("--tls-cert", client.tls_cert, "TLS: the certificate that the client shows (PEM)")
+      ->envname("CADRE_TLS_CERT");
+  app.add_option("--tls-key", client.tls_key, "Private key of --tls-cert (PEM)")->envname("CADRE_TLS_KEY");
+  app.add_option("--tls-server-name", client.tls_server_name,
+                 "TLS: the name in the server's certificate, not the address")
+      ->envname("CADRE_TLS_SERVER_NAME");
+  app.add_option("--api-key-file", client.api_key_file, "File with the API key; without one: CADRE_API_KEY")
+      ->envname("CADRE_API_KEY_FILE");
   app.set_version_flag("--version", "cadre " CADRE_VERSION);
   app.require_subcommand(1);
   app.fallthrough();
@@ -64,6 +74,13 @@ int main(int argc, char** argv) {
   cadre::AddProfileCommand(app, client, &exit_code);
   cadre::AddPinCommand(app, client, &exit_code);
   cadre::AddHealthCommand(app, client, &exit_code);
+
+  // Before the subcommand runs, which is within the parse. Set last: subcommands would take it over.
+  app.immediate_callback();
+  app.parse_complete_callback([&client] {
+    const absl::Status status = cadre::LoadSecrets(&client);
+    if (!status.ok()) throw CLI::ValidationError(std::string(status.message()), CLI::ExitCodes::ValidationError);
+  });
 
   // Parsing also runs the subcommand.
   try {

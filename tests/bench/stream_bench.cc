@@ -215,7 +215,8 @@ int Run(const BenchOptions& options) {
     stream_options.min_interval = absl::Milliseconds(*options.interval_ms);
     stream_options.interval_per_call = absl::ZeroDuration();
   }
-  auto grpc_server = GrpcServer::Start({.port = 0}, {&host, &metrics, &work_queue, stream_options});
+  auto grpc_server = GrpcServer::Start({.port = 0, .access = std::make_shared<AccessControl>(false, nullptr)},
+                                       {&host, &metrics, &work_queue, stream_options});
   CADRE_CHECK(grpc_server.ok());
   std::unique_ptr<Device> device;
   if (!options.model.starts_with("sim")) {

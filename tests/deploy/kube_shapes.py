@@ -54,6 +54,7 @@ PROBE = {"grpc!": {"port!": PORT, "service!": str}, "periodSeconds!": POSITIVE, 
 SECCOMP = {"type!": one_of("RuntimeDefault")}
 CONTAINER = {
     "name!": NAME, "image!": str, "command": [str], "args": [str],
+    "env": [{"name!": str, "value!": str}],
     "envFrom": [{"configMapRef!": {"name!": NAME}}],
     "ports": [{"name!": PORT_NAME, "containerPort!": PORT, "protocol": one_of("TCP")}],
     "startupProbe": PROBE, "readinessProbe": PROBE, "livenessProbe": PROBE,
@@ -79,6 +80,7 @@ POD_SPEC = {
         "persistentVolumeClaim": {"claimName!": NAME, "readOnly": bool},
         "image": {"reference!": str, "pullPolicy": one_of("IfNotPresent", "Always", "Never")},
         "configMap": {"name!": NAME},
+        "secret": {"secretName!": NAME, "defaultMode!": int_in(0, 0o777)},
         "emptyDir": {"sizeLimit": QUANTITY}}],
 }
 SCALING_RULES = {"stabilizationWindowSeconds": COUNT,

@@ -11,8 +11,8 @@ import sys
 import unittest
 
 from kube_shapes import object_findings
-from rendered import (EDGE_COMPONENT, KUBERNETES, KUBERNETES_MARK, MODEL_COMPONENTS, OTHER_OVERLAYS, ROOT,
-                      SERVER_OVERLAYS, RenderedCase, of_kind, only, overlay, rendered, seconds, server_container,
+from rendered import (EDGE_COMPONENT, KEYS_COMPONENT, KUBERNETES, KUBERNETES_MARK, MODEL_COMPONENTS, OTHER_OVERLAYS,
+                      ROOT, SERVER_OVERLAYS, RenderedCase, of_kind, only, overlay, rendered, seconds, server_container,
                       settings, with_component)
 
 SERVING = (*SERVER_OVERLAYS, "kserve")
@@ -70,8 +70,23 @@ class StructureTest(RenderedCase):
                 self.assertEqual(len(volume), 2, f"{name}+{component}: the model comes from two places: {volume}")
                 self.assertNotIn("persistentVolumeClaim", volume)
 
+    def test_keys_come_from_a_secret(self):
+        for name in SERVER_OVERLAYS:
+            objects = with_component(name, KEYS_COMPONENT)
+            self.report([f"{name}: {finding}" for item in objects for finding in object_findings(item)])
+            pod = only(objects, "Deployment")["spec"]["template"]["spec"]
+            container, = pod["containers"]
+            path, = [entry["value"] for entry in container["env"] if entry["name"] == "CADRE_API_KEYS_FILE"]
+            mount, = [entry for entry in container["volumeMounts"] if path.startswith(entry["mountPath"] + "/")]
+            # A file that is mounted by itself never changes.
+            self.assertNotIn("subPath", mount)
+            secret, = [volume["secret"] for volume in pod["volumes"] if volume["name"] == mount["name"]]
+            # The server reads it as the pod's group, and refuses one that the group may write.
+            self.assertEqual(secret["defaultMode"], 0o440)
+            self.assertIn("fsGroup", pod["securityContext"])
+
     def test_no_folder_is_left_out(self):
-        components = (*MODEL_COMPONENTS, EDGE_COMPONENT)
+        components = (*MODEL_COMPONENTS, EDGE_COMPONENT, KEYS_COMPONENT)
         for kind, listed in (("overlays", SERVER_OVERLAYS + OTHER_OVERLAYS), ("components", components)):
             there = {str(path.parent.relative_to(KUBERNETES / kind))
                      for path in (KUBERNETES / kind).rglob("kustomization.yaml")}

@@ -22,6 +22,7 @@ KUBERNETES_MARK = "@KUBERNETES@"
 OTHER_OVERLAYS = ("monitoring", "autoscale/hpa", "autoscale/keda", "kserve", "gateway")
 MODEL_COMPONENTS = ("model-image", "model-init")
 EDGE_COMPONENT = "edge"
+KEYS_COMPONENT = "api-keys"
 # The first kubectl whose kustomize knows all that is used: 5.0.
 OLDEST_KUBECTL = (1, 27)
 

@@ -86,7 +86,10 @@ def error_details(error):
 class Server:
     """A cadre-server process on free ports of the loopback interface, ready when the `with` block begins."""
 
-    def __init__(self, *flags, model=DEMO_MODEL, wait=True, env=None, before_exec=None, ports=None):
+    def __init__(self, *flags, model=DEMO_MODEL, wait=True, env=None, before_exec=None, ports=None,
+                 operator_services=True):
+        if operator_services:
+            flags = ("--enable-operator-services", *flags)
         self.port, self.metrics_port = ports or (free_port(), free_port())
         self.address = f"127.0.0.1:{self.port}"
         self.log = tempfile.NamedTemporaryFile(prefix="cadre-server-", suffix=".log")

@@ -8,6 +8,7 @@ from gateway_mutants import GATEWAY_MUTANTS
 from mutant import Mutant
 from routing_mutants import ROUTING_MUTANTS
 from scheduling_mutants import SCHEDULING_MUTANTS
+from security_mutants import SECURITY_MUTANTS
 
 MUTANTS = [
     # ---- experts that are not all in memory ----
@@ -423,4 +424,4 @@ MUTANTS = [
         "  state_->total.Add(step, step.num_tokens);\n",
         "  state_->total.Add(step, step.num_tokens);\n  --state_->total.assignments.back();\n",
         "expert_stats_test", "*"),
-] + ROUTING_MUTANTS + EXPERT_CACHE_MUTANTS + SCHEDULING_MUTANTS + GATEWAY_MUTANTS
+] + ROUTING_MUTANTS + EXPERT_CACHE_MUTANTS + SCHEDULING_MUTANTS + GATEWAY_MUTANTS + SECURITY_MUTANTS

@@ -62,7 +62,9 @@ class InProcessServer {
   explicit InProcessServer(ServerConfig config, bool load = true, TokenStreamOptions stream = {})
       : config_(std::move(config)) {
     stream.pump = &stream_pump_;
-    auto server = GrpcServer::Start({.port = 0, .vllm_engine_api = true}, {&host_, &metrics_, &work_queue_, stream});
+    auto server = GrpcServer::Start(
+        {.port = 0, .vllm_engine_api = true, .access = access_},
+        {.host = &host_, .metrics = &metrics_, .work_queue = &work_queue_, .stream = stream, .access = access_.get()});
     EXPECT_TRUE(server.ok()) << server.status();
     grpc_ = *std::move(server);
     channel_ = grpc::CreateChannel(HostPort("127.0.0.1", grpc_->port()), grpc::InsecureChannelCredentials());
@@ -95,6 +97,7 @@ class InProcessServer {
   Metrics& metrics() { return metrics_; }
   WorkQueue& work_queue() { return work_queue_; }
   GrpcServer& grpc() { return *grpc_; }
+  AccessControl& access() { return *access_; }
   const std::shared_ptr<grpc::Channel>& channel() { return channel_; }
   Lifecycle MakeLifecycle(LifecycleOptions options, MemoryGuard* memory = nullptr) {
     return {options, &host_, &grpc_->health(), &metrics_, memory};
@@ -116,6 +119,7 @@ class InProcessServer {
   const std::shared_ptr<const Clock> clock_ = std::make_shared<MonotonicClock>();
   Metrics metrics_{{.version = "test", .revision = "test"}};
   ModelHost host_{config_.served_model_name, clock_, &metrics_};
+  const std::shared_ptr<AccessControl> access_ = std::make_shared<AccessControl>(/*operator_services=*/true, &metrics_);
   WorkQueue work_queue_{64};
   StreamPump stream_pump_;
   std::unique_ptr<GrpcServer> grpc_;

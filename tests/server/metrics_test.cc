@@ -403,6 +403,9 @@ TEST_F(MetricsTest, TheDocumentationIsComplete) {
   placement->waits.resize(3);
   engine_.expert_placement = std::move(placement);
   Serve(3, 8, 2, ExpertMatrixPlacement::kAuto);
+  metrics_->WatchCalls();
+  metrics_->WatchTenantLimits();
+  metrics_->WatchFile(ReloadedFile::kApiKeys);
   std::set<std::string> exported;
   std::istringstream lines(metrics_->RenderDefaultPage() + metrics_->RenderExpertPage());
   for (std::string line; std::getline(lines, line);) {

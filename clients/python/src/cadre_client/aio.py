@@ -13,7 +13,7 @@ from cadre_client import _protos, results
 from cadre_client._convert import (
     HEALTH_SERVING, Assembly, detokenize_request, event_from, expert_stats_request, fill_capacity, from_message,
     generate_request, generation_from, tokenize_request, watch_request)
-from cadre_client.client import channel_options
+from cadre_client.client import channel_options, key_metadata
 from cadre_client.errors import CadreError, error_from_rpc
 from cadre_client.options import CapacityPolicy, Chat, GenerateOptions, Prompt
 from cadre_client.retry import Attempts, RetryBudget, RetryPolicy
@@ -104,8 +104,10 @@ class AsyncClient:
 
     def __init__(self, address: str = "127.0.0.1:50051", *, timeout: Optional[float] = None,
                  retry: RetryPolicy = RetryPolicy(), credentials: Any = None,
-                 metadata: Sequence[tuple[str, str]] = (), options: Sequence[tuple[str, Any]] = ()) -> None:
-        self._timeout, self._retry, self._budget, self._metadata = timeout, retry, RetryBudget(), tuple(metadata)
+                 api_key: Optional[str] = None, metadata: Sequence[tuple[str, str]] = (),
+                 options: Sequence[tuple[str, Any]] = ()) -> None:
+        self._timeout, self._retry, self._budget = timeout, retry, RetryBudget()
+        self._metadata = (*metadata, *key_metadata(api_key))
         all_options = channel_options(options)
         if credentials is None:
             self._channel: Any = grpc.aio.insecure_channel(address, options=all_options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from types import TracebackType
@@ -28,6 +29,12 @@ def channel_options(options: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]
     return list({"grpc.max_receive_message_length": _MAX_MESSAGE_BYTES,
                  "grpc.max_send_message_length": _MAX_MESSAGE_BYTES,
                  "grpc.enable_retries": 0, "grpc.enable_http_proxy": 0, **dict(options)}.items())
+
+
+def key_metadata(api_key: Optional[str]) -> tuple[tuple[str, str], ...]:
+    """What a call says of its key: the one given, else CADRE_API_KEY of the environment; nothing if both are empty."""
+    key = os.environ.get("CADRE_API_KEY", "") if api_key is None else api_key
+    return (("authorization", f"Bearer {key}"),) if key else ()
 
 
 class GenerateStream:
@@ -107,13 +114,16 @@ class Client:
     """A connection to a server. Thread-safe; close it, or use it in a `with` block.
 
     `timeout` is the deadline in seconds of calls that give none of their own; None waits for ever. `metadata` goes with
-    every call. `credentials` (grpc.ChannelCredentials) encrypts; without them the connection is plain.
+    every call. `credentials` (grpc.ChannelCredentials) encrypts; without them the connection is plain. `api_key` is
+    shown with every call; None takes CADRE_API_KEY of the environment, where it is set.
     """
 
     def __init__(self, address: str = "127.0.0.1:50051", *, timeout: Optional[float] = None,
                  retry: RetryPolicy = RetryPolicy(), credentials: Any = None,
-                 metadata: Sequence[tuple[str, str]] = (), options: Sequence[tuple[str, Any]] = ()) -> None:
-        self._timeout, self._retry, self._budget, self._metadata = timeout, retry, RetryBudget(), tuple(metadata)
+                 api_key: Optional[str] = None, metadata: Sequence[tuple[str, str]] = (),
+                 options: Sequence[tuple[str, Any]] = ()) -> None:
+        self._timeout, self._retry, self._budget = timeout, retry, RetryBudget()
+        self._metadata = (*metadata, *key_metadata(api_key))
         all_options = channel_options(options)
         if credentials is None:
             self._channel: Any = grpc.insecure_channel(address, options=all_options)

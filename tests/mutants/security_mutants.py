@@ -1,0 +1,84 @@
+"""The seeded bugs of keys, roles and what protects them."""
+
+from mutant import Mutant
+
+SECURITY_MUTANTS = [
+    Mutant(
+        "a second key hides the first",
+        "server/access_control.cc",
+        "if (authorizations.size() > 1)",
+        "if (authorizations.size() > 9)",
+        "access_test", "AccessControlTest.OnlyOneWholeKeyCounts"),
+    Mutant(
+        "any key will do for any method",
+        "server/access_control.cc",
+        "(key->roles & method->roles) == 0",
+        "key->roles == 0",
+        "access_test", "AccessControlTest.AKeyIsGoodForItsRoles"),
+    Mutant(
+        "a method that the table forgot is everybody's",
+        "server/access_control.cc",
+        "    if (!method.has_value()) return UnknownMethod(path);\n    if (",
+        "    if (!method.has_value()) return absl::OkStatus();\n    if (",
+        "access_test", "AccessControlTest.AKeyIsGoodForItsRoles"),
+    Mutant(
+        "operators' calls are always on",
+        "server/access_control.cc",
+        "method->is_operators && !operator_services_",
+        "method->is_operators && !operator_services_ && keys() != nullptr",
+        "access_test", "AccessControlTest.OperatorsCallsAreOffUnlessEnabled"),
+    Mutant(
+        "whatever begins like health needs no key",
+        "server/method_roles.h",
+        "\"/grpc.health.v1.Health/\"",
+        "\"/grpc.health.v1.Health\"",
+        "access_test", "AccessControlTest.WithoutAKeyNothingButHealthIsAnswered"),
+    Mutant(
+        "half a digest is enough",
+        "server/api_keys.cc",
+        "digest.data(), digest.size()) == 0",
+        "digest.data(), 0) == 0",
+        "access_test", "ApiKeysTest.FindsTheKeyOfASecret"),
+    Mutant(
+        "one name, two sets of roles",
+        "server/api_keys.cc",
+        "roles_of_name.try_emplace(key->name, key->roles).first->second != key->roles",
+        "roles_of_name.try_emplace(key->name, key->roles).first->second == 0",
+        "access_test", "ApiKeysTest.ErrorsNameTheLineAndNeverASecret"),
+    Mutant(
+        "a key file that everybody may write",
+        "server/watched_files.cc",
+        "S_IWGRP | S_IWOTH",
+        "S_IWGRP",
+        "access_test", "WatchedFilesTest.AFileThatOthersMayWriteIsRefused"),
+    Mutant(
+        "half of a pair is taken for a mistake",
+        "server/watched_files.cc",
+        "  if (fingerprint != seen_wrong_) {",
+        "  if (fingerprint.empty()) {",
+        "access_test", "WatchedFilesTest.ALaterMistakeIsToldOnceAndChangesNothing"),
+    Mutant(
+        "a key of another certificate",
+        "server/tls_files.cc",
+        "X509_check_private_key(certificate.get(), key.get()) != 1",
+        "X509_check_private_key(certificate.get(), key.get()) > 1",
+        "access_test", "TlsFilesTest.AKeyOfAnotherCertificateIsRefused"),
+    Mutant(
+        "a certificate that is too old",
+        "server/tls_files.cc",
+        "X509_cmp_time(end, &seconds) < 0",
+        "X509_cmp_time(end, &seconds) > 1",
+        "access_test", "TlsFilesTest.ACertificateOutOfItsTimeIsRefused"),
+    Mutant(
+        "a bucket saves without an end",
+        "server/tenant_limiter.cc",
+        "std::min(account.tokens + seconds * limits_.requests_per_second, limits_.burst)",
+        "account.tokens + seconds * limits_.requests_per_second",
+        "access_test", "TenantLimiterTest.ABurstThenTheRate"),
+    Mutant(
+        "who is answered makes no room",
+        "server/tenant_limiter.cc",
+        "  --accounts_.at(account).num_open;\n",
+        "  accounts_.at(account).num_open += 0;\n",
+        "access_test", "TenantLimiterTest.WhoIsAnsweredMakesRoom"),
+]

@@ -1,0 +1,106 @@
+#include "server/tls_files.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <openssl/bio.h>
+#include <openssl/ec.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
+
+#include <memory>
+#include <string>
+
+#include "absl/time/clock.h"
+
+namespace cadre {
+namespace {
+
+using ::testing::HasSubstr;
+
+std::string Drain(BIO* bio) {
+  char* data = nullptr;
+  const auto size = static_cast<size_t>(BIO_get_mem_data(bio, &data));
+  std::string text(data, size);
+  BIO_free(bio);
+  return text;
+}
+
+// A certificate that signed itself, valid for a day around now, and its key.
+TlsMaterial MakeMaterial() {
+  const std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> key(EVP_EC_gen("P-256"), &EVP_PKEY_free);
+  const std::unique_ptr<X509, decltype(&X509_free)> certificate(X509_new(), &X509_free);
+  X509_gmtime_adj(X509_getm_notBefore(certificate.get()), -3600 * 12);
+  X509_gmtime_adj(X509_getm_notAfter(certificate.get()), 3600 * 12);
+  X509_set_pubkey(certificate.get(), key.get());
+  X509_sign(certificate.get(), key.get(), EVP_sha256());
+  BIO* const certificate_text = BIO_new(BIO_s_mem());
+  PEM_write_bio_X509(certificate_text, certificate.get());
+  BIO* const key_text = BIO_new(BIO_s_mem());
+  PEM_write_bio_PrivateKey(key_text, key.get(), nullptr, nullptr, 0, nullptr, nullptr);
+  return {.certificate_chain = Drain(certificate_text), .private_key = Drain(key_text), .client_ca = ""};
+}
+
+class TlsFilesTest : public ::testing::Test {
+ protected:
+  std::string ErrorOf(const TlsMaterial& material) const {
+    const absl::Status status = CheckTlsMaterial(material, now_);
+    EXPECT_FALSE(status.ok());
+    return std::string(status.message());
+  }
+
+  const absl::Time now_ = absl::Now();
+  TlsMaterial material_ = MakeMaterial();
+};
+
+TEST_F(TlsFilesTest, AcceptsAPairAndAChain) {
+  EXPECT_EQ(CheckTlsMaterial(material_, now_), absl::OkStatus());
+  material_.certificate_chain += MakeMaterial().certificate_chain;
+  material_.client_ca = MakeMaterial().certificate_chain + "\n" + MakeMaterial().certificate_chain;
+  EXPECT_EQ(CheckTlsMaterial(material_, now_), absl::OkStatus());
+}
+
+TEST_F(TlsFilesTest, AKeyOfAnotherCertificateIsRefused) {
+  material_.private_key = MakeMaterial().private_key;
+  EXPECT_THAT(ErrorOf(material_), HasSubstr("--tls-key: the key is not the one"));
+}
+
+TEST_F(TlsFilesTest, HalfOfAFileIsRefused) {
+  TlsMaterial half = material_;
+  half.certificate_chain.resize(half.certificate_chain.size() / 2);
+  EXPECT_THAT(ErrorOf(half), HasSubstr("--tls-cert: there is no certificate"));
+  half = material_;
+  half.private_key.resize(half.private_key.size() / 2);
+  EXPECT_THAT(ErrorOf(half), HasSubstr("--tls-key: there is no private key"));
+  half = material_;
+  const std::string second = MakeMaterial().certificate_chain;
+  half.certificate_chain += second.substr(0, second.size() / 2);
+  EXPECT_THAT(ErrorOf(half), HasSubstr("--tls-cert: certificate 2 in it is damaged"));
+  half = material_;
+  half.client_ca = "-----";
+  EXPECT_THAT(ErrorOf(half), HasSubstr("--tls-client-ca: there is no certificate"));
+  EXPECT_THAT(ErrorOf(TlsMaterial()), HasSubstr("--tls-cert"));
+}
+
+TEST_F(TlsFilesTest, ACertificateOutOfItsTimeIsRefused) {
+  EXPECT_THAT(std::string(CheckTlsMaterial(material_, now_ + absl::Hours(24)).message()), HasSubstr("valid until 20"));
+  EXPECT_THAT(std::string(CheckTlsMaterial(material_, now_ - absl::Hours(24)).message()),
+              HasSubstr("not valid before 20"));
+}
+
+TEST_F(TlsFilesTest, ConnectionsGetWhatIsNewOnce) {
+  TlsIdentity identity;
+  int64_t generation = 0;
+  EXPECT_EQ(identity.NewerThan(&generation), nullptr);
+  identity.Set(material_);
+  EXPECT_FALSE(identity.has_client_ca());
+  ASSERT_NE(identity.NewerThan(&generation), nullptr);
+  EXPECT_EQ(identity.NewerThan(&generation), nullptr);
+  material_.client_ca = material_.certificate_chain;
+  identity.Set(material_);
+  EXPECT_TRUE(identity.has_client_ca());
+  EXPECT_EQ(identity.NewerThan(&generation)->client_ca, material_.client_ca);
+}
+
+}  // namespace
+}  // namespace cadre
