@@ -18,7 +18,9 @@ install(RUNTIME_DEPENDENCY_SET cadre_gpu_bundle
 
 # Where the tests look for it, from the bundle's root.
 install(DIRECTORY tests/golden/checkpoints DESTINATION tests/golden COMPONENT gpu_bundle EXCLUDE_FROM_ALL)
-install(DIRECTORY models/demo DESTINATION models COMPONENT gpu_bundle EXCLUDE_FROM_ALL)
+# Its tokenizer: weights are made there, of the shapes that count.
+install(DIRECTORY models/demo DESTINATION models COMPONENT gpu_bundle EXCLUDE_FROM_ALL
+  PATTERN "*.safetensors" EXCLUDE)
 install(PROGRAMS tests/gpu/gpu-check.sh DESTINATION . COMPONENT gpu_bundle EXCLUDE_FROM_ALL)
 install(FILES tests/gpu/README.md DESTINATION . COMPONENT gpu_bundle EXCLUDE_FROM_ALL)
 install(DIRECTORY tests/gpu/scripts DESTINATION . COMPONENT gpu_bundle EXCLUDE_FROM_ALL

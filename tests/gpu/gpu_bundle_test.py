@@ -17,6 +17,8 @@ import unittest
 
 BUILD = pathlib.Path("build/release")
 LIMIT_BYTES = 60 << 20
+# The bundle itself has no weights.
+DEMO_MODEL = pathlib.Path(__file__).resolve().parents[2] / "models" / "demo"
 # What the machine has: glibc, its loader, and CUDA's.
 OF_THE_MACHINE = re.compile(r"^(linux-vdso|ld-linux-x86-64|lib(c|m|dl|rt|pthread|resolv))\.so")
 CUDA = re.compile(r"^lib(cuda|cudart|cublas|cublasLt|nv\w+)\.so")
@@ -82,7 +84,7 @@ class GpuBundleTest(unittest.TestCase):
 
     def test_the_server_in_it_answers(self):
         port, metrics_port = free_port(), free_port()
-        server = subprocess.Popen(["bin/cadre-server", "--model", "models/demo", "--device=cpu", "--port", str(port),
+        server = subprocess.Popen(["bin/cadre-server", "--model", DEMO_MODEL, "--device=cpu", "--port", str(port),
                                    "--metrics-port", str(metrics_port)], cwd=self.root, env=environment(),
                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         try:

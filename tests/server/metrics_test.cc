@@ -110,13 +110,15 @@ class MetricsTest : public ::testing::Test {
     options.expert_matrix = placement;
     metrics_ = std::make_unique<Metrics>(options);
     stats_ = std::make_unique<ExpertStats>(layers, experts, top_k, 4096);
-    const auto spans = [] { return SpanCounts{}; };
+    std::function<SpanCounts()> spans;
+    if (is_traced_) spans = [] { return SpanCounts(); };
     const auto what_if = [this] { return engine_.expert_cache ? std::make_shared<WhatIfReport>() : nullptr; };
     metrics_->SetModel(MakeModel(layers, experts, top_k),
                        {[this] { return engine_; }, [this] { return stats_->Snapshot(); }, {}, {}, what_if, spans});
   }
 
   EngineSnapshot engine_;
+  bool is_traced_ = false;
   std::unique_ptr<ExpertStats> stats_;
   std::unique_ptr<Metrics> metrics_;
 };
@@ -402,6 +404,7 @@ TEST_F(MetricsTest, TheDocumentationIsComplete) {
   placement->counters.resize(3);
   placement->waits.resize(3);
   engine_.expert_placement = std::move(placement);
+  is_traced_ = true;
   Serve(3, 8, 2, ExpertMatrixPlacement::kAuto);
   metrics_->WatchCalls();
   metrics_->WatchTenantLimits();

@@ -15,7 +15,8 @@ from google.protobuf import descriptor_pb2
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROTO = ROOT / "proto"
-IMPORTED_PACKAGES = {"google.rpc", "grpc.health.v1", "smg.grpc.common", "vllm.grpc.engine"}
+IMPORTED_PACKAGES = {"google.rpc", "grpc.health.v1", "opentelemetry.proto.collector.trace.v1", "smg.grpc.common",
+                     "vllm.grpc.engine"}
 # Messages moved out of these, and clients go on naming them there (buf.yaml says the same).
 HAND_ON_THEIR_IMPORTS = {"cadre/v1/generation_service.proto"}
 
