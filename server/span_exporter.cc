@@ -74,7 +74,7 @@ class SpanExporter::Collector {
       if (is_cancelled_) return {grpc::StatusCode::CANCELLED, "the server ends"};
       context_ = &context;
     }
-    const grpc::Status status = stub_->Export(&context, request, response);
+    grpc::Status status = stub_->Export(&context, request, response);
     const std::lock_guard lock(mutex_);
     context_ = nullptr;
     return status;
