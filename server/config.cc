@@ -38,7 +38,8 @@ constexpr char kDescription[] =
     "cadre-server: serves one Mixture-of-Experts language model over gRPC.\n"
     "Each option may also be given as CADRE_<NAME> in the environment, or as name=value in a config file.\n"
     "Exit codes: 0 ended by SIGTERM or SIGINT, 64 wrong option, 66 model not found, 69 port taken, 70 internal error,\n"
-    "75 not enough memory, 78 model damaged or not supported, 130 or 143 ended at once by a second signal.";
+    "71 no device that can be used, 74 device lost while serving, 75 not enough memory, 78 model damaged or not\n"
+    "supported, 130 or 143 ended at once by a second signal.";
 
 // Values as they are typed, before they are given their types.
 struct Typed {

@@ -71,6 +71,9 @@ class ConfigurationTest(unittest.TestCase):
     def test_every_exit_code_is_documented(self):
         header = text_of(ROOT / "server" / "exit_codes.h")
         codes = {int(value) for value in re.findall(r"kExit\w+ = (\d+),", header)} - {128}
+        about = re.search(r"Exit codes: (.*)\.", self.server.about, re.S).group(1)
+        told = [int(number) for number in re.findall(r"\d+", about)]
+        self.assertEqual(told, [*sorted(codes), 130, 143], "cadre-server --help")
         for page in (PAGE, ROOT / "server" / "README.md"):
             documented = {int(number) for row in re.findall(r"^\| ([\d, ]+) \|", text_of(page), re.M)
                           for number in row.split(",")}
