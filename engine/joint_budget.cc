@@ -129,6 +129,7 @@ MemoryMove JointBudget::Take() {
 
 MemoryMove JointBudget::Refusal(const MemoryShares& wanted) {
   split_.Refuse(wanted);
+  num_pinned_at_refusal_ = std::ssize(pins_->pinned());
   return {
       .from = split_.shares(),
       .to = split_.shares(),
@@ -199,6 +200,10 @@ void JointBudget::Judge(const SlotMargin& margin) {
   const MemoryObservation observation = Observation(margin, runner_->expert_cache().value_or(ExpertCacheReport()));
   effects_ = split_.Effects(observation);
   judged_stretch_ = stretch_.at_work;
+  if (std::ssize(pins_->pinned()) < num_pinned_at_refusal_) {
+    split_.ForgetRefusal();
+    num_pinned_at_refusal_ = 0;
+  }
   proposed_ = split_.Observe(observation);
   BeginStretch(stretch_.found_tokens);
 }

@@ -114,6 +114,7 @@ class JointBudget {
   MemorySplit split_;
   std::optional<Move> move_;
   std::optional<MemoryShares> proposed_;  // by the last judgment
+  int64_t num_pinned_at_refusal_ = 0;     // when pins were what last stood in the way of a move
   Stretch stretch_;
   ExpertCacheReport cache_before_;                      // when the stretch began
   std::optional<int64_t> num_simulations_before_ = {};  // when the simulation of this stretch was asked for

@@ -21,7 +21,7 @@ class AccessControl {
   // `metrics` may be null; else it outlives this.
   AccessControl(bool operator_services, Metrics* metrics) : operator_services_(operator_services), metrics_(metrics) {}
 
-  // From now on every call needs one of these keys; those that are open go on.
+  // From now on every call needs one of these keys; those that are open go on, but for streams without an end.
   void SetKeys(ApiKeys keys);
   bool has_keys() const { return keys() != nullptr; }
 

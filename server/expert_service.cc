@@ -61,9 +61,9 @@ class ExpertService final : public RawService {
     return call->reactor;
   }
 
-  grpc::ServerWriteReactor<grpc::ByteBuffer>* WatchExpertStats(grpc::CallbackServerContext*,
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* WatchExpertStats(grpc::CallbackServerContext* context,
                                                                const grpc::ByteBuffer* request) override {
-    return NewStatsStream(*services_.host, *request, watchers_);
+    return NewStatsStream(services_, *context, *request, watchers_);
   }
 
   grpc::ServerUnaryReactor* ResetStats(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,

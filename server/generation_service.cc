@@ -55,6 +55,7 @@ class TextCall final : public RequestCall {
     Finish(absl::OkStatus(), totals);
   }
   void Finish(const absl::Status& status, const std::optional<RequestTotals>& totals) override {
+    if (status.ok()) AddInitialMetadata();
     AddTrailers(status, totals);
     if (!status.ok()) {
       ServerBidiReactor::Finish(ToGrpcStatus(status));

@@ -16,6 +16,7 @@ namespace {
 
 constexpr char kRequestIdKey[] = "x-request-id";
 constexpr char kAuthorizationKey[] = "authorization";
+constexpr size_t kMaxTraceStateBytes = 512;  // W3C Trace Context, section 3.3.1.5
 
 // Empty where the caller sent no such header.
 std::string Metadata(const grpc::CallbackServerContext& context, const char* key) {
@@ -24,12 +25,21 @@ std::string Metadata(const grpc::CallbackServerContext& context, const char* key
   return found == metadata.end() ? std::string() : std::string(found->second.data(), found->second.size());
 }
 
+std::vector<std::string_view> Authorizations(const grpc::CallbackServerContext& context) {
+  std::vector<std::string_view> authorizations;
+  const auto [begin, end] = context.client_metadata().equal_range(kAuthorizationKey);
+  for (auto it = begin; it != end; ++it) authorizations.emplace_back(it->second.data(), it->second.size());
+  return authorizations;
+}
+
 std::optional<CallTrace> BeginTrace(const ServiceContext& services, const std::optional<TraceContext>& trace_context,
                                     const grpc::CallbackServerContext& context, std::string_view method) {
   if (services.tracer == nullptr) return std::nullopt;
   std::optional<CallTrace> trace = services.tracer->Begin(trace_context);
   if (!trace) return std::nullopt;
   if (trace_context) trace->trace_state = Metadata(context, "tracestate");
+  // Half of one could not be read, and longer ones are more than anybody has to pass on.
+  if (trace->trace_state.size() > kMaxTraceStateBytes) trace->trace_state.clear();
   trace->method = method;
   return trace;
 }
@@ -52,10 +62,13 @@ absl::Status RequestTimeout(absl::Duration timeout) {
 // The door has asked already, but the key may have been withdrawn since.
 absl::StatusOr<std::string> CallerOf(const ServiceContext& services, const grpc::CallbackServerContext& context) {
   if (services.access == nullptr) return "";
-  std::vector<std::string_view> authorizations;
-  const auto [begin, end] = context.client_metadata().equal_range(kAuthorizationKey);
-  for (auto it = begin; it != end; ++it) authorizations.emplace_back(it->second.data(), it->second.size());
-  return services.access->CallerName(authorizations);
+  return services.access->CallerName(Authorizations(context));
+}
+
+absl::Status CheckAccess(const ServiceContext& services, const grpc::CallbackServerContext& context,
+                         std::string_view path) {
+  if (services.access == nullptr) return absl::OkStatus();
+  return services.access->Check(path, Authorizations(context));
 }
 
 RequestCall::RequestCall(const ServiceContext& services, grpc::CallbackServerContext* context, std::string_view method)
@@ -123,9 +136,13 @@ void RequestCall::SetRequestId(const std::string& id) {
 // Before an answer alone: a refusal with initial metadata of its own is not trailers-only, and gRPC's clients take it
 // for the beginning of an answer, after which they do not try again.
 void RequestCall::SendInitialMetadata() {
-  is_metadata_sent_ = true;
-  context_.AddInitialMetadata(kRequestIdKey, request_id_);
+  AddInitialMetadata();
   StartSendInitialMetadata();
+}
+
+void RequestCall::AddInitialMetadata() {
+  if (std::exchange(is_metadata_added_, true)) return;
+  context_.AddInitialMetadata(kRequestIdKey, request_id_);
 }
 
 void RequestCall::EndTrace(const absl::Status& status, const std::optional<RequestTotals>& totals) {
@@ -134,7 +151,7 @@ void RequestCall::EndTrace(const absl::Status& status, const std::optional<Reque
 }
 
 void RequestCall::AddTrailers(const absl::Status& status, const std::optional<RequestTotals>& totals) {
-  if (!is_metadata_sent_ && !request_id_.empty()) context_.AddTrailingMetadata(kRequestIdKey, request_id_);
+  if (!is_metadata_added_ && !request_id_.empty()) context_.AddTrailingMetadata(kRequestIdKey, request_id_);
   if (totals.has_value()) {
     context_.AddTrailingMetadata("server-timing", ServerTiming(totals->timings));
     context_.AddTrailingMetadata("cadre-routing-report", RoutingTrailer(totals->routing));

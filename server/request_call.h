@@ -26,6 +26,10 @@ namespace cadre {
 // The name of the key that the call shows; empty where no keys are asked for. UNAUTHENTICATED.
 absl::StatusOr<std::string> CallerOf(const ServiceContext& services, const grpc::CallbackServerContext& context);
 
+// Whether the key that the call shows may still call `path`, "/package.Service/Method", as AccessControl::Check says.
+absl::Status CheckAccess(const ServiceContext& services, const grpc::CallbackServerContext& context,
+                         std::string_view path);
+
 // One message comes, and as many leave as the subclass writes. Deletes itself when gRPC is done with it.
 class RequestCall : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>, public ResponseWriter {
  public:
@@ -46,6 +50,8 @@ class RequestCall : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteB
   virtual RequestReader MakeReader() = 0;
   // The last thing in the constructor of a subclass.
   void Read();
+  // Before the first message, and before AddTrailers: an answer may have begun before SendInitialMetadata was asked for.
+  void AddInitialMetadata();
   // Once, before the call ends.
   void AddTrailers(const absl::Status& status, const std::optional<RequestTotals>& totals);
   const ServiceContext& services() const { return services_; }
@@ -59,7 +65,7 @@ class RequestCall : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteB
   grpc::CallbackServerContext& context_;
   const std::string metadata_id_;
   std::string request_id_;  // as the client is told it
-  bool is_metadata_sent_ = false;
+  bool is_metadata_added_ = false;
   std::optional<CallTrace> trace_;  // while the call is recorded
   const std::shared_ptr<TokenStream> stream_;
   // Whoever sets it answers: the request that has come, or the time that is over. Outlives the call.

@@ -95,7 +95,7 @@ absl::Status Security::LoadTls(const SecurityConfig& config) {
   tls_files_ = std::make_unique<WatchedFiles>(files, [tls = tls_, files](const std::vector<std::string>& texts) {
     TlsMaterial material = {.certificate_chain = texts[0],
                             .private_key = texts[1],
-                            .client_ca = texts.size() > 2 ? texts[2] : std::string()};
+                            .client_ca = texts.size() > 2 ? std::optional(texts[2]) : std::nullopt};
     const absl::Status status = CheckTlsMaterial(material, absl::Now());
     if (!status.ok()) return WithPath(status, files);
     spdlog::info("TLS certificate read from {}", files[0].path);

@@ -49,7 +49,7 @@ grpc_ssl_certificate_config_reload_status FetchIdentity(void* state, grpc_ssl_se
   const grpc_ssl_pem_key_cert_pair pair = {.private_key = material->private_key.c_str(),
                                            .cert_chain = material->certificate_chain.c_str()};
   // gRPC ends the process when it has none. Where clients are not asked for a certificate nobody looks at them.
-  const std::string& roots = material->client_ca.empty() ? material->certificate_chain : material->client_ca;
+  const std::string& roots = material->client_ca.has_value() ? *material->client_ca : material->certificate_chain;
   *config = grpc_ssl_server_certificate_config_create(roots.c_str(), &pair, 1);
   return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_NEW;
 }

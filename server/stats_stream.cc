@@ -13,12 +13,15 @@
 #include "server/errors.h"
 #include "server/grpc_status.h"
 #include "server/proto_time.h"
+#include "server/request_call.h"
 #include "server/request_limits.h"
 #include "server/stats_request.h"
 #include "server/wire.h"
 
 namespace cadre {
 namespace {
+
+constexpr char kPath[] = "/cadre.v1.ExpertService/WatchExpertStats";
 
 absl::StatusOr<absl::Duration> WatchInterval(const v1::WatchExpertStatsRequest& request) {
   if (!request.has_interval()) return kDefaultWatchInterval;
@@ -35,8 +38,9 @@ absl::StatusOr<absl::Duration> WatchInterval(const v1::WatchExpertStatsRequest& 
 // itself when gRPC is done with it.
 class StatsStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
  public:
-  StatsStream(ModelHost& host, const grpc::ByteBuffer& request, std::shared_ptr<CallPlaces> watchers)
-      : host_(host), place_(std::move(watchers), kMaxStatsWatchers) {
+  StatsStream(const ServiceContext& services, const grpc::CallbackServerContext& context,
+              const grpc::ByteBuffer& request, std::shared_ptr<CallPlaces> watchers)
+      : services_(services), context_(context), host_(*services.host), place_(std::move(watchers), kMaxStatsWatchers) {
     if (const absl::Status status = Prepare(request); !status.ok()) {
       Finish(ToGrpcStatus(status));
       return;
@@ -97,6 +101,8 @@ class StatsStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
     is_waiting_ = false;
     if (is_cancelled_) {
       Finish(grpc::Status::CANCELLED);
+    } else if (const absl::Status status = CheckAccess(services_, context_, kPath); !status.ok()) {
+      Finish(ToGrpcStatus(status));  // it has no end of its own, and would outlive its key
     } else {
       WriteStats();
     }
@@ -120,6 +126,8 @@ class StatsStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   }
 
   // Constant after construction.
+  const ServiceContext& services_;
+  const grpc::CallbackServerContext& context_;
   ModelHost& host_;
   const CallPlace place_;
   std::shared_ptr<const ServedText> model_;
@@ -138,9 +146,11 @@ class StatsStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
 
 }  // namespace
 
-grpc::ServerWriteReactor<grpc::ByteBuffer>* NewStatsStream(ModelHost& host, const grpc::ByteBuffer& request,
+grpc::ServerWriteReactor<grpc::ByteBuffer>* NewStatsStream(const ServiceContext& services,
+                                                           const grpc::CallbackServerContext& context,
+                                                           const grpc::ByteBuffer& request,
                                                            std::shared_ptr<CallPlaces> watchers) {
-  return new StatsStream(host, request, std::move(watchers));
+  return new StatsStream(services, context, request, std::move(watchers));
 }
 
 }  // namespace cadre

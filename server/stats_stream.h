@@ -9,12 +9,15 @@
 #include <memory>
 
 #include "server/call_place.h"
-#include "server/model_host.h"
+#include "server/services.h"
 
 namespace cadre {
 
 // Deletes itself when gRPC is done with it. RESOURCE_EXHAUSTED while kMaxStatsWatchers others are open.
-grpc::ServerWriteReactor<grpc::ByteBuffer>* NewStatsStream(ModelHost& host, const grpc::ByteBuffer& request,
+// It ends with the reason when its key is withdrawn.
+grpc::ServerWriteReactor<grpc::ByteBuffer>* NewStatsStream(const ServiceContext& services,
+                                                           const grpc::CallbackServerContext& context,
+                                                           const grpc::ByteBuffer& request,
                                                            std::shared_ptr<CallPlaces> watchers);
 
 }  // namespace cadre

@@ -20,11 +20,13 @@ void StreamedCall::WriteLast(const v1::GenerateResponse& event, const std::optio
     return;
   }
   is_ending_ = true;
+  AddInitialMetadata();
   AddTrailers(absl::OkStatus(), totals);
   WriteNext();
 }
 
 void StreamedCall::WriteNext() {
+  AddInitialMetadata();
   message_ = waiting_.front();
   waiting_.pop_front();
   if (is_ending_ && waiting_.empty()) {

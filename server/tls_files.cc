@@ -4,10 +4,12 @@
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
+#include <openssl/ssl.h>
 #include <openssl/x509.h>
 
 #include <ctime>
 #include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
@@ -19,6 +21,7 @@ namespace {
 using Bio = std::unique_ptr<BIO, decltype(&BIO_free)>;
 using Certificate = std::unique_ptr<X509, decltype(&X509_free)>;
 using PrivateKey = std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)>;
+using TlsContext = std::unique_ptr<SSL_CTX, decltype(&SSL_CTX_free)>;
 
 Bio OpenText(const std::string& text) {
   return {BIO_new_mem_buf(text.data(), static_cast<int>(text.size())), &BIO_free};
@@ -32,19 +35,39 @@ absl::Status TlsError(const char* flag, const std::string& problem) {
   return absl::InvalidArgumentError(absl::StrCat(flag, ": ", problem));
 }
 
-// The first certificate of `text`. All that follow it must be certificates, too.
-absl::StatusOr<Certificate> ReadCertificates(const char* flag, const std::string& text) {
+// One or more. All of `text` must be certificates.
+absl::StatusOr<std::vector<Certificate>> ReadCertificates(const char* flag, const std::string& text) {
   const Bio bio = OpenText(text);
-  Certificate first(PEM_read_bio_X509(bio.get(), nullptr, &NoPassphrase, nullptr), &X509_free);
-  if (first == nullptr) return TlsError(flag, "there is no certificate in PEM in it");
-  for (int number = 2;; ++number) {
-    const Certificate next(PEM_read_bio_X509(bio.get(), nullptr, &NoPassphrase, nullptr), &X509_free);
-    if (next != nullptr) continue;
+  std::vector<Certificate> certificates;
+  for (;;) {
+    Certificate next(PEM_read_bio_X509(bio.get(), nullptr, &NoPassphrase, nullptr), &X509_free);
+    if (next != nullptr) {
+      certificates.push_back(std::move(next));
+      continue;
+    }
     const bool is_end = ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
     ERR_clear_error();
-    if (is_end) return first;
-    return TlsError(flag, absl::StrCat("certificate ", number, " in it is damaged"));
+    if (certificates.empty()) return TlsError(flag, "there is no certificate in PEM in it");
+    if (is_end) return certificates;
+    return TlsError(flag, absl::StrCat("certificate ", certificates.size() + 1, " in it is damaged"));
   }
+}
+
+// Whether a TLS library at its own security level serves with them, as gRPC will ask it to: keys that are too short are
+// good pairs all the same.
+absl::Status CheckSecurityLevel(const std::vector<Certificate>& chain, EVP_PKEY* key) {
+  const auto refused = [](const char* flag) {
+    const char* const reason = ERR_reason_error_string(ERR_peek_last_error());
+    return TlsError(flag, absl::StrCat("OpenSSL refuses it: ", reason == nullptr ? "unknown reason" : reason));
+  };
+  ERR_clear_error();
+  const TlsContext context(SSL_CTX_new(TLS_server_method()), &SSL_CTX_free);
+  if (context == nullptr) return refused("--tls-cert");
+  if (SSL_CTX_use_certificate(context.get(), chain.front().get()) != 1) return refused("--tls-cert");
+  for (size_t i = 1; i < chain.size(); ++i) {
+    if (SSL_CTX_add1_chain_cert(context.get(), chain[i].get()) != 1) return refused("--tls-cert");
+  }
+  return SSL_CTX_use_PrivateKey(context.get(), key) == 1 ? absl::OkStatus() : refused("--tls-key");
 }
 
 std::string TimeText(const ASN1_TIME* time) {
@@ -69,16 +92,18 @@ absl::Status CheckTime(const X509& certificate, absl::Time now) {
 }  // namespace
 
 absl::Status CheckTlsMaterial(const TlsMaterial& material, absl::Time now) {
-  CADRE_ASSIGN_OR_RETURN(const Certificate certificate, ReadCertificates("--tls-cert", material.certificate_chain));
+  CADRE_ASSIGN_OR_RETURN(const std::vector<Certificate> chain,
+                         ReadCertificates("--tls-cert", material.certificate_chain));
   const Bio bio = OpenText(material.private_key);
   const PrivateKey key(PEM_read_bio_PrivateKey(bio.get(), nullptr, &NoPassphrase, nullptr), &EVP_PKEY_free);
   if (key == nullptr) return TlsError("--tls-key", "there is no private key in PEM without a passphrase in it");
-  if (X509_check_private_key(certificate.get(), key.get()) != 1) {
+  if (X509_check_private_key(chain.front().get(), key.get()) != 1) {
     return TlsError("--tls-key", "the key is not the one of the certificate of --tls-cert");
   }
-  CADRE_RETURN_IF_ERROR(CheckTime(*certificate, now));
-  if (material.client_ca.empty()) return absl::OkStatus();
-  return ReadCertificates("--tls-client-ca", material.client_ca).status();
+  CADRE_RETURN_IF_ERROR(CheckTime(*chain.front(), now));
+  CADRE_RETURN_IF_ERROR(CheckSecurityLevel(chain, key.get()));
+  if (!material.client_ca.has_value()) return absl::OkStatus();
+  return ReadCertificates("--tls-client-ca", *material.client_ca).status();
 }
 
 void TlsIdentity::Set(TlsMaterial material) {
@@ -90,7 +115,7 @@ void TlsIdentity::Set(TlsMaterial material) {
 
 bool TlsIdentity::has_client_ca() const {
   const std::lock_guard lock(mutex_);
-  return material_ != nullptr && !material_->client_ca.empty();
+  return material_ != nullptr && material_->client_ca.has_value();
 }
 
 std::shared_ptr<const TlsMaterial> TlsIdentity::NewerThan(int64_t* generation) const {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -16,12 +17,12 @@ namespace cadre {
 struct TlsMaterial {
   std::string certificate_chain;  // the server's first
   std::string private_key;
-  std::string client_ca;  // empty: clients show no certificate
+  std::optional<std::string> client_ca;  // absent: clients show no certificate
 };
 
 // INVALID_ARGUMENT begins with the flag (--tls-cert, --tls-key, --tls-client-ca) of what is wrong: no certificate or
-// key in it, a key with a passphrase, or of another certificate, or a certificate whose time is over or has not begun
-// at `now`.
+// key in it, a key with a passphrase, or of another certificate, a certificate whose time is over or has not begun at
+// `now`, or one that OpenSSL's security level does not take.
 absl::Status CheckTlsMaterial(const TlsMaterial& material, absl::Time now);
 
 // What new connections get. Thread-safe.

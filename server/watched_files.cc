@@ -95,7 +95,6 @@ std::optional<absl::Status> WatchedFiles::Poll() {
     told_wrong_.clear();
     return std::nullopt;
   }
-  if (fingerprint == told_wrong_) return std::nullopt;
   absl::Status status = texts.ok() ? install_(*texts) : texts.status();
   if (status.ok()) {
     installed_ = fingerprint;
@@ -103,6 +102,7 @@ std::optional<absl::Status> WatchedFiles::Poll() {
     told_wrong_.clear();
     return status;
   }
+  if (fingerprint == told_wrong_) return std::nullopt;
   if (fingerprint != seen_wrong_) {
     seen_wrong_ = fingerprint;
     return std::nullopt;

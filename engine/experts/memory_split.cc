@@ -131,8 +131,7 @@ void MemorySplit::SetShares(const MemoryShares& shares) {
     reversal_patience_ = std::min<int64_t>(reversal_patience_ * 2, options_.max_reversal_patience);
   }
   last_move_ = move;
-  refused_ = Direction::kStay;
-  refusal_patience_ = 0;
+  ForgetRefusal();
 }
 
 void MemorySplit::Refuse(const MemoryShares& shares) {
@@ -141,6 +140,11 @@ void MemorySplit::Refuse(const MemoryShares& shares) {
   if (direction != refused_) refusal_patience_ = options_.patience;
   refusal_patience_ = std::min<int64_t>(refusal_patience_ * 2, options_.max_reversal_patience);
   refused_ = direction;
+}
+
+void MemorySplit::ForgetRefusal() {
+  refused_ = Direction::kStay;
+  refusal_patience_ = 0;
 }
 
 }  // namespace cadre

@@ -78,6 +78,8 @@ class MemorySplit {
   void SetShares(const MemoryShares& shares);
   // `shares` could not be had, and nothing has moved.
   void Refuse(const MemoryShares& shares);
+  // Why it could not be had is gone: it may be tried again as soon as ever.
+  void ForgetRefusal();
 
   const MemoryShares& shares() const { return shares_; }
   MemoryEffects Effects(const MemoryObservation& observation) const;

@@ -53,6 +53,19 @@ class GenerateTest(unittest.TestCase):
         self.assertEqual(unary.sequences[0].text, stream.text)
         self.assertEqual(list(unary.sequences[0].token_ids), stream.token_ids)
 
+    def test_every_answer_begins_with_the_id_of_its_request(self):
+        # Some of these are answered before the call has been told that they wait.
+        for number in range(300):
+            call = self.server.generation.Generate(request("a", max_tokens=1), timeout=30,
+                                                   metadata=[("x-request-id", f"begins-{number}")])
+            list(call)
+            self.assertEqual(dict(call.initial_metadata()).get("x-request-id"), f"begins-{number}")
+            self.assertNotIn("x-request-id", dict(call.trailing_metadata()))
+        with self.assertRaises(grpc.RpcError) as caught:
+            list(self.server.generation.Generate(request("a", max_tokens=-1), timeout=30,
+                                                 metadata=[("x-request-id", "refused")]))
+        self.assertEqual(dict(caught.exception.trailing_metadata()).get("x-request-id"), "refused")
+
     def test_token_ids_in_are_the_same_as_text_in(self):
         ids = self.server.generation.Tokenize(generation.TokenizeRequest(text="def add("), timeout=5).token_ids
         from_text = self.generate(request("def add(", max_tokens=12, temperature=0))

@@ -163,11 +163,17 @@ class KeyTest(unittest.TestCase):
         server = self.start(model="sim:step_ms=20")
         stream = server.generation.Generate(request("abc", max_tokens=250), metadata=bearer(ALICE), timeout=60)
         next(stream)
+        watch = server.experts.WatchExpertStats(experts.WatchExpertStatsRequest(), metadata=bearer(GRAFANA), timeout=60)
+        next(watch)
         self.write(f"bob generation {ALICE[::-1]}\n")
         self.wait_for(lambda: server.metric("cadre_file_reloads_total", file="api_keys", result="ok") == 1)
         self.assert_code(server, ALICE, "UNAUTHENTICATED")
         self.assert_code(server, ALICE[::-1], "INVALID_ARGUMENT")  # an empty request, read by the method
         self.assertGreater(sum(len(event.delta.token_ids) for event in stream), 200)  # what ran goes on
+        with self.assertRaises(grpc.RpcError) as caught:  # but for what has no end
+            for _ in watch:
+                pass
+        self.assertEqual(caught.exception.code(), grpc.StatusCode.UNAUTHENTICATED)
 
     def test_a_wrong_key_file_changes_nothing(self):
         server = self.start()

@@ -218,6 +218,12 @@ class TlsTest(unittest.TestCase):
         self.wait_for_reloads(server, "ok", 1)
         self.assertEqual(self.code(self.channel(server, pair=new)), "OK")
         self.assertEqual(self.code(self.channel(server, pair=old)), "UNAVAILABLE")
+        # Half way through being written, which may not mean that nobody is asked any more.
+        trusted.write_bytes(b"")
+        self.wait_for_reloads(server, "failed", 1)
+        self.assertIn(f"--tls-client-ca: {trusted}: there is no certificate", server.log_text())
+        self.assertEqual(self.code(self.channel(server, pair=new)), "OK")
+        self.assertEqual(self.code(self.channel(server)), "UNAVAILABLE")
 
     def test_a_wrong_pair_changes_nothing(self):
         server = self.start()
@@ -231,12 +237,16 @@ class TlsTest(unittest.TestCase):
 
     def test_a_wrong_pair_ends_the_start(self):
         other_key = self.authority.issue("server")[1]
+        empty = self.folder / "empty.crt"
+        empty.touch()
         for flags, reason in (
                 ((f"--tls-cert={self.cert}", f"--tls-key={other_key}"), f"--tls-key: {other_key}: the key is not"),
                 ((f"--tls-cert={self.key}", f"--tls-key={self.key}"),
                  f"--tls-cert: {self.key}: there is no certificate"),
                 ((f"--tls-cert={self.cert}", "--tls-key=/nowhere"), "--tls-key: /nowhere: No such file"),
                 ((f"--tls-cert={self.cert}",), "--tls-cert: needs --tls-key"),
+                ((f"--tls-cert={self.cert}", f"--tls-key={self.key}", f"--tls-client-ca={empty}"),
+                 f"--tls-client-ca: {empty}: there is no certificate"),
                 ((f"--tls-client-ca={self.cert}",), "--tls-client-ca: needs --tls-cert")):
             done = subprocess.run([BIN / "cadre-server", "--model=sim", "--port=0", "--metrics-port=0", *flags],
                                   capture_output=True, text=True, timeout=30, env=clean_environment(), check=False)

@@ -71,6 +71,13 @@ class TraceTest(unittest.TestCase):
             self.assertNotIn("Once", str(self.collector.spans))
             self.assertIn(f"request traced-1 of trace {TRACE}:", server.log_text())
 
+    def test_a_trace_state_too_long_to_pass_on_is_dropped(self):
+        with harness.Server("--otlp-endpoint", self.collector.endpoint) as server:
+            self.generate(server, ("traceparent", f"00-{TRACE}-{PARENT}-01"), ("tracestate", "vendor=" + 512 * "1"))
+            spans = self.collector.await_spans(4)
+            whole = spans["cadre.v1.GenerationService/GenerateText"]
+            self.assertEqual((whole.trace_id.hex(), whole.trace_state), (TRACE, ""))
+
     def test_what_is_left_is_sent_when_the_server_ends(self):
         with harness.Server("--otlp-endpoint", self.collector.endpoint) as server:
             self.generate(server)

@@ -60,9 +60,21 @@ SECURITY_MUTANTS = [
     Mutant(
         "a key of another certificate",
         "server/tls_files.cc",
-        "X509_check_private_key(certificate.get(), key.get()) != 1",
-        "X509_check_private_key(certificate.get(), key.get()) > 1",
+        "X509_check_private_key(chain.front().get(), key.get()) != 1",
+        "X509_check_private_key(chain.front().get(), key.get()) > 1",
         "access_test", "TlsFilesTest.AKeyOfAnotherCertificateIsRefused"),
+    Mutant(
+        "an empty file of authorities lets everybody in",
+        "server/tls_files.cc",
+        "if (!material.client_ca.has_value()) return",
+        "if (!material.client_ca.has_value() || material.client_ca->empty()) return",
+        "access_test", "TlsFilesTest.AnEmptyFileOfClientAuthoritiesIsRefused"),
+    Mutant(
+        "what was wrong once is never tried again",
+        "server/watched_files.cc",
+        "  absl::Status status = texts.ok() ? install_(*texts)",
+        "  if (fingerprint == told_wrong_) return std::nullopt;\n  absl::Status status = texts.ok() ? install_(*texts)",
+        "access_test", "WatchedFilesTest.WhatBecomesRightByTimeAloneIsTaken"),
     Mutant(
         "a certificate that is too old",
         "server/tls_files.cc",

@@ -26,9 +26,9 @@ std::string Drain(BIO* bio) {
   return text;
 }
 
-// A certificate that signed itself, valid for a day around now, and its key.
-TlsMaterial MakeMaterial() {
-  const std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> key(EVP_EC_gen("P-256"), &EVP_PKEY_free);
+// A certificate that signed itself, valid for a day around now, and its key, which it takes.
+TlsMaterial MakeMaterial(EVP_PKEY* own_key = EVP_EC_gen("P-256")) {
+  const std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> key(own_key, &EVP_PKEY_free);
   const std::unique_ptr<X509, decltype(&X509_free)> certificate(X509_new(), &X509_free);
   X509_gmtime_adj(X509_getm_notBefore(certificate.get()), -3600 * 12);
   X509_gmtime_adj(X509_getm_notAfter(certificate.get()), 3600 * 12);
@@ -38,7 +38,7 @@ TlsMaterial MakeMaterial() {
   PEM_write_bio_X509(certificate_text, certificate.get());
   BIO* const key_text = BIO_new(BIO_s_mem());
   PEM_write_bio_PrivateKey(key_text, key.get(), nullptr, nullptr, 0, nullptr, nullptr);
-  return {.certificate_chain = Drain(certificate_text), .private_key = Drain(key_text), .client_ca = ""};
+  return {.certificate_chain = Drain(certificate_text), .private_key = Drain(key_text), .client_ca = std::nullopt};
 }
 
 class TlsFilesTest : public ::testing::Test {
@@ -80,6 +80,18 @@ TEST_F(TlsFilesTest, HalfOfAFileIsRefused) {
   half.client_ca = "-----";
   EXPECT_THAT(ErrorOf(half), HasSubstr("--tls-client-ca: there is no certificate"));
   EXPECT_THAT(ErrorOf(TlsMaterial()), HasSubstr("--tls-cert"));
+}
+
+// Taken for none it would let everybody in.
+TEST_F(TlsFilesTest, AnEmptyFileOfClientAuthoritiesIsRefused) {
+  for (const char* text : {"", "\n", "# to be filled in\n"}) {
+    material_.client_ca = text;
+    EXPECT_THAT(ErrorOf(material_), HasSubstr("--tls-client-ca: there is no certificate")) << text;
+  }
+}
+
+TEST_F(TlsFilesTest, AKeyTooShortForTheLibraryIsRefused) {
+  EXPECT_THAT(ErrorOf(MakeMaterial(EVP_RSA_gen(512))), HasSubstr("OpenSSL refuses it: ee key too small"));
 }
 
 TEST_F(TlsFilesTest, ACertificateOutOfItsTimeIsRefused) {

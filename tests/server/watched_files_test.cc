@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/time/clock.h"
 #include "tests/support/temp_dir.h"
 
 namespace cadre {
@@ -107,6 +108,25 @@ TEST_F(WatchedFilesTest, ALaterMistakeIsToldOnceAndChangesNothing) {
   EXPECT_EQ(installed_, "3");
 }
 
+TEST_F(WatchedFilesTest, WhatBecomesRightByTimeAloneIsTaken) {
+  Write("a", "1");
+  bool is_valid = true;
+  WatchedFiles files({{.flag = "--a", .path = Path("a")}}, [&](const std::vector<std::string>& texts) {
+    if (!is_valid) return absl::InvalidArgumentError("not valid yet");
+    installed_ = texts[0];
+    return absl::OkStatus();
+  });
+  ASSERT_TRUE(files.LoadFirst().ok());
+  Write("a", "2");
+  is_valid = false;
+  EXPECT_FALSE(files.Poll().has_value());
+  EXPECT_EQ(files.Poll(), absl::InvalidArgumentError("not valid yet"));
+  EXPECT_FALSE(files.Poll().has_value());
+  is_valid = true;
+  EXPECT_EQ(files.Poll(), absl::OkStatus());
+  EXPECT_EQ(installed_, "2");
+}
+
 TEST_F(WatchedFilesTest, TwoFilesMayBeReplacedOneAfterTheOther) {
   Write("a", "1");
   Write("b", "1");
@@ -122,14 +142,19 @@ TEST_F(WatchedFilesTest, TwoFilesMayBeReplacedOneAfterTheOther) {
 TEST_F(WatchedFilesTest, TheWatchPollsUntilItsEnd) {
   std::latch polled(3);
   std::atomic<int> count{0};
+  std::atomic<bool> is_over{false};
+  std::atomic<int> late{0};
   {
     const FileWatch watch({[&] {
+                            if (is_over) ++late;
                             if (count++ < 3) polled.count_down();
                           }},
                           absl::Milliseconds(1));
     polled.wait();
   }
-  EXPECT_GE(count, 3);
+  is_over = true;
+  absl::SleepFor(absl::Milliseconds(20));
+  EXPECT_EQ(late, 0);
 }
 
 }  // namespace

@@ -183,6 +183,16 @@ TEST(MemorySplit, WhatMovesMakesItForgetRefusals) {
   EXPECT_TRUE(split.Observe(kMissing).has_value());
 }
 
+TEST(MemorySplit, TriesAgainWhenTheReasonOfARefusalIsGone) {
+  MemorySplit split(kOptions, kHalf);
+  std::optional<MemoryShares> wanted;
+  while (!wanted) wanted = split.Observe(kMissing);
+  split.Refuse(*wanted);
+  split.ForgetRefusal();
+  for (int i = 1; i < kOptions.patience; ++i) EXPECT_FALSE(split.Observe(kMissing).has_value());
+  EXPECT_TRUE(split.Observe(kMissing).has_value());
+}
+
 TEST(MemorySplit, StaysWithinLimitsAndBudgetWhateverItIsTold) {
   std::mt19937 random(41);
   const auto up_to = [&](double most) { return std::uniform_real_distribution<>(0.0, most)(random); };
