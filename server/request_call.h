@@ -50,7 +50,7 @@ class RequestCall : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteB
   virtual RequestReader MakeReader() = 0;
   // The last thing in the constructor of a subclass.
   void Read();
-  // Before the first message, and before AddTrailers: an answer may have begun before SendInitialMetadata was asked for.
+  // Before the first message, and before AddTrailers: an answer may begin before SendInitialMetadata is asked for.
   void AddInitialMetadata();
   // Once, before the call ends.
   void AddTrailers(const absl::Status& status, const std::optional<RequestTotals>& totals);

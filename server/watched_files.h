@@ -40,8 +40,8 @@ class WatchedFiles {
   // Once, before all else.
   absl::Status LoadFirst();
   // Installs what is new. Absent: nothing is. An error is told when it is seen a second time, because whoever replaces
-  // two files does so one after the other; and then once, until the files change again. What was wrong is tried again at
-  // each poll: a certificate becomes valid by time alone.
+  // two files does so one after the other; and then once, until the files change again. What was wrong is tried again
+  // at each poll: a certificate becomes valid by time alone.
   std::optional<absl::Status> Poll();
 
  private:
