@@ -10,6 +10,7 @@
 #include "server/errors.h"
 #include "server/field_support.h"
 #include "server/request_limits.h"
+#include "server/request_log.h"
 #include "server/translate.h"
 #include "server/translate_capacity.h"
 #include "server/translate_structured.h"
@@ -44,12 +45,15 @@ absl::Status SetTenant(const TokenStream& stream, Request* request) {
   return absl::OkStatus();
 }
 
+// Whose request it is said to be, before anything about that is checked.
+std::string TenantOf(const v1::GenerateRequest& wire, const TokenStream& stream) {
+  return (stream.caller().empty() ? wire.scheduling().tenant() : stream.caller()).substr(0, kMaxLabelBytes);
+}
+
 // Before the prompt is tokenized, which costs more.
 absl::Status TakeTicket(const ServiceContext& context, const v1::GenerateRequest& wire, TokenStream& stream) {
   if (context.tenants == nullptr) return absl::OkStatus();
-  const std::string& tenant = stream.caller().empty() ? wire.scheduling().tenant() : stream.caller();
-  CADRE_ASSIGN_OR_RETURN(auto ticket,
-                         context.tenants->Admit(tenant.substr(0, kMaxLabelBytes), context.host->clock().Now()));
+  CADRE_ASSIGN_OR_RETURN(auto ticket, context.tenants->Admit(TenantOf(wire, stream), context.host->clock().Now()));
   stream.SetTicket(std::move(ticket));
   return absl::OkStatus();
 }
@@ -86,8 +90,10 @@ absl::Status CheckAndSubmit(const ServiceContext& context, const std::shared_ptr
   return context.host->Submit(std::move(request));
 }
 
-void Refuse(const ServiceContext& context, TokenStream& stream, const std::string& id, const absl::Status& status) {
-  spdlog::debug("request {} refused: {}", id, std::string(status.message()));
+void Refuse(const ServiceContext& context, TokenStream& stream, const absl::Status& status) {
+  if (spdlog::should_log(spdlog::level::debug)) {
+    LogRequest(spdlog::level::debug, stream.labels(), absl::StrCat(" refused: ", status.message()));
+  }
   if (context.metrics != nullptr) context.metrics->OnRejected(ClassifyRejection(status));
   stream.Reject(status);
 }
@@ -95,9 +101,9 @@ void Refuse(const ServiceContext& context, TokenStream& stream, const std::strin
 // A request that nobody has read.
 void RefuseUnread(const ServiceContext& context, TokenStream& stream, std::string_view metadata_id,
                   const absl::Status& status) {
-  const std::string id = *ChooseRequestId("", metadata_id);
-  stream.SetRequestId(id);
-  Refuse(context, stream, id, status);
+  stream.SetRequestId(*ChooseRequestId("", metadata_id));
+  stream.SetTenant(stream.caller());
+  Refuse(context, stream, status);
 }
 
 // Whether a request that had to wait is still worth reading.
@@ -123,11 +129,12 @@ void Admit(const ServiceContext& context, const std::shared_ptr<TokenStream>& st
   if (status.ok()) status = id.status();
   if (!id.ok()) id = ChooseRequestId("", metadata_id);
   stream->SetRequestId(*id);
+  stream->SetTenant(TenantOf(request.wire, *stream));
   if (status.ok()) status = CheckAndSubmit(context, stream, request.wire, request.kind, *id);
   if (status.ok()) {
     stream->Queued();
   } else {
-    Refuse(context, *stream, *id, status);
+    Refuse(context, *stream, status);
   }
 }
 

@@ -13,6 +13,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
+#include <string>
 #include <string_view>
 
 #include "absl/strings/str_cat.h"
@@ -45,7 +46,7 @@ class StderrSink final : public spdlog::sinks::base_sink<std::mutex> {
   void sink_it_(const spdlog::details::log_msg& message) override {
     spdlog::memory_buf_t line;
     formatter_->format(message, line);
-    if (num_dropped_ > 0 && Write(absl::StrCat("(", num_dropped_, " log lines were dropped)\n"))) num_dropped_ = 0;
+    if (num_dropped_ > 0 && Write(DroppedNotice(message.time))) num_dropped_ = 0;
     if (!Write(std::string_view(line.data(), line.size()))) ++num_dropped_;
   }
   void flush_() override {
@@ -57,6 +58,13 @@ class StderrSink final : public spdlog::sinks::base_sink<std::mutex> {
   }
 
  private:
+  std::string DroppedNotice(spdlog::log_clock::time_point time) {
+    const std::string text = absl::StrCat(num_dropped_, " log lines were dropped");
+    spdlog::memory_buf_t line;
+    formatter_->format(spdlog::details::log_msg(time, {}, "", spdlog::level::warn, text), line);
+    return std::string(line.data(), line.size());
+  }
+
   // Waits for a reader that is slow, but only once for one that is gone.
   bool Write(std::string_view text) { return WriteToStderr(text, num_dropped_ > 0 ? absl::ZeroDuration() : kPatience); }
 
@@ -70,9 +78,14 @@ class StderrSink final : public spdlog::sinks::base_sink<std::mutex> {
 struct Log {
   std::shared_ptr<StderrSink> sink;
   std::shared_ptr<spdlog::details::thread_pool> writer;
-  std::shared_ptr<spdlog::logger> logger;
+  std::shared_ptr<spdlog::async_logger> logger;
 };
 Log* log = nullptr;
+
+// Bytes that are not UTF-8 become U+FFFD: a collector must be able to parse every line.
+std::string ToLine(const nlohmann::ordered_json& object) {
+  return object.dump(-1, ' ', /*ensure_ascii=*/false, nlohmann::json::error_handler_t::replace);
+}
 
 class JsonFormatter final : public spdlog::formatter {
  public:
@@ -81,9 +94,11 @@ class JsonFormatter final : public spdlog::formatter {
     line["time"] = absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::FromChrono(message.time), absl::UTCTimeZone());
     const spdlog::string_view_t level = spdlog::level::to_string_view(message.level);
     line["level"] = std::string(level.data(), level.size());
+    // See LogWithFields.
+    const std::string_view fields(message.logger_name.data(), message.logger_name.size());
+    if (!fields.empty()) line.update(nlohmann::ordered_json::parse(fields));
     line["message"] = std::string(message.payload.data(), message.payload.size());
-    // Bytes that are not UTF-8 become U+FFFD: a collector must be able to parse every line.
-    const std::string text = line.dump(-1, ' ', /*ensure_ascii=*/false, nlohmann::json::error_handler_t::replace);
+    const std::string text = ToLine(line);
     out.append(text.data(), text.data() + text.size());
     out.push_back('\n');
   }
@@ -129,6 +144,20 @@ void StartLogging(const LogOptions& options) {
   spdlog::set_default_logger(std::move(logger));
   gpr_set_log_function(&LogGrpcMessage);
   google::protobuf::SetLogHandler(&LogProtobufMessage);
+}
+
+void LogWithFields(spdlog::level::level_enum level, LogFields fields, std::string_view message) {
+  if (log == nullptr || !log->logger->should_log(level)) return;
+  nlohmann::ordered_json object = nlohmann::ordered_json::object();
+  for (const auto& [name, value] : fields) {
+    if (!value.empty()) object[std::string(name)] = std::string(value);
+  }
+  // A message of spdlog has no place for fields. The logger's name, which is ours and otherwise empty, takes them past
+  // whatever a client may have put into the message.
+  const std::string text = object.empty() ? "" : ToLine(object);
+  log->writer->post_log(std::shared_ptr(log->logger),
+                        spdlog::details::log_msg({}, text, level, {message.data(), message.size()}),
+                        spdlog::async_overflow_policy::overrun_oldest);
 }
 
 void StopLogging() {

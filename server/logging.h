@@ -3,11 +3,14 @@
 #ifndef CADRE_SERVER_LOGGING_H_
 #define CADRE_SERVER_LOGGING_H_
 
+#include <spdlog/common.h>
 #include <spdlog/formatter.h>
 
+#include <initializer_list>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "absl/time/time.h"
 
@@ -26,10 +29,16 @@ void StartLogging(const LogOptions& options);
 // by threads of libraries that go on, are dropped.
 void StopLogging();
 
+// A line whose `fields`, names and values, stand by themselves in JSON, between level and message; those with an empty
+// value are left out, and so are all of them in text. No name is one that every line has. Any thread; before
+// StartLogging and after StopLogging nothing is written.
+using LogFields = std::initializer_list<std::pair<std::string_view, std::string_view>>;
+void LogWithFields(spdlog::level::level_enum level, LogFields fields, std::string_view message);
+
 // Writes past the log. False when stderr took not all of it: nobody reads it, and `patience` passed.
 bool WriteToStderr(std::string_view text, absl::Duration patience);
 
-// {"time":"2026-01-31T12:00:00.123Z","level":"info","message":"..."} and a new line.
+// {"time":"2026-01-31T12:00:00.123Z","level":"info","message":"..."}, with what fields there are, and a new line.
 std::unique_ptr<spdlog::formatter> MakeJsonFormatter();
 
 }  // namespace cadre

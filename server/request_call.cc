@@ -80,9 +80,9 @@ RequestCall::RequestCall(const ServiceContext& services, grpc::CallbackServerCon
   const std::optional<TraceContext> trace_context = ParseTraceparent(Metadata(*context, "traceparent"));
   trace_ = BeginTrace(services, trace_context, *context, method);
   if (trace_) {
-    stream_->SetTraceId(Hex(trace_->trace_id));
+    stream_->SetTrace(Hex(trace_->trace_id), Hex(trace_->span_id));
   } else if (trace_context) {
-    stream_->SetTraceId(Hex(trace_context->trace_id));
+    stream_->SetTrace(Hex(trace_context->trace_id), "");
   }
 }
 

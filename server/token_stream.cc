@@ -19,12 +19,14 @@ namespace {
 constexpr absl::Duration kDeadlineTolerance = absl::Milliseconds(20);
 
 // What clients are not told must be found here.
-void LogEnd(const std::string& request_id, const std::string& trace_id, const FinishSummary& summary) {
+void LogEnd(const RequestLabels& labels, const FinishSummary& summary) {
   const bool is_ours =
       summary.status.code() == absl::StatusCode::kInternal || RefusalOf(summary.status) == Refusal::kExpertUnavailable;
-  spdlog::log(is_ours ? spdlog::level::err : spdlog::level::debug, "request {}{}: {} after {} generated tokens",
-              request_id, trace_id.empty() ? "" : " of trace " + trace_id, summary.status.ToString(),
-              summary.usage.generated_tokens);
+  const auto level = is_ours ? spdlog::level::err : spdlog::level::debug;
+  if (!spdlog::should_log(level)) return;
+  LogRequest(
+      level, labels,
+      absl::StrCat(": ", summary.status.ToString(), " after ", summary.usage.generated_tokens, " generated tokens"));
 }
 
 absl::Status SlowReader(size_t waiting_bytes, size_t limit, const TokenStreamOptions& options) {
@@ -54,6 +56,17 @@ void TokenStream::SetRequestId(const std::string& id) {
   const std::lock_guard lock(mutex_);
   if (writer_ != nullptr && !finish_called_) writer_->SetRequestId(id);
   facts_.request_id = id;
+  labels_.request_id = id;
+}
+
+void TokenStream::SetTenant(std::string tenant) {
+  const std::lock_guard lock(mutex_);
+  labels_.tenant = std::move(tenant);
+}
+
+RequestLabels TokenStream::labels() {
+  const std::lock_guard lock(mutex_);
+  return labels_;
 }
 
 void TokenStream::SetFacts(RequestFacts facts) {
@@ -104,7 +117,7 @@ void TokenStream::OnFinish(FinishSummary summary) {
     totals_->routing += summary.routing;
     totals_->usage.generated_tokens += summary.usage.generated_tokens;
   }
-  LogEnd(facts_.request_id, trace_id_, summary);
+  LogEnd(labels_, summary);
   if (!final_status_.has_value()) {
     const absl::Status error = FinishError(summary, facts_.request_id);
     // One sequence that fails fails the call; all others have to end well.

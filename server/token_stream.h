@@ -19,6 +19,7 @@
 #include "cadre/v1/generation_service.pb.h"
 #include "engine/request/request.h"
 #include "engine/request/token_sink.h"
+#include "server/request_log.h"
 #include "server/stream_pump.h"
 #include "server/tenant_limiter.h"
 #include "server/token_outbox.h"
@@ -85,12 +86,18 @@ class TokenStream final : public TokenSink, public Pumped, public std::enable_sh
   // Whether the deadline has passed, or is so near that gRPC's own timer may have rung.
   bool IsAtDeadline() const;
   const std::shared_ptr<CancelFlag>& cancel_flag() const { return cancel_; }
-  // For the log; before everything else.
-  void SetTraceId(std::string trace_id) { trace_id_ = std::move(trace_id); }
+  // For the log; before everything else. `span_id` is empty where the call's span is not recorded.
+  void SetTrace(std::string trace_id, std::string span_id) {
+    labels_.trace_id = std::move(trace_id);
+    labels_.span_id = std::move(span_id);
+  }
+  // What the log calls the request.
+  RequestLabels labels();
 
-  // From the side that admits the request, in this order: the id; then the facts, before the engine gets the request;
-  // then Queued, or Reject instead of it.
+  // From the side that admits the request, in this order: the id and, for the log, the tenant; then the facts, before
+  // the engine gets the request; then Queued, or Reject instead of it.
   void SetRequestId(const std::string& id);
+  void SetTenant(std::string tenant);
   void SetFacts(RequestFacts facts);
   void Queued();
   void Reject(const absl::Status& status);
@@ -150,7 +157,7 @@ class TokenStream final : public TokenSink, public Pumped, public std::enable_sh
 
   std::mutex mutex_;
   ResponseWriter* writer_;  // null once detached
-  std::string trace_id_;    // constant from when the call reads
+  RequestLabels labels_;    // constant from when the engine has the request
   RequestFacts facts_;      // constant from when the engine has the request
   bool metadata_sent_ = false;
   bool write_in_flight_ = false;

@@ -93,4 +93,10 @@ SECURITY_MUTANTS = [
         "  --accounts_.at(account).num_open;\n",
         "  accounts_.at(account).num_open += 0;\n",
         "access_test", "TenantLimiterTest.WhoIsAnsweredMakesRoom"),
+    Mutant(
+        "the log keeps whose request it was to itself",
+        "server/logging.cc",
+        "if (!fields.empty()) line.update(",
+        "if (fields.size() > 4096) line.update(",
+        "server_units_test", "JsonFormatterTest.*"),
 ]

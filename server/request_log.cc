@@ -1,0 +1,18 @@
+#include "server/request_log.h"
+
+#include "absl/strings/str_cat.h"
+#include "server/logging.h"
+
+namespace cadre {
+
+void LogRequest(spdlog::level::level_enum level, const RequestLabels& labels, std::string_view what) {
+  LogWithFields(level,
+                {{"request_id", labels.request_id},
+                 {"trace_id", labels.trace_id},
+                 {"span_id", labels.span_id},
+                 {"tenant", labels.tenant}},
+                absl::StrCat("request ", labels.request_id, labels.trace_id.empty() ? "" : " of trace ",
+                             labels.trace_id, std::string(what)));
+}
+
+}  // namespace cadre
