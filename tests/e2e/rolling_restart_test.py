@@ -3,8 +3,11 @@ nothing but what gRPC itself does: round_robin over a list of addresses, and the
 
 Simulated models: each answer is a function of its prompt, so a stream that is lost, cut, doubled or somebody else's
 shows.
+
+    rolling_restart_test.py [--rounds N] [TEST...]    each test restarts all servers N times; once unless said otherwise
 """
 
+import argparse
 import json
 import sys
 import threading
@@ -27,6 +30,7 @@ ROUND_ROBIN = {"loadBalancingConfig": CONFIG["loadBalancingConfig"]}
 # Of different lengths, 20 ms to a second: some are always under way.
 PROMPTS = [([7 * n + 1, n + 2, 3], 5 + 31 * n % 300) for n in range(24)]
 NUM_CHANNELS, CALLS_PER_CHANNEL = 3, 3
+rounds = 1
 
 
 def prompt_request(prompt):
@@ -169,25 +173,28 @@ class Load:
 
 class RollingRestartTest(unittest.TestCase):
     def roll(self, config, *flags, caller=PlainCaller):
-        """Restarts each of three servers once under load; returns the load."""
+        """Restarts each of three servers under load, one at a time, as often as is said; returns the load."""
         fleet = Fleet("--drain-timeout", "30s", *flags)
         self.addCleanup(fleet.stop)
         answers = fleet.answers()
         load = Load([caller(fleet.target(), config) for _ in range(NUM_CHANNELS)], answers)
+        begin = time.monotonic()
         try:
             for index in range(len(fleet.servers)):
                 fleet.wait_for_requests(index)
-            for index in range(len(fleet.servers)):
+            for index in [*range(len(fleet.servers))] * rounds:
                 self.assertEqual(fleet.end(index), 0, fleet.servers[index].log_text())
                 self.assertIn("ended in order", fleet.servers[index].log_text())
                 fleet.start(index)
                 fleet.wait_for_requests(index)
         finally:
             load.stop()
+        print(f"{rounds} x {len(fleet.servers)} restarts in {time.monotonic() - begin:.0f} s: {load.num_right} right "
+              f"answers, {len(load.wrong)} wrong, {len(load.failures)} failed calls", file=sys.stderr, flush=True)
         for server in fleet.servers:
             server.wait_until_idle()
             self.assertEqual(server.audit(), [])
-        self.assertGreater(load.num_right, 50)
+        self.assertGreater(load.num_right, 50 * rounds)
         return load
 
     def test_with_the_service_config_of_the_protos_nothing_fails(self):
@@ -245,4 +252,8 @@ class ServiceConfigTest(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    options, others = parser.parse_known_args()
+    rounds = options.rounds
+    unittest.main(argv=[sys.argv[0], *others], verbosity=2)
