@@ -13,12 +13,12 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "engine/model/simulated_runner.h"
 #include "engine/text/utf8.h"
 #include "server/capacity_flags.h"
+#include "server/duration_flag.h"
 #include "server/exit_codes.h"
 #include "server/expert_flags.h"
 #include "server/routing_flags.h"
@@ -62,30 +62,6 @@ struct Typed {
   std::string stream_interval = "auto";
   std::string max_connection_age = "0s";
 };
-
-// "30s", "500ms", "1m30s", or a number of seconds.
-std::optional<absl::Duration> ToDuration(const std::string& text) {
-  absl::Duration duration;
-  if (double seconds = 0; absl::SimpleAtod(text, &seconds)) return absl::Seconds(seconds);
-  if (absl::ParseDuration(text, &duration)) return duration;
-  return std::nullopt;
-}
-
-CLI::Validator DurationIn(absl::Duration low, absl::Duration high) {
-  const std::string range = absl::StrCat("[", absl::FormatDuration(low), ", ", absl::FormatDuration(high), "]");
-  const auto check = [=](const std::string& text) -> std::string {
-    const auto duration = ToDuration(text);
-    if (!duration.has_value()) return absl::StrCat("\"", text, "\" is no duration such as 30s or 500ms");
-    if (*duration >= low && *duration <= high) return "";
-    return absl::StrCat(text, " is not in ", range);
-  };
-  return CLI::Validator(check, absl::StrCat("DURATION in ", range));
-}
-
-CLI::Validator AutoOr(const CLI::Validator& other) {
-  const auto check = [=](const std::string& text) { return text == "auto" ? "" : other(text); };
-  return CLI::Validator(check, absl::StrCat("auto or ", other.get_description()));
-}
 
 std::optional<DType> ToDType(const std::string& name) {
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
@@ -167,6 +143,7 @@ void AddNetworkOptions(CLI::App& app, Typed* typed) {
   app.add_option("--port", c.port, "gRPC; 0: any free port")->check(CLI::Range(0, 65535));
   app.add_option("--metrics-port", c.metrics_port, "HTTP: /metrics, /healthz, /readyz; 0: any free port")
       ->check(CLI::Range(0, 65535));
+  app.add_option("--metrics-host", c.metrics_host, "Address that HTTP listens on; that of --host if not given");
   app.add_option("--max-concurrent-streams", c.max_concurrent_streams, "Calls of one connection")
       ->check(CLI::Range(1, 1 << 20));
   app.add_option("--grpc-memory-mb", c.grpc_memory_mb, "Bound on the memory of gRPC's own buffers, MiB")
@@ -338,6 +315,7 @@ ServerConfig Finish(const Typed& typed) {
   if (const absl::Duration age = *ToDuration(typed.max_connection_age); age > absl::ZeroDuration()) {
     config.max_connection_age = age;
   }
+  if (config.metrics_host.empty()) config.metrics_host = config.host;
   if (config.served_model_name.empty()) {
     // "models/demo/" ends with an empty file name.
     const std::filesystem::path path = std::filesystem::path(config.model).lexically_normal();

@@ -23,6 +23,7 @@ struct ServerConfig {
   std::string served_model_name;  // what requests call it
   std::string host = "127.0.0.1";
   uint16_t port = 50051;
+  std::string metrics_host;  // of HTTP; as typed, or that of gRPC
   uint16_t metrics_port = 9464;
   SecurityConfig security;
 

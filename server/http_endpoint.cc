@@ -79,7 +79,7 @@ absl::Status HttpEndpoint::State::Listen() {
   const auto addresses = resolver.resolve(options_.host, std::to_string(options_.port),
                                           tcp::resolver::passive | tcp::resolver::numeric_service, error);
   if (error || addresses.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat("--host for the metrics endpoint: \"", options_.host,
+    return absl::InvalidArgumentError(absl::StrCat("--metrics-host, or --host without it: \"", options_.host,
                                                    "\" is no address, and no name of one: ", error.message()));
   }
   absl::Status status;

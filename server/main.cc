@@ -172,7 +172,9 @@ class Server {
       tenant_limiter_ = std::make_shared<TenantLimiter>(config_.security.tenant_limits, &metrics_);
       metrics_.WatchTenantLimits();
     }
-    for (const std::string& warning : SecurityWarnings(config_.security, config_.host)) spdlog::warn("{}", warning);
+    for (const std::string& warning : SecurityWarnings(config_.security, config_.host, config_.metrics_host)) {
+      spdlog::warn("{}", warning);
+    }
     ServiceContext context = {.host = &host_,
                               .metrics = &metrics_,
                               .work_queue = &work_queue_,
@@ -200,11 +202,11 @@ class Server {
     auto grpc_server = GrpcServer::Start(options, context);
     if (!grpc_server.ok()) return grpc_server.status();
     grpc_ = *std::move(grpc_server);
-    auto http =
-        HttpEndpoint::Start({.host = config_.host, .port = config_.metrics_port}, MakeHttpPages(&metrics_, [this] {
-                              const Lifecycle* lifecycle = lifecycle_.load();
-                              return lifecycle != nullptr && lifecycle->is_ready();
-                            }));
+    auto http = HttpEndpoint::Start({.host = config_.metrics_host, .port = config_.metrics_port},
+                                    MakeHttpPages(&metrics_, [this] {
+                                      const Lifecycle* lifecycle = lifecycle_.load();
+                                      return lifecycle != nullptr && lifecycle->is_ready();
+                                    }));
     if (!http.ok()) return http.status();
     http_ = *std::move(http);
     return absl::OkStatus();

@@ -46,6 +46,23 @@ bool IsLoopback(const std::string& host) {
   return host == "localhost" || host == "::1" || absl::StartsWith(host, "127.");
 }
 
+// Empty where there is nothing to tell.
+std::string GrpcWarning(const SecurityConfig& config, const std::string& host) {
+  const bool has_tls = !config.tls_cert.empty();
+  const bool has_keys = !config.api_keys_file.empty();
+  if (IsLoopback(host) || (has_tls && (has_keys || !config.tls_client_ca.empty()))) return "";
+  if (has_tls) {
+    return absl::StrCat("gRPC listens on ", host,
+                        " without keys and without --tls-client-ca: whoever reaches the port can use the server");
+  }
+  if (has_keys) {
+    return absl::StrCat("API KEYS TRAVEL IN PLAINTEXT: gRPC listens on ", host,
+                        " without TLS, and whoever sees the traffic can take the keys and use them");
+  }
+  return absl::StrCat("gRPC listens on ", host,
+                      " without TLS and without keys: whoever reaches the port can use the server");
+}
+
 }  // namespace
 
 Security::Security(const SecurityConfig& config, Metrics* metrics)
@@ -117,23 +134,14 @@ void Security::Poll(ReloadedFile kind, WatchedFiles& files) const {
   }
 }
 
-std::vector<std::string> SecurityWarnings(const SecurityConfig& config, const std::string& host) {
+std::vector<std::string> SecurityWarnings(const SecurityConfig& config, const std::string& host,
+                                          const std::string& metrics_host) {
   std::vector<std::string> warnings;
-  if (IsLoopback(host) || (!config.tls_cert.empty() && !config.api_keys_file.empty())) return warnings;
-  if (!config.tls_cert.empty()) {
-    if (config.tls_client_ca.empty()) {
-      warnings.push_back(absl::StrCat("gRPC listens on ", host,
-                                      " without keys and without --tls-client-ca: whoever "
-                                      "reaches the port can use the server"));
-    }
-    return warnings;
-  }
-  if (!config.api_keys_file.empty()) {
-    warnings.push_back(absl::StrCat("API KEYS TRAVEL IN PLAINTEXT: gRPC listens on ", host,
-                                    " without TLS, and whoever sees the traffic can take the keys and use them"));
-  } else {
-    warnings.push_back(absl::StrCat("gRPC listens on ", host,
-                                    " without TLS and without keys: whoever reaches the port can use the server"));
+  if (std::string warning = GrpcWarning(config, host); !warning.empty()) warnings.push_back(std::move(warning));
+  if (!IsLoopback(metrics_host)) {
+    warnings.push_back(absl::StrCat("HTTP listens on ", metrics_host,
+                                    " in plaintext and asks for no key: whoever reaches the port reads load, names of "
+                                    "tenants and, on /experts, which kinds of tokens are served"));
   }
   return warnings;
 }

@@ -44,8 +44,9 @@ class Security {
   std::unique_ptr<FileWatch> watch_;  // the last: it uses all of the above
 };
 
-// What an operator should know about who can reach the port, one sentence each.
-std::vector<std::string> SecurityWarnings(const SecurityConfig& config, const std::string& host);
+// What an operator should know about who can reach the ports of gRPC and of HTTP, one sentence each.
+std::vector<std::string> SecurityWarnings(const SecurityConfig& config, const std::string& host,
+                                          const std::string& metrics_host);
 
 }  // namespace cadre
 

@@ -204,5 +204,42 @@ class LifecycleTest(unittest.TestCase):
                 json.loads(line)
 
 
+class MetricsHostTest(unittest.TestCase):
+    """Linux answers on all of 127.0.0.0/8: addresses of one machine that are not each other's."""
+
+    def reaches(self, host, port):
+        try:
+            socket.create_connection((host, port), timeout=5).close()
+            return True
+        except ConnectionRefusedError:
+            return False
+
+    def test_http_listens_where_grpc_does_unless_told_otherwise(self):
+        with Server("--host", "127.0.0.1", model="sim") as server:
+            self.assertTrue(self.reaches("127.0.0.1", server.metrics_port))
+            self.assertFalse(self.reaches("127.0.0.2", server.metrics_port))
+        with Server("--metrics-host", "127.0.0.2", model="sim") as server:
+            self.assertFalse(self.reaches("127.0.0.1", server.metrics_port))
+            self.assertTrue(self.reaches("127.0.0.2", server.metrics_port))
+            self.assertTrue(self.reaches("127.0.0.1", server.port))
+            self.assertFalse(self.reaches("127.0.0.2", server.port))
+            self.assertIn(f"gRPC on {server.address}, metrics on 127.0.0.2:{server.metrics_port}", server.log_text())
+
+    def test_pages_that_others_can_read_are_told(self):
+        told = "HTTP listens on 0.0.0.0 in plaintext"
+        with Server("--metrics-host", "0.0.0.0", model="sim") as server:
+            self.assertIn(told, server.log_text())
+            self.assertNotIn("gRPC listens on", server.log_text())
+        with Server("--host", "0.0.0.0", model="sim") as server:
+            self.assertIn(told, server.log_text())
+        with Server("--host", "0.0.0.0", "--metrics-host", "127.0.0.1", model="sim") as server:
+            self.assertNotIn("HTTP listens", server.log_text())
+
+    def test_an_address_that_is_none_names_the_option(self):
+        done = run_server("--model", "sim", "--port", "0", "--metrics-host", "no.such.host.invalid")
+        self.assertEqual(done.returncode, 64)
+        self.assertIn('--metrics-host, or --host without it: "no.such.host.invalid"', done.stderr)
+
+
 if __name__ == "__main__":
     unittest.main(verbosity=2)

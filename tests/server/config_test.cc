@@ -33,6 +33,7 @@ TEST(ConfigTest, Defaults) {
   EXPECT_EQ(config.host, "127.0.0.1");
   EXPECT_EQ(config.port, 50051);
   EXPECT_EQ(config.metrics_port, 9464);
+  EXPECT_EQ(config.metrics_host, "127.0.0.1");
   EXPECT_FALSE(config.dtype.has_value());
   EXPECT_EQ(config.drain_timeout, absl::Seconds(30));
   EXPECT_EQ(config.max_connection_age, absl::InfiniteDuration());
