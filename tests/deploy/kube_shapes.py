@@ -49,8 +49,8 @@ LABELS = {ANY_KEYS: LABEL_VALUE}
 SELECTOR = {"matchLabels": LABELS}
 METADATA = {"name!": NAME, "namespace": NAME, "labels": LABELS, "annotations": {ANY_KEYS: str}}
 RESOURCES = {"requests": {ANY_KEYS: QUANTITY}, "limits": {ANY_KEYS: QUANTITY}}
-PROBE = {"grpc!": {"port!": PORT, "service!": str}, "periodSeconds!": POSITIVE, "timeoutSeconds!": POSITIVE,
-         "failureThreshold!": POSITIVE}
+PROBE = {"grpc": {"port!": PORT, "service!": str}, "httpGet": {"path!": PATH, "port!": port_or_name},
+         "periodSeconds!": POSITIVE, "timeoutSeconds!": POSITIVE, "failureThreshold!": POSITIVE}
 SECCOMP = {"type!": one_of("RuntimeDefault")}
 CONTAINER = {
     "name!": NAME, "image!": str, "command": [str], "args": [str],

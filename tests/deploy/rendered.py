@@ -23,6 +23,7 @@ OTHER_OVERLAYS = ("monitoring", "autoscale/hpa", "autoscale/keda", "kserve", "ga
 MODEL_COMPONENTS = ("model-image", "model-init")
 EDGE_COMPONENT = "edge"
 KEYS_COMPONENT = "api-keys"
+TLS_COMPONENT = "tls"
 # The first kubectl whose kustomize knows all that is used: 5.0.
 OLDEST_KUBECTL = (1, 27)
 
