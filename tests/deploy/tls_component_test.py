@@ -1,5 +1,6 @@
-"""TLS in deployments: the component `tls` of deploy/kubernetes and docker/compose.tls.yaml. Both are rendered or merged,
-held to what they say, and a server is started with their settings and certificates, and probed as it would be."""
+"""TLS in deployments: the component `tls` of deploy/kubernetes and docker/compose.tls.yaml. Both are rendered or
+merged and held to what they say, and a server is started with their settings and certificates, and probed as it
+would be."""
 
 import os
 import pathlib
@@ -12,12 +13,13 @@ import urllib.error
 import urllib.request
 
 from kube_shapes import object_findings
-from rendered import (KEYS_COMPONENT, KUBERNETES_MARK, ROOT, SERVER_OVERLAYS, TLS_COMPONENT, RenderedCase, of_kind, only,
-                      overlay, rendered, server_container, with_component, yaml)
+from rendered import (KEYS_COMPONENT, KUBERNETES_MARK, ROOT, SERVER_OVERLAYS, TLS_COMPONENT, RenderedCase, of_kind,
+                      only, overlay, rendered, server_container, with_component, yaml)
 from settings_test import BIN, environment, free_port
 
 PROBES = {"startupProbe": "/readyz", "readinessProbe": "/readyz", "livenessProbe": "/healthz"}
-BOTH = (f"apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [{KUBERNETES_MARK}/overlays/cpu]\n"
+BOTH = ("apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n"
+        f"resources: [{KUBERNETES_MARK}/overlays/cpu]\n"
         f"components: [{KUBERNETES_MARK}/components/{TLS_COMPONENT}, {KUBERNETES_MARK}/components/{KEYS_COMPONENT}]\n")
 
 
