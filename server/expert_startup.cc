@@ -47,6 +47,17 @@ absl::StatusOr<int64_t> CountKept(const ExpertCacheConfig& config, int64_t num_s
   return std::max(config.num_kept, std::min(share, num_slots - 1));
 }
 
+void LogThreeTiers(const MemoryPlan& plan, const CheckpointSummary& checkpoint, const ExpertCacheConfig& config) {
+  spdlog::info(
+      "expert cache: {} of {} experts in the device's memory for good ({} of {} each), {} more in the host's ({}), "
+      "policy "
+      "{}, {} reads at a time; the others are read from the checkpoint when they are needed",
+      plan.num_resident_experts, checkpoint.expert_bytes / checkpoint.one_expert_bytes, Size(plan.expert_weight_bytes),
+      Size(checkpoint.one_expert_bytes), plan.num_expert_slots, Size(plan.host_expert_bytes),
+      EvictionPolicyName(config.policy), config.read_threads);
+  if (config.moves_memory) spdlog::warn("--memory-split: without effect, because a GPU's memory stays where it is");
+}
+
 void LogHostedExperts(const MemoryPlan& plan, const CheckpointSummary& checkpoint, const ExpertCacheConfig& config) {
   spdlog::info(
       "expert cache: {} of {} experts in the device's memory ({} of {} each), policy {}; all of them in the host's "
@@ -75,6 +86,10 @@ void LogExpertCache(const MemoryPlan& plan, const CheckpointSummary& checkpoint,
     return;
   }
   const int64_t num_experts = checkpoint.expert_bytes / checkpoint.one_expert_bytes;
+  if (plan.num_resident_experts > 0) {
+    LogThreeTiers(plan, checkpoint, config);
+    return;
+  }
   if (plan.expert_place() == ExpertPlace::kHost) {
     LogHostedExperts(plan, checkpoint, config);
     return;
@@ -112,10 +127,10 @@ void LogExpertSpeed(const ModelConfig& model, const MemoryPlan& plan, const Expe
                     const ExpertSource& source) {
   constexpr int64_t kProbed = 8;
   ExpertSpeed speed = {.num_experts = model.num_moe_layers() * model.num_experts,
-                       .num_slots = plan.num_expert_slots,
+                       .num_slots = plan.num_resident_experts + plan.num_expert_slots,
                        .token_experts = model.num_moe_layers() * model.router.top_k,
                        .expert_bytes = source.expert_bytes()};
-  const int64_t at_once = std::min({int64_t{config.read_threads}, kProbed, speed.num_slots});
+  const int64_t at_once = std::min({int64_t{config.read_threads}, kProbed, plan.num_expert_slots});
   const ReadProbeOptions options = {.num_threads = static_cast<int>(at_once)};
   const MonotonicClock clock;
   const absl::StatusOr<ReadProbe> probe = ProbeReads(source, ChooseProbed(speed.num_experts, kProbed), options, clock);
@@ -154,8 +169,8 @@ absl::Status UseExpertProfile(const ExpertCacheConfig& config, const ModelCard& 
   const int64_t num_slots = card.memory.num_expert_slots;
   CADRE_ASSIGN_OR_RETURN(options->num_kept_experts, CountKept(config, num_slots));
   options->expert_profile = *std::move(assignments);
-  const std::vector<ExpertId> best =
-      ChooseKept(options->expert_profile, card.limits.num_experts, num_slots, LayerShare::kGlobal);
+  const std::vector<ExpertId> best = ChooseKept(options->expert_profile, card.limits.num_experts,
+                                                card.memory.num_resident_experts + num_slots, LayerShare::kGlobal);
   spdlog::info(
       "expert profile {}: the {} most used experts are loaded first, which had {:.1f}% of its assignments; {} of "
       "them stay",

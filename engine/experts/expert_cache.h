@@ -88,6 +88,7 @@ struct ExpertCacheReport {
   int64_t kept = 0;         // experts that do not give way once they are there
   int64_t awaited = 0;      // experts that are to be loaded unasked, as Place says
   int64_t placed = 0;       // experts that were, and came
+  int64_t resident = 0;     // experts that have no slot and need none: they lie in the device's memory for good
 };
 
 // One thread calls everything, unless said otherwise.

@@ -23,6 +23,10 @@ int64_t MostSlots(const CachedExpertsOptions& options) { return std::max(options
 absl::StatusOr<DeviceBuffer> CreateArena(const ExpertLayout& layout, const CachedExpertsOptions& options,
                                          Device* device) {
   const auto size_bytes = static_cast<size_t>(options.num_slots * layout.size_bytes());
+  if (!device->shares_host_memory()) {
+    CADRE_CHECK_EQ(MostSlots(options), options.num_slots);
+    return device->AllocateMapped(size_bytes);
+  }
   if (MostSlots(options) == options.num_slots) return device->Allocate(size_bytes);
   CADRE_ASSIGN_OR_RETURN(DeviceBuffer arena,
                          device->Reserve(static_cast<size_t>(options.most_slots * layout.size_bytes()), size_bytes));
@@ -30,8 +34,13 @@ absl::StatusOr<DeviceBuffer> CreateArena(const ExpertLayout& layout, const Cache
   return arena;
 }
 
+std::vector<ExpertId> Without(std::vector<ExpertId> experts, const ResidentExperts& resident) {
+  std::erase_if(experts, [&](ExpertId expert) { return resident.Has(expert); });
+  return experts;
+}
+
 ExpertCacheOptions MakeCacheOptions(const ModelConfig& config, const ExpertLayout& layout,
-                                    const CachedExpertsOptions& options) {
+                                    const CachedExpertsOptions& options, const ResidentExperts& resident) {
   ExpertCacheOptions cache;
   cache.num_layers = static_cast<int32_t>(config.num_moe_layers());
   cache.num_experts = static_cast<int32_t>(config.num_experts);
@@ -41,7 +50,7 @@ ExpertCacheOptions MakeCacheOptions(const ModelConfig& config, const ExpertLayou
   cache.policy = options.policy;
   cache.num_threads = options.num_threads;
   cache.simulates_shadows = true;
-  cache.warm_start = options.warm_start;
+  cache.warm_start = Without(options.warm_start, resident);
   cache.num_ahead_threads = options.num_ahead_threads;
   return cache;
 }
@@ -54,30 +63,69 @@ absl::StatusOr<std::unique_ptr<CachedExperts>> CachedExperts::Create(const Model
                                                                      const CachedExpertsOptions& options,
                                                                      Device* device) {
   CADRE_CHECK_GE(options.num_slots, int64_t{1});
+  const int64_t num_experts = config.num_moe_layers() * config.num_experts;
+  CADRE_CHECK_LT(std::ssize(options.resident), num_experts);
+  CADRE_ASSIGN_OR_RETURN(ResidentExperts resident, ResidentExperts::Load(layout, num_experts, options.resident, *source,
+                                                                         options.num_threads, device));
   CADRE_ASSIGN_OR_RETURN(DeviceBuffer arena, CreateArena(layout, options, device));
   std::optional<ExpertPredictor> predictor;
   if (options.num_ahead_threads > 0) {
     CADRE_ASSIGN_OR_RETURN(predictor, ExpertPredictor::Create(config, device));
   }
-  return std::unique_ptr<CachedExperts>(
-      new CachedExperts(config, layout, std::move(source), options, std::move(arena), std::move(predictor), device));
+  return std::unique_ptr<CachedExperts>(new CachedExperts(
+      config, layout, std::move(source), options, std::move(resident), std::move(arena), std::move(predictor), device));
 }
 
 CachedExperts::CachedExperts(const ModelConfig& config, const ExpertLayout& layout,
                              std::unique_ptr<ExpertSource> source, const CachedExpertsOptions& options,
-                             DeviceBuffer arena, std::optional<ExpertPredictor> predictor, Device* device)
+                             ResidentExperts resident, DeviceBuffer arena, std::optional<ExpertPredictor> predictor,
+                             Device* device)
     : layout_(layout),
       source_(std::move(source)),
       device_(device),
+      resident_(std::move(resident)),
       arena_(std::move(arena)),
       num_present_(options.num_slots),
       num_most_(MostSlots(options)),
       predictor_(std::move(predictor)),
       offsets_(static_cast<size_t>(config.num_experts) + 1),
+      resident_hits_(static_cast<size_t>(config.num_moe_layers())),
       weights_(static_cast<size_t>(config.num_experts)),
-      cache_(MakeCacheOptions(config, layout, options), source_.get(),
+      cache_(MakeCacheOptions(config, layout, options, resident_), source_.get(),
              options.clock != nullptr ? options.clock : &own_clock_, arena_.data()) {
-  cache_.Keep(options.kept);
+  Keep(options.kept);
+}
+
+void CachedExperts::Keep(const std::vector<ExpertId>& experts) {
+  kept_here_ = experts;
+  std::erase_if(kept_here_, [this](ExpertId expert) { return !resident_.Has(expert); });
+  std::ranges::sort(kept_here_);
+  cache_.Keep(Without(experts, resident_));
+}
+
+ExpertCacheReport CachedExperts::Report() const {
+  ExpertCacheReport report = cache_.Report();
+  for (const int64_t hits : resident_hits_) report.slots.hits += hits;
+  report.kept += std::ssize(kept_here_);
+  report.resident = std::ssize(resident_.experts());
+  return report;
+}
+
+ExpertPlacement CachedExperts::Placement() const {
+  ExpertPlacement placement = cache_.Placement();
+  if (device_->shares_host_memory()) return placement;
+  for (ExpertTier& tier : placement.tiers) {
+    if (tier == ExpertTier::kDevice) tier = ExpertTier::kHost;
+  }
+  for (const ExpertId expert : resident_.experts()) {
+    placement.tiers[static_cast<size_t>(expert)] = ExpertTier::kDevice;
+  }
+  for (size_t layer = 0; layer < resident_hits_.size(); ++layer) {
+    placement.counters[layer].hits += resident_hits_[layer];
+  }
+  placement.kept.insert(placement.kept.end(), kept_here_.begin(), kept_here_.end());
+  std::ranges::sort(placement.kept);
+  return placement;
 }
 
 View CachedExperts::Slots(int64_t first, int64_t end) const {
@@ -115,7 +163,10 @@ void CachedExperts::BeginStep() {
 
 absl::Status CachedExperts::Predict(const LayerWeights& weights, const LayerRouting& routing, const Activations& act) {
   if (!predictor_) return absl::OkStatus();
-  CADRE_ASSIGN_OR_RETURN(predicted_, predictor_->Predict(weights, routing, act));
+  CADRE_ASSIGN_OR_RETURN(const std::span<const PredictedExpert> predicted, predictor_->Predict(weights, routing, act));
+  wanted_ahead_.assign(predicted.begin(), predicted.end());
+  std::erase_if(wanted_ahead_, [this](const PredictedExpert& each) { return resident_.Has(each.expert); });
+  predicted_ = wanted_ahead_;
   return absl::OkStatus();
 }
 
@@ -128,23 +179,46 @@ absl::Status CachedExperts::ExpertFfn(int64_t moe_layer, ConstView row_sequence,
                                       const Activations& act) {
   device_->CopyToHost(offsets_.data(), act.offsets);
   CADRE_RETURN_IF_ERROR(device_->Synchronize());
-  needed_.clear();
-  for (size_t expert = 0; expert + 1 < offsets_.size(); ++expert) {
-    if (offsets_[expert] < offsets_[expert + 1]) needed_.push_back(static_cast<int32_t>(expert));
-  }
+  FindNeeded(moe_layer);
   cache_.BeginLayer(static_cast<int32_t>(moe_layer), needed_);
   cache_.Prefetch(std::exchange(predicted_, {}));
   CADRE_RETURN_IF_ERROR(CountUses(row_sequence, act));
+  ComputeResident(moe_layer, act);
   for (auto wave = cache_.NextWave(); !wave.empty(); wave = cache_.NextWave()) {
-    for (const PlacedExpert& placed : wave) {
-      weights_[static_cast<size_t>(placed.expert)] = layout_.At(placed.weights);
-    }
-    device_->ops().ExpertFfn(act.expert_outputs, act.normed, act.order, act.offsets, weights_);
-    for (const PlacedExpert& placed : wave) weights_[static_cast<size_t>(placed.expert)] = {};
+    CADRE_RETURN_IF_ERROR(ComputeWave(wave, act));
   }
   CountBytes();
   if (cache_.missing().empty()) return absl::OkStatus();
   return DropMissing(moe_layer, row_sequence, is_limited, act);
+}
+
+void CachedExperts::FindNeeded(int64_t moe_layer) {
+  needed_.clear();
+  needed_here_.clear();
+  for (size_t expert = 0; expert + 1 < offsets_.size(); ++expert) {
+    if (offsets_[expert] == offsets_[expert + 1]) continue;
+    const bool is_here = resident_.Has(IdOf(moe_layer, expert));
+    (is_here ? needed_here_ : needed_).push_back(static_cast<int32_t>(expert));
+  }
+  resident_hits_[static_cast<size_t>(moe_layer)] += std::ssize(needed_here_);
+}
+
+void CachedExperts::ComputeResident(int64_t moe_layer, const Activations& act) {
+  if (needed_here_.empty()) return;
+  for (const int32_t expert : needed_here_) {
+    weights_[static_cast<size_t>(expert)] = resident_.At(IdOf(moe_layer, static_cast<size_t>(expert)));
+  }
+  device_->ops().ExpertFfn(act.expert_outputs, act.normed, act.order, act.offsets, weights_);
+  for (const int32_t expert : needed_here_) weights_[static_cast<size_t>(expert)] = {};
+}
+
+absl::Status CachedExperts::ComputeWave(std::span<const PlacedExpert> wave, const Activations& act) {
+  for (const PlacedExpert& placed : wave) {
+    weights_[static_cast<size_t>(placed.expert)] = layout_.At(placed.weights);
+  }
+  device_->ops().ExpertFfn(act.expert_outputs, act.normed, act.order, act.offsets, weights_);
+  for (const PlacedExpert& placed : wave) weights_[static_cast<size_t>(placed.expert)] = {};
+  return device_->shares_host_memory() ? absl::OkStatus() : device_->Synchronize();
 }
 
 absl::Status CachedExperts::CountUses(ConstView row_sequence, const Activations& act) {
@@ -153,6 +227,7 @@ absl::Status CachedExperts::CountUses(ConstView row_sequence, const Activations&
   CADRE_RETURN_IF_ERROR(device_->Synchronize());
   std::vector<bool> is_there(weights_.size());
   for (const PlacedExpert& placed : cache_.found()) is_there[static_cast<size_t>(placed.expert)] = true;
+  for (const int32_t expert : needed_here_) is_there[static_cast<size_t>(expert)] = true;
   const size_t top_k = ids.size() / sequences.size();
   misses_.clear();
   last_misser_.assign(weights_.size(), -1);

@@ -19,6 +19,7 @@
 #include "engine/model/expert_predictor.h"
 #include "engine/model/layer_routing.h"
 #include "engine/model/model_config.h"
+#include "engine/model/resident_experts.h"
 #include "engine/model/step_faults.h"
 #include "engine/model/workspace.h"
 #include "kernels/device.h"
@@ -33,10 +34,13 @@ struct CachedExpertsOptions {
   int num_ahead_threads = 0;              // reads at a time of experts that the next layer may need
   std::vector<ExpertId> warm_start = {};  // as in ExpertCacheOptions
   std::vector<ExpertId> kept = {};        // for ExpertCache::Keep
-  const Clock* clock = nullptr;           // outlives the experts; null: the machine's
+  // In the device's memory for good, beside the slots: where that is not the host's. The others are at least one.
+  std::vector<ExpertId> resident = {};
+  const Clock* clock = nullptr;  // outlives the experts; null: the machine's
 };
 
-// Engine thread only. The device's memory must be the host's, too: experts are read straight into it.
+// Engine thread only. Experts are read straight into the slots: where the device's memory is not the host's, these are
+// memory of the host that the device reads over the link, and a wave ends when the device has computed it.
 class CachedExperts {
  public:
   // `device` outlives it.
@@ -62,11 +66,12 @@ class CachedExperts {
   // How long the step has stood still for reads.
   absl::Duration step_wait() const { return cache_.wait_time() - wait_before_; }
 
-  ExpertCacheReport Report() const { return cache_.Report(); }
+  // Who is resident counts as found.
+  ExpertCacheReport Report() const;
   ExpertFaults TakeFaults() { return cache_.TakeFaults(); }
-  ExpertPlacement Placement() const { return cache_.Placement(); }
+  ExpertPlacement Placement() const;
   ShadowSimulator* shadow_simulator() const { return cache_.shadow_simulator(); }  // any thread
-  void Keep(const std::vector<ExpertId>& experts) { cache_.Keep(experts); }
+  void Keep(const std::vector<ExpertId>& experts);
   absl::Duration Place() { return cache_.Place(); }
   // As ModelRunner::ShrinkExpertSlots and GrowExpertSlots.
   absl::StatusOr<bool> Shrink(int64_t count);
@@ -80,8 +85,17 @@ class CachedExperts {
   };
 
   CachedExperts(const ModelConfig& config, const ExpertLayout& layout, std::unique_ptr<ExpertSource> source,
-                const CachedExpertsOptions& options, DeviceBuffer arena, std::optional<ExpertPredictor> predictor,
-                Device* device);
+                const CachedExpertsOptions& options, ResidentExperts resident, DeviceBuffer arena,
+                std::optional<ExpertPredictor> predictor, Device* device);
+
+  ExpertId IdOf(int64_t moe_layer, size_t expert) const {
+    return static_cast<ExpertId>(moe_layer * std::ssize(weights_) + static_cast<int64_t>(expert));
+  }
+  // Sorts the experts of the layer that have assignments into resident ones and others.
+  void FindNeeded(int64_t moe_layer);
+  // Order, and where slots may be overwritten while the device reads them, wait.
+  absl::Status ComputeWave(std::span<const PlacedExpert> wave, const Activations& act);
+  void ComputeResident(int64_t moe_layer, const Activations& act);
 
   // The slots from the `first` to before the `end`.
   View Slots(int64_t first, int64_t end) const;
@@ -95,6 +109,7 @@ class CachedExperts {
   const std::unique_ptr<ExpertSource> source_;
   const MonotonicClock own_clock_;
   Device* const device_;
+  const ResidentExperts resident_;
   DeviceBuffer arena_;      // the slots
   int64_t num_present_;     // with memory behind them
   const int64_t num_most_;  // with an address
@@ -102,14 +117,18 @@ class CachedExperts {
   std::span<const PredictedExpert> predicted_;  // for the layer after the one that is computed
   StepFaults faults_;
   std::vector<ExpertCacheUse> uses_;
-  std::vector<Miss> misses_;           // of the layer, each pair once
-  std::vector<int32_t> last_misser_;   // [E] the last sequence of the layer that missed it; -1: none
-  absl::Duration wait_before_;         // of the steps before
-  std::vector<int32_t> offsets_;       // [E + 1]
-  std::vector<float> router_weights_;  // [T, K] of the layer, where experts are limited
-  std::vector<int32_t> needed_;        // experts of the layer
-  std::vector<MlpWeights> weights_;    // [E] of the wave; the others are empty
-  ExpertCache cache_;                  // last: its threads write to the arena
+  std::vector<Miss> misses_;            // of the layer, each pair once
+  std::vector<int32_t> last_misser_;    // [E] the last sequence of the layer that missed it; -1: none
+  absl::Duration wait_before_;          // of the steps before
+  std::vector<int32_t> offsets_;        // [E + 1]
+  std::vector<float> router_weights_;   // [T, K] of the layer, where experts are limited
+  std::vector<int32_t> needed_;         // experts of the layer, but for resident ones
+  std::vector<int32_t> needed_here_;    // resident ones
+  std::vector<int64_t> resident_hits_;  // [MoE layers] since the start
+  std::vector<ExpertId> kept_here_;     // resident ones that somebody wants to be kept; they rise
+  std::vector<PredictedExpert> wanted_ahead_;
+  std::vector<MlpWeights> weights_;  // [E] of the wave; the others are empty
+  ExpertCache cache_;                // last: its threads write to the arena
 };
 
 }  // namespace cadre

@@ -137,20 +137,41 @@ absl::Status NoRoomForAnExpert(const MemoryPlan& plan, const RunnerOptions& opti
       FormatBytes(slot_bytes)));
 }
 
-// Where not all experts fit into a device with memory of its own, all of them lie in the host's.
-absl::Status PlanHostExperts(const CheckpointSummary& checkpoint, const RunnerOptions& options, const Device& device,
-                             MemoryPlan* plan) {
+// Of the host's memory, for experts that the device does not hold.
+struct HostMemory {
+  int64_t available = 0;
+  int64_t usable = 0;  // as --expert-host-gb says, or all but a reserve
+};
+
+HostMemory MeasureHost(const RunnerOptions& options, const Device& device) {
   const auto available = static_cast<int64_t>(
       std::min<size_t>(device.AvailableMappedBytes(), static_cast<size_t>(std::numeric_limits<int64_t>::max())));
-  const int64_t usable = options.expert_host_bytes.value_or(available - available / kReserveDivisor);
-  plan->host_expert_bytes = checkpoint.expert_bytes;
-  if (checkpoint.expert_bytes <= std::min(usable, available)) return absl::OkStatus();
-  return absl::ResourceExhaustedError(
-      absl::StrCat("not all experts go into ", device.name(), ", so that the host's memory must hold them; they take ",
-                   FormatBytes(checkpoint.expert_bytes), ", of the host's memory ", FormatBytes(usable),
-                   options.expert_host_bytes.has_value() ? " may be used, as --expert-host-gb says, and "
-                                                         : " may be used, which --expert-host-gb can change, and ",
-                   FormatBytes(available), " are available"));
+  return {.available = available,
+          .usable = options.expert_host_bytes.value_or(available - available / kReserveDivisor)};
+}
+
+// Where not all experts fit into a device with memory of its own, all of them lie in the host's. Where they do not fit
+// there either, the device holds those for which it has slots, and slots of the host take turns with the others.
+absl::Status PlanHostExperts(const CheckpointSummary& checkpoint, const RunnerOptions& options, const Device& device,
+                             MemoryPlan* plan) {
+  const HostMemory host = MeasureHost(options, device);
+  if (host.usable > host.available) {
+    return absl::ResourceExhaustedError(absl::StrCat("--expert-host-gb asks for ", FormatBytes(host.usable),
+                                                     ", and the host has ", FormatBytes(host.available)));
+  }
+  if (checkpoint.expert_bytes <= host.usable) {
+    plan->host_expert_bytes = checkpoint.expert_bytes;
+    return absl::OkStatus();
+  }
+  const int64_t slot_bytes = checkpoint.one_expert_bytes;
+  plan->num_resident_experts = plan->num_expert_slots;
+  plan->num_expert_slots = std::min(host.usable, checkpoint.expert_bytes - plan->expert_weight_bytes) / slot_bytes;
+  plan->host_expert_bytes = plan->num_expert_slots * slot_bytes;
+  if (plan->num_expert_slots >= 1) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "not all experts go into ", device.name(), ", so that the host's memory must hold at least one, which takes ",
+      FormatBytes(slot_bytes), "; ", FormatBytes(host.usable), " may be used, which --expert-host-gb can change, and ",
+      FormatBytes(host.available), " are available"));
 }
 
 // All experts where they fit, or are allowed to; else slots for some. `sequence_bytes`: of the KV blocks of one
@@ -177,7 +198,8 @@ absl::Status PlanExperts(const ModelConfig& config, const CheckpointSummary& che
                                               ", and ", device.name(), " must hold all experts, which take ",
                                               FormatBytes(checkpoint.expert_bytes)));
   }
-  if (is_host_memory && options.expert_ahead_threads > 0) {
+  const bool reads_files = is_host_memory || checkpoint.expert_bytes > MeasureHost(options, device).usable;
+  if (reads_files && options.expert_ahead_threads > 0) {
     const int64_t predictor_bytes = ExpertPredictor::SizeBytes(config);
     plan->workspace_bytes = SaturatingAdd(plan->workspace_bytes, predictor_bytes);
     left -= predictor_bytes;

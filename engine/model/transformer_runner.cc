@@ -265,7 +265,21 @@ std::vector<ExpertId> ChooseKeptExperts(const ModelConfig& config, const MemoryP
 std::vector<ExpertId> ChooseWarmStart(const ModelConfig& config, const MemoryPlan& plan, const RunnerOptions& options,
                                       std::span<const ExpertId> kept) {
   if (options.expert_profile.empty()) return {};
-  return OrderWarmStart(options.expert_profile, config.num_experts, plan.num_expert_slots, kept, LayerShare::kGlobal);
+  return OrderWarmStart(options.expert_profile, config.num_experts, plan.num_resident_experts + plan.num_expert_slots,
+                        kept, LayerShare::kGlobal);
+}
+
+// Those that a profile says are worth most; without one, as many of each layer.
+std::vector<ExpertId> ChooseResident(const ModelConfig& config, const MemoryPlan& plan,
+                                     std::vector<ExpertId> warm_start) {
+  const auto count = static_cast<size_t>(plan.num_resident_experts);
+  if (warm_start.size() > count) warm_start.resize(count);
+  const int64_t num_layers = config.num_moe_layers();
+  for (int64_t i = 0; warm_start.size() < count; ++i) {
+    const auto expert = static_cast<ExpertId>(i % num_layers * config.num_experts + i / num_layers);
+    if (std::ranges::find(warm_start, expert) == warm_start.end()) warm_start.push_back(expert);
+  }
+  return warm_start;
 }
 
 // Null where the weights have all experts.
@@ -276,14 +290,17 @@ absl::StatusOr<std::unique_ptr<CachedExperts>> CreateCachedExperts(const ModelCo
   const bool is_read = plan.expert_place() == ExpertPlace::kCheckpoint;
   CADRE_CHECK_EQ(weights->expert_source != nullptr, is_read);
   if (!is_read) return nullptr;
+  std::vector<ExpertId> warm_start = ChooseWarmStart(config, plan, options, kept);
+  std::vector<ExpertId> resident = ChooseResident(config, plan, warm_start);
   return CachedExperts::Create(config, ExpertLayout(config, weights->dtype), std::move(weights->expert_source),
                                {.num_slots = plan.num_expert_slots,
                                 .most_slots = plan.split ? plan.split->max_slots : 0,
                                 .policy = options.expert_policy,
                                 .num_threads = options.expert_read_threads,
                                 .num_ahead_threads = options.expert_ahead_threads,
-                                .warm_start = ChooseWarmStart(config, plan, options, kept),
+                                .warm_start = std::move(warm_start),
                                 .kept = kept,
+                                .resident = std::move(resident),
                                 .clock = options.clock},
                                device);
 }

@@ -59,10 +59,13 @@ struct RunnerOptions {
 // Bytes by pool, decided before anything is loaded; printed by the server and answered by GetModel.
 struct MemoryPlan {
   int64_t dense_weight_bytes = 0;
-  int64_t expert_weight_bytes = 0;  // in memory: of all routed experts, or of the slots
+  int64_t expert_weight_bytes = 0;  // of the device's memory: all routed experts, the slots, or the resident experts
   int64_t all_expert_bytes = 0;     // of the checkpoint's
-  int64_t num_expert_slots = 0;     // 0: all experts are in memory
-  int64_t host_expert_bytes = 0;    // beside the slots: all routed experts, in memory of the host that the device reads
+  int64_t num_expert_slots = 0;     // 0: all experts are in the device's memory
+  // In memory of the host that the device reads: all routed experts, beside slots of the device; or slots, beside
+  // num_resident_experts that lie in the device for good, where the host does not hold all either.
+  int64_t host_expert_bytes = 0;
+  int64_t num_resident_experts = 0;
   int64_t kv_cache_bytes = 0;
   int64_t workspace_bytes = 0;
   int64_t available_bytes = 0;                             // of the device, before loading
@@ -74,7 +77,7 @@ struct MemoryPlan {
   DType kv_dtype = DType::kBF16;
   ExpertPlace expert_place() const {
     if (num_expert_slots == 0) return ExpertPlace::kDevice;
-    return host_expert_bytes > 0 ? ExpertPlace::kHost : ExpertPlace::kCheckpoint;
+    return host_expert_bytes > 0 && num_resident_experts == 0 ? ExpertPlace::kHost : ExpertPlace::kCheckpoint;
   }
   // Of the device.
   int64_t total_bytes() const { return dense_weight_bytes + expert_weight_bytes + kv_cache_bytes + workspace_bytes; }

@@ -62,7 +62,7 @@ struct WeightsOptions {
 enum class ExpertPlace {
   kDevice,
   kHost,        // in memory of the host that the device reads (Device::AllocateMapped)
-  kCheckpoint,  // nowhere: they are read one at a time, when they are needed
+  kCheckpoint,  // nowhere yet: they are read one by one, some at the start, others when they are needed
 };
 
 // What loading will need, from the headers alone: no tensor data is read.

@@ -294,6 +294,9 @@ void Run(const BenchOptions& options) {
   RunnerOptions runner_options = MakeRunnerOptions(options);
   if (checkpoint == nullptr) runner_options.expert_cache_bytes = ResidentBytes(options, summary, *device);
   const MemoryPlan plan = OrFail(PlanMemory(config, summary, runner_options, *device, device->ops()));
+  if (checkpoint == nullptr && plan.expert_place() == ExpertPlace::kCheckpoint) {
+    Fail(absl::ResourceExhaustedError("random experts cannot be read from anywhere, and the host does not hold all"));
+  }
   Weights weights = OrFail(checkpoint == nullptr ? RandomWeights(config, *device, plan.expert_place())
                                                  : checkpoint->Load(*device, plan.expert_place()));
   auto runner = OrFail(CreateTransformerRunner(config, std::move(weights), plan, runner_options, device.get()));

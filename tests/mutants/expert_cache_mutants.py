@@ -244,6 +244,18 @@ EXPERT_CACHE_MUTANTS = [
         "  for (; !under_way_.empty(); ++num_ended_) {\n",
         "offloaded_copies_test", "*NoStepReadsASlot*"),
     Mutant(
+        "a slot of the host is filled anew while the device reads it",
+        "engine/model/cached_experts.cc",
+        "return device_->shares_host_memory() ? absl::OkStatus() : device_->Synchronize();",
+        "return absl::OkStatus();",
+        "emulated_cuda_model_test", "ResidentExpertsTest.ThreeTiersChangeNoBit"),
+    Mutant(
+        "the host has slots for experts that the device holds",
+        "engine/model/memory_plan.cc",
+        "checkpoint.expert_bytes - plan->expert_weight_bytes) / slot_bytes",
+        "checkpoint.expert_bytes) / slot_bytes",
+        "memory_plan_test", "MemoryPlan.ExpertsThatDoNotFitIntoTheHostEitherAreRead"),
+    Mutant(
         "recorded steps are not told where experts went",
         "engine/model/offloaded_experts.cc",
         "    if (is_changed_[layer]) device_->ops().PlaceExperts(layers_[layer]);\n",

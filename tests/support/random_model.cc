@@ -203,7 +203,8 @@ std::unique_ptr<ModelRunner> MakeRandomRunner(const ModelConfig& config, DType d
   const auto plan = PlanMemory(config, SummaryOf(config, dtype), options, *device, device->ops());
   CADRE_CHECK(plan.ok());
   Weights weights = MakeRandomWeights(config, dtype, seed, *device);
-  if (plan->expert_place() == ExpertPlace::kHost) MoveExpertsToHost(config, *device, &weights);
+  const bool is_all_on_device = plan->expert_place() == ExpertPlace::kDevice;
+  if (!is_all_on_device && !device->shares_host_memory()) MoveExpertsToHost(config, *device, &weights);
   if (plan->expert_place() == ExpertPlace::kCheckpoint) {
     auto source = std::make_unique<MemoryExperts>(TakeExperts(config, &weights));
     if (experts != nullptr) *experts = source.get();

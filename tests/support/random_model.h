@@ -24,8 +24,8 @@ Weights MakeRandomWeights(const ModelConfig& config, DType dtype, uint64_t seed,
 CheckpointSummary SummaryOf(const ModelConfig& config, DType dtype);
 
 // A runner over random weights; ends the process when it cannot be created. With options.expert_cache_bytes below what
-// all experts take, they lie in memory of the host that the device reads; where it shares the host's, `experts` becomes
-// where they are read from, which is the runner's.
+// all experts take, they lie in memory of the host that the device reads; where it shares the host's, or
+// options.expert_host_bytes does not hold them all, `experts` becomes where they are read from, which is the runner's.
 std::unique_ptr<ModelRunner> MakeRandomRunner(const ModelConfig& config, DType dtype, uint64_t seed,
                                               const RunnerOptions& options, Device* device,
                                               MemoryExperts** experts = nullptr);

@@ -10,76 +10,13 @@
 
 #include "engine/model/kv_cache.h"
 #include "engine/model/workspace.h"
-#include "kernels/cpu/cpu_device.h"
-#include "tests/support/random_model.h"
+#include "tests/engine/model/paper_device.h"
 
 namespace cadre {
 namespace {
 
 using testing::AllOf;
 using testing::HasSubstr;
-
-constexpr int64_t kGiB = int64_t{1} << 30;
-constexpr int64_t kMiB = int64_t{1} << 20;
-constexpr int64_t kExpertBytes = 336 * kMiB;  // 256 of them
-
-// A device that has as much memory as the test says; nothing is allocated on it.
-class PaperDevice final : public Device {
- public:
-  explicit PaperDevice(int64_t available_bytes, bool shares_host_memory = true, int64_t mapped_bytes = 0)
-      : available_bytes_(available_bytes),
-        shares_host_memory_(shares_host_memory),
-        mapped_bytes_(mapped_bytes),
-        device_(CreateCpuDevice({.num_threads = 1}).value()) {}
-
-  std::string name() const override { return "paper"; }
-  std::string kernels() const override { return "none"; }
-  absl::StatusOr<DeviceBuffer> Allocate(size_t) override { return absl::ResourceExhaustedError("made of paper"); }
-  size_t AvailableBytes() const override { return static_cast<size_t>(available_bytes_); }
-  bool shares_host_memory() const override { return shares_host_memory_; }
-  size_t AvailableMappedBytes() const override { return static_cast<size_t>(mapped_bytes_); }
-  void CopyToDevice(View, const void*) override {}
-  void CopyToHost(void*, ConstView) override {}
-  absl::Status Synchronize() override { return absl::OkStatus(); }
-  Ops& ops() override { return device_->ops(); }
-
- private:
-  int64_t available_bytes_;
-  bool shares_host_memory_;
-  int64_t mapped_bytes_;
-  std::unique_ptr<Device> device_;
-};
-
-// Mixtral 8x7B.
-ModelConfig LargeConfig() {
-  ModelConfig config = SmallConfig(ModelFamily::kMixtral);
-  config.hidden_size = 4096;
-  config.num_layers = 32;
-  config.is_moe_layer.assign(32, true);
-  config.num_heads = 32;
-  config.num_kv_heads = 8;
-  config.head_dim = 128;
-  config.vocab_size = 32000;
-  config.num_experts = 8;
-  config.expert_ffn_size = 14336;
-  config.max_position_embeddings = 32768;
-  return config;
-}
-
-CheckpointSummary LargeSummary() {
-  CheckpointSummary summary;
-  summary.dtype = DType::kBF16;
-  summary.dense_bytes = 3 * kGiB;
-  summary.expert_bytes = 84 * kGiB;
-  summary.one_expert_bytes = kExpertBytes;
-  return summary;
-}
-
-absl::StatusOr<MemoryPlan> Plan(const ModelConfig& config, const CheckpointSummary& summary,
-                                const RunnerOptions& options, int64_t available_bytes) {
-  PaperDevice device(available_bytes);
-  return PlanMemory(config, summary, options, device, device.ops());
-}
 
 // Of a device that must hold all experts.
 std::string PlanError(const RunnerOptions& options, int64_t available_bytes, absl::StatusCode code) {
@@ -225,56 +162,6 @@ TEST(MemoryPlan, NoRoomForAnyExpert) {
   const auto plan = Plan(LargeConfig(), LargeSummary(), {}, 4 * kGiB);
   EXPECT_EQ(plan.status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(plan.status().message(), HasSubstr("no room for a single expert of 336.00 MiB"));
-}
-
-// Where the host cannot write what the device computes with, experts are all there or the model does not run.
-TEST(MemoryPlan, ADeviceOfItsOwnMemoryHoldsAllExperts) {
-  PaperDevice device(40 * kGiB, /*shares_host_memory=*/false);
-  RunnerOptions options;
-  EXPECT_EQ(PlanMemory(LargeConfig(), LargeSummary(), options, device, device.ops()).status().code(),
-            absl::StatusCode::kResourceExhausted);
-  options.expert_cache_bytes = kGiB;
-  EXPECT_THAT(PlanMemory(LargeConfig(), LargeSummary(), options, device, device.ops()).status().message(),
-              AllOf(HasSubstr("--expert-cache-gb asks for 1.00 GiB"), HasSubstr("paper must hold all experts")));
-}
-
-// Where the device reads the host's memory, that holds all experts beside the slots.
-TEST(MemoryPlan, ExpertsThatDoNotFitIntoADeviceLieInTheHostsMemory) {
-  const auto plan = [](int64_t device_bytes, int64_t mapped_bytes, const RunnerOptions& options) {
-    PaperDevice device(device_bytes, /*shares_host_memory=*/false, mapped_bytes);
-    return PlanMemory(LargeConfig(), LargeSummary(), options, device, device.ops());
-  };
-  const auto cached = plan(80 * kGiB, 100 * kGiB, {});
-  ASSERT_TRUE(cached.ok()) << cached.status();
-  EXPECT_EQ(cached->expert_place(), ExpertPlace::kHost);
-  EXPECT_EQ(cached->host_expert_bytes, 84 * kGiB);
-  EXPECT_GE(cached->num_expert_slots, 100);
-  EXPECT_EQ(cached->expert_weight_bytes, cached->num_expert_slots * kExpertBytes);
-  EXPECT_LE(cached->total_bytes(), 72 * kGiB) << "of the device alone, with a reserve";
-  const auto all = plan(120 * kGiB, 0, {});
-  ASSERT_TRUE(all.ok()) << all.status();
-  EXPECT_EQ(all->expert_place(), ExpertPlace::kDevice);
-  EXPECT_EQ(all->host_expert_bytes, 0);
-  EXPECT_EQ(Plan(LargeConfig(), LargeSummary(), {}, 80 * kGiB)->expert_place(), ExpertPlace::kCheckpoint);
-
-  // 84 GiB and a tenth in reserve.
-  EXPECT_THAT(
-      plan(80 * kGiB, 90 * kGiB, {}).status().message(),
-      AllOf(HasSubstr("not all experts go into paper"), HasSubstr("they take 84.00 GiB"), HasSubstr("81.00 GiB"),
-            HasSubstr("--expert-host-gb can change"), HasSubstr("90.00 GiB (96636764160 bytes) are available")));
-  RunnerOptions options;
-  options.expert_host_bytes = 84 * kGiB;
-  EXPECT_TRUE(plan(80 * kGiB, 90 * kGiB, options).ok());
-  EXPECT_THAT(plan(80 * kGiB, 83 * kGiB, options).status().message(), HasSubstr("83.00 GiB"));
-  options.expert_host_bytes = 84 * kGiB - 1;
-  EXPECT_EQ(plan(80 * kGiB, 200 * kGiB, options).status().code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(plan(80 * kGiB, 200 * kGiB, options).status().message(), HasSubstr("as --expert-host-gb says"));
-  EXPECT_THAT(Plan(LargeConfig(), LargeSummary(), options, 200 * kGiB).status().message(),
-              AllOf(HasSubstr("--expert-host-gb"), HasSubstr("memory of their own")));
-  options.expert_host_bytes.reset();
-  options.expert_cache_bytes = 10 * kExpertBytes;
-  EXPECT_EQ(plan(200 * kGiB, 100 * kGiB, options)->num_expert_slots, 10);
-  EXPECT_EQ(plan(200 * kGiB, 100 * kGiB, options)->expert_place(), ExpertPlace::kHost);
 }
 
 TEST(MemoryPlan, NoRoomForOneSequence) {
