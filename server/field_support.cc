@@ -186,10 +186,10 @@ absl::Status RefuseUnsupportedFields(const Message& request) {
   return unsupported.empty() ? absl::OkStatus() : UnsupportedFields(std::move(unsupported));
 }
 
-absl::Status UnsupportedFields(std::vector<std::string> fields) {
+absl::Status UnsupportedFields(std::vector<std::string> fields, bool has_more) {
   ErrorSpec spec{.code = absl::StatusCode::kUnimplemented, .reason = reason::kUnsupportedField};
-  spec.message =
-      absl::StrCat("not supported by this release: ", absl::StrJoin(fields, ", "), "; GetModel lists what is");
+  spec.message = absl::StrCat("not supported by this release: ", absl::StrJoin(fields, ", "),
+                              has_more ? ", and more" : "", "; GetModel lists what is");
   spec.metadata.emplace_back("field", fields.front());
   for (std::string& path : fields) {
     spec.violations.push_back({std::move(path), "not supported by this release"});

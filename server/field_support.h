@@ -19,8 +19,8 @@ namespace cadre {
 // cadre.v1.
 absl::Status RefuseUnsupportedFields(const google::protobuf::Message& request);
 
-// UNIMPLEMENTED, naming `fields`. REQUIRES: not empty.
-absl::Status UnsupportedFields(std::vector<std::string> fields);
+// UNIMPLEMENTED, naming `fields`, and saying whether there were more. REQUIRES: not empty.
+absl::Status UnsupportedFields(std::vector<std::string> fields, bool has_more = false);
 
 // Paths of GenerateRequest that are supported, for GetModel.
 std::vector<std::string> SupportedGenerateFields();

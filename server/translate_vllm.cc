@@ -22,60 +22,78 @@ namespace {
 constexpr char kAnyObject[] = R"({"type":"object"})";
 constexpr uint32_t kMaxInt32 = std::numeric_limits<int32_t>::max();
 
-void CollectUnknown(const google::protobuf::Message& message, const std::string& prefix,
-                    std::vector<std::string>* fields) {
+// The first fields that are not supported: a request may have millions, an error names kMaxUnsupportedNames.
+struct UnsupportedNames {
+  void Add(std::string name) {
+    has_more = names.size() == kMaxUnsupportedNames;
+    if (!has_more) names.push_back(std::move(name));
+  }
+
+  std::vector<std::string> names;
+  bool has_more = false;
+};
+
+// One pass at most, each field against the few numbers that are named already.
+void CollectUnknown(const google::protobuf::Message& message, const char* prefix, UnsupportedNames* found) {
   const google::protobuf::UnknownFieldSet& unknown = message.GetReflection()->GetUnknownFields(message);
-  for (int i = 0; i < unknown.field_count(); ++i) {
-    std::string name = absl::StrCat(prefix, unknown.field(i).number());
-    if (std::find(fields->begin(), fields->end(), name) == fields->end()) fields->push_back(std::move(name));
+  std::vector<int> numbers;
+  for (int i = 0; i < unknown.field_count() && !found->has_more; ++i) {
+    const int number = unknown.field(i).number();
+    if (std::find(numbers.begin(), numbers.end(), number) != numbers.end()) continue;
+    numbers.push_back(number);
+    found->Add(absl::StrCat(prefix, number));
   }
 }
 
 absl::Status RefuseUnsupported(const vllm_api::GenerateRequest& wire) {
   const vllm_api::SamplingParams& params = wire.sampling_params();
-  std::vector<std::string> fields;
-  if (wire.has_kv_transfer_params()) fields.emplace_back("kv_transfer_params");
-  if (wire.has_mm_inputs()) fields.emplace_back("mm_inputs");
-  if (wire.has_kv_transfer_params_json()) fields.emplace_back("kv_transfer_params_json");
-  if (wire.has_media_refs()) fields.emplace_back("media_refs");
-  if (wire.extra_mm_inputs_size() > 0) fields.emplace_back("extra_mm_inputs");
-  if (params.has_grammar()) fields.emplace_back("sampling_params.grammar");
-  if (params.has_structural_tag()) fields.emplace_back("sampling_params.structural_tag");
-  CollectUnknown(wire, "", &fields);
-  CollectUnknown(wire.tokenized(), "tokenized.", &fields);
-  CollectUnknown(params, "sampling_params.", &fields);
-  CollectUnknown(params.choice(), "sampling_params.choice.", &fields);
-  if (!fields.empty()) return UnsupportedFields(std::move(fields));
+  UnsupportedNames found;
+  if (wire.has_kv_transfer_params()) found.Add("kv_transfer_params");
+  if (wire.has_mm_inputs()) found.Add("mm_inputs");
+  if (wire.has_kv_transfer_params_json()) found.Add("kv_transfer_params_json");
+  if (wire.has_media_refs()) found.Add("media_refs");
+  if (wire.extra_mm_inputs_size() > 0) found.Add("extra_mm_inputs");
+  if (params.has_grammar()) found.Add("sampling_params.grammar");
+  if (params.has_structural_tag()) found.Add("sampling_params.structural_tag");
+  CollectUnknown(wire, "", &found);
+  CollectUnknown(wire.tokenized(), "tokenized.", &found);
+  CollectUnknown(params, "sampling_params.", &found);
+  CollectUnknown(params.choice(), "sampling_params.choice.", &found);
+  if (!found.names.empty()) return UnsupportedFields(std::move(found.names), found.has_more);
   if (wire.data_parallel_rank() == 0) return absl::OkStatus();
   return InvalidField("data_parallel_rank", absl::StrCat(wire.data_parallel_rank(), " is not in [0, 0]"));
 }
 
-// A count or a token id.
-absl::Status CheckInt32(std::string field, uint32_t value) {
-  if (value <= kMaxInt32) return absl::OkStatus();
+absl::Status NotAnInt32(std::string field, uint32_t value) {
   return InvalidField(std::move(field), absl::StrCat(value, " is not in [0, ", kMaxInt32, "]"));
 }
 
-template <typename Wire>
-absl::Status CopyIds(const std::string& field, const Wire& wire, google::protobuf::RepeatedField<int32_t>* ids) {
+// A count.
+absl::Status CheckInt32(const char* field, uint32_t value) {
+  return value <= kMaxInt32 ? absl::OkStatus() : NotAnInt32(field, value);
+}
+
+// A prompt may have a million: a name is made for the one that is wrong.
+absl::Status CopyIds(const char* field, const google::protobuf::RepeatedField<uint32_t>& wire,
+                     google::protobuf::RepeatedField<int32_t>* ids) {
   ids->Reserve(wire.size());
   for (int i = 0; i < wire.size(); ++i) {
-    CADRE_RETURN_IF_ERROR(CheckInt32(absl::StrCat(field, "[", i, "]"), wire[i]));
+    if (wire[i] > kMaxInt32) return NotAnInt32(absl::StrCat(field, "[", i, "]"), wire[i]);
     ids->Add(static_cast<int32_t>(wire[i]));
   }
   return absl::OkStatus();
 }
 
-absl::Status TranslateInput(const vllm_api::GenerateRequest& wire, v1::GenerateRequest* request) {
+absl::Status TranslateInput(vllm_api::GenerateRequest& wire, v1::GenerateRequest* request) {
   if (wire.has_text()) {
-    request->set_text(wire.text());
+    request->set_text(std::move(*wire.mutable_text()));
     return absl::OkStatus();
   }
   if (!wire.has_tokenized()) return InvalidField("input", "no prompt: set tokenized or text");
   return CopyIds("tokenized.input_ids", wire.tokenized().input_ids(), request->mutable_token_ids()->mutable_ids());
 }
 
-absl::Status TranslateSampling(const vllm_api::SamplingParams& wire, v1::SamplingParams* sampling) {
+absl::Status TranslateSampling(vllm_api::SamplingParams& wire, v1::SamplingParams* sampling) {
   sampling->set_temperature(wire.has_temperature() ? wire.temperature() : 1.0f);
   sampling->set_top_p(wire.top_p() == 0.0f ? 1.0f : wire.top_p());
   // More than there are tokens is all of them, as it is.
@@ -87,18 +105,18 @@ absl::Status TranslateSampling(const vllm_api::SamplingParams& wire, v1::Samplin
   if (wire.has_seed() && wire.seed() != -1) sampling->set_seed(static_cast<uint64_t>(int64_t{wire.seed()}));
   CADRE_RETURN_IF_ERROR(CheckInt32("sampling_params.n", wire.n()));
   sampling->set_n(wire.n() == 0 ? 1 : static_cast<int32_t>(wire.n()));
-  sampling->mutable_logit_bias()->insert(wire.logit_bias().begin(), wire.logit_bias().end());
+  sampling->mutable_logit_bias()->swap(*wire.mutable_logit_bias());
   return absl::OkStatus();
 }
 
-absl::Status TranslateStopping(const vllm_api::SamplingParams& wire, v1::StopConditions* stopping) {
+absl::Status TranslateStopping(vllm_api::SamplingParams& wire, v1::StopConditions* stopping) {
   if (wire.has_max_tokens()) {
     CADRE_RETURN_IF_ERROR(CheckInt32("sampling_params.max_tokens", wire.max_tokens()));
     stopping->set_max_tokens(static_cast<int32_t>(wire.max_tokens()));
   }
   CADRE_RETURN_IF_ERROR(CheckInt32("sampling_params.min_tokens", wire.min_tokens()));
   stopping->set_min_tokens(static_cast<int32_t>(wire.min_tokens()));
-  *stopping->mutable_stop_strings() = wire.stop();
+  stopping->mutable_stop_strings()->Swap(wire.mutable_stop());
   CADRE_RETURN_IF_ERROR(
       CopyIds("sampling_params.stop_token_ids", wire.stop_token_ids(), stopping->mutable_stop_token_ids()));
   stopping->set_ignore_eos(wire.ignore_eos());
@@ -106,8 +124,6 @@ absl::Status TranslateStopping(const vllm_api::SamplingParams& wire, v1::StopCon
 }
 
 void TranslateOutput(const vllm_api::SamplingParams& wire, v1::OutputOptions* output) {
-  // Nobody is told the text: it is made where stop strings are looked for in it.
-  output->set_text(wire.stop_size() > 0);
   output->set_skip_special_tokens(wire.skip_special_tokens());
   if (wire.has_logprobs()) {
     output->set_logprobs(true);
@@ -116,13 +132,14 @@ void TranslateOutput(const vllm_api::SamplingParams& wire, v1::OutputOptions* ou
   if (wire.has_prompt_logprobs()) output->set_prompt_logprobs(wire.prompt_logprobs());
 }
 
-void TranslateConstraint(const vllm_api::SamplingParams& wire, v1::GenerateRequest* request) {
+void TranslateConstraint(vllm_api::SamplingParams& wire, v1::GenerateRequest* request) {
   if (wire.has_json_schema()) {
-    request->mutable_structured_output()->set_json_schema(wire.json_schema());
+    request->mutable_structured_output()->set_json_schema(std::move(*wire.mutable_json_schema()));
   } else if (wire.has_regex()) {
-    request->mutable_structured_output()->set_regex(wire.regex());
+    request->mutable_structured_output()->set_regex(std::move(*wire.mutable_regex()));
   } else if (wire.has_choice()) {
-    *request->mutable_structured_output()->mutable_choices()->mutable_choices() = wire.choice().choices();
+    request->mutable_structured_output()->mutable_choices()->mutable_choices()->Swap(
+        wire.mutable_choice()->mutable_choices());
   } else if (wire.json_object()) {
     request->mutable_structured_output()->set_json_schema(kAnyObject);
   }
@@ -130,14 +147,16 @@ void TranslateConstraint(const vllm_api::SamplingParams& wire, v1::GenerateReque
 
 }  // namespace
 
-absl::Status TranslateVllmRequest(const vllm_api::GenerateRequest& wire, v1::GenerateRequest* request) {
-  const vllm_api::SamplingParams& params = wire.sampling_params();
-  request->set_request_id(wire.request_id());
+absl::Status TranslateVllmRequest(vllm_api::GenerateRequest wire, v1::GenerateRequest* request) {
+  request->set_request_id(std::move(*wire.mutable_request_id()));
   CADRE_RETURN_IF_ERROR(RefuseUnsupported(wire));
+  vllm_api::SamplingParams& params = *wire.mutable_sampling_params();
   CADRE_RETURN_IF_ERROR(TranslateInput(wire, request));
   CADRE_RETURN_IF_ERROR(TranslateSampling(params, request->mutable_sampling()));
   CADRE_RETURN_IF_ERROR(TranslateStopping(params, request->mutable_stopping()));
   TranslateOutput(params, request->mutable_output());
+  // Nobody is told the text: it is made where stop strings are looked for in it.
+  request->mutable_output()->set_text(request->stopping().stop_strings_size() > 0);
   TranslateConstraint(params, request);
   if (params.has_truncate_prompt_tokens()) {
     request->mutable_prompt()->set_truncate_prompt_tokens(params.truncate_prompt_tokens());

@@ -47,10 +47,13 @@ class VllmCall final : public StreamedCall {
                const grpc::ByteBuffer& bytes, IncomingRequest* request) -> absl::Status {
       vllm_api::GenerateRequest wire;
       CADRE_RETURN_IF_ERROR(ParseMessage(bytes, &wire));
-      CADRE_RETURN_IF_ERROR(TranslateVllmRequest(wire, &request->wire));
-      request->kind = wire.stream() ? AnswerKind::kStreamed : AnswerKind::kCollected;
-      exchange->answer = VllmAnswer(wire.stream(), request->wire.sampling().n());
-      if (!wire.request_id().empty()) exchange->known_by_id = running->Add(wire.request_id(), stream.lock());
+      const bool is_streamed = wire.stream();
+      CADRE_RETURN_IF_ERROR(TranslateVllmRequest(std::move(wire), &request->wire));
+      request->kind = is_streamed ? AnswerKind::kStreamed : AnswerKind::kCollected;
+      exchange->answer = VllmAnswer(is_streamed, request->wire.sampling().n());
+      if (const std::string& id = request->wire.request_id(); !id.empty()) {
+        exchange->known_by_id = running->Add(id, stream.lock());
+      }
       return absl::OkStatus();
     };
   }

@@ -6,9 +6,21 @@ GATEWAY_MUTANTS = [
     Mutant(
         "a field that the gateway's protocol has and we do not know is ignored",
         "server/translate_vllm.cc",
-        "  CollectUnknown(params, \"sampling_params.\", &fields);\n",
+        "  CollectUnknown(params, \"sampling_params.\", &found);\n",
         "",
         "vllm_engine_test", "TranslateVllm/RefusedField.*"),
+    Mutant(
+        "an error names as many unknown fields as there are",
+        "server/translate_vllm.cc",
+        "has_more = names.size() == kMaxUnsupportedNames;",
+        "has_more = names.size() == 1000 * kMaxUnsupportedNames;",
+        "vllm_engine_test", "TranslateVllm.ManyUnknownFieldsAreNamedUpToALimit"),
+    Mutant(
+        "a request is held twice",
+        "server/translate_vllm.cc",
+        "request->set_text(std::move(*wire.mutable_text()));",
+        "request->set_text(wire.text());",
+        "vllm_engine_test", "TranslateVllm.TextsAndListsAreMovedNotCopied"),
     Mutant(
         "a gateway that leaves top_p out asks for none of the tokens",
         "server/translate_vllm.cc",

@@ -5,6 +5,8 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <string>
+#include <utility>
 
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
@@ -16,6 +18,8 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::StartsWith;
 
 vllm_api::GenerateRequest Ids(std::vector<uint32_t> ids = {1, 2, 3}) {
   vllm_api::GenerateRequest wire;
@@ -30,6 +34,29 @@ v1::GenerateRequest Translated(const vllm_api::GenerateRequest& wire) {
   // What comes out is what the own API supports.
   EXPECT_TRUE(RefuseUnsupportedFields(request).ok()) << RefuseUnsupportedFields(request);
   return request;
+}
+
+// A large request is not held twice: what both protos have alike changes hands.
+TEST(TranslateVllm, TextsAndListsAreMovedNotCopied) {
+  vllm_api::GenerateRequest wire;
+  wire.set_text(std::string(1000, 't'));
+  vllm_api::SamplingParams& params = *wire.mutable_sampling_params();
+  params.add_stop(std::string(1000, 's'));
+  params.set_regex(std::string(1000, 'r'));
+  const char* const text = wire.text().data();
+  const char* const stop = params.stop(0).data();
+  const char* const regex = params.regex().data();
+  v1::GenerateRequest request;
+  ASSERT_TRUE(TranslateVllmRequest(std::move(wire), &request).ok());
+  EXPECT_EQ(request.text().data(), text);
+  EXPECT_EQ(request.stopping().stop_strings(0).data(), stop);
+  EXPECT_EQ(request.structured_output().regex().data(), regex);
+
+  vllm_api::GenerateRequest with_choices = Ids();
+  with_choices.mutable_sampling_params()->mutable_choice()->add_choices(std::string(1000, 'c'));
+  const char* const choice = with_choices.sampling_params().choice().choices(0).data();
+  ASSERT_TRUE(TranslateVllmRequest(std::move(with_choices), &request).ok());
+  EXPECT_EQ(request.structured_output().choices().choices(0).data(), choice);
 }
 
 // Where that protocol cannot tell zero from unset, zero is its default, which need not be zero.
@@ -185,6 +212,33 @@ INSTANTIATE_TEST_SUITE_P(
                 [](auto* w) { w->mutable_sampling_params()->set_max_tokens(0x80000000); }},
         Refusal{"sampling_params.n: 2147483648", kInvalid,
                 [](auto* w) { w->mutable_sampling_params()->set_n(0x80000000); }}));
+
+// What nobody knows may come by the million: an error names a few, and each once.
+TEST(TranslateVllm, ManyUnknownFieldsAreNamedUpToALimit) {
+  vllm_api::GenerateRequest wire = Ids();
+  wire.mutable_mm_inputs();
+  for (int repeat = 0; repeat < 3; ++repeat) AddUnknown(&wire, 50);
+  for (int number = 1000; number < 301'000; ++number) AddUnknown(wire.mutable_sampling_params(), number);
+  AddUnknown(wire.mutable_sampling_params()->mutable_choice(), 77);
+  v1::GenerateRequest request;
+  const absl::Status status = TranslateVllmRequest(wire, &request);
+  EXPECT_EQ(status.code(), kUnimplemented);
+  EXPECT_THAT(std::string(status.message()),
+              StartsWith("not supported by this release: mm_inputs, 50, sampling_params.1000, sampling_params.1001, "));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("sampling_params.1013, and more;"));
+  const google::rpc::Status details = ToWireStatus(status);
+  google::rpc::BadRequest bad_request;
+  ASSERT_TRUE(details.details(details.details_size() - 1).UnpackTo(&bad_request));
+  EXPECT_EQ(bad_request.field_violations_size(), static_cast<int>(kMaxUnsupportedNames));
+
+  // As many as are named: there are no more.
+  wire.mutable_sampling_params()->Clear();
+  for (int number = 1000; number < 1014; ++number) AddUnknown(wire.mutable_sampling_params(), number);
+  for (int repeat = 0; repeat < 1000; ++repeat) AddUnknown(wire.mutable_sampling_params(), 1007);
+  const absl::Status all = TranslateVllmRequest(wire, &request);
+  EXPECT_THAT(std::string(all.message()), HasSubstr("sampling_params.1013;"));
+  EXPECT_THAT(std::string(all.message()), Not(HasSubstr("and more")));
+}
 
 TEST(TranslateVllm, ErrorsUseItsNames) {
   EXPECT_EQ(VllmFieldName("token_ids.ids[4]"), "tokenized.input_ids[4]");
