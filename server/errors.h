@@ -38,6 +38,7 @@ inline constexpr std::string_view kQueueFull = "QUEUE_FULL";
 inline constexpr std::string_view kTenantQueueFull = "TENANT_QUEUE_FULL";
 inline constexpr std::string_view kTooManyWatchers = "TOO_MANY_WATCHERS";
 inline constexpr std::string_view kTooManyProfileCalls = "TOO_MANY_PROFILE_CALLS";
+inline constexpr std::string_view kTooManyTokenizerCalls = "TOO_MANY_TOKENIZER_CALLS";
 inline constexpr std::string_view kTooManyWhatIfCalls = "TOO_MANY_WHAT_IF_CALLS";
 inline constexpr std::string_view kMemoryPressure = "MEMORY_PRESSURE";
 inline constexpr std::string_view kDeadlineUnreachable = "DEADLINE_UNREACHABLE";

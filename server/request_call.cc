@@ -103,6 +103,7 @@ void RequestCall::Read() {
     RefuseUnreadCall(services_, *stream_, metadata_id_, charge.status());
     return;
   }
+  OnArrival(metadata_id_);
   read_timeout_.Set(services_.request_timeout,
                     [services = services_, stream = stream_, is_read = is_read_, metadata_id = metadata_id_] {
                       if (is_read->exchange(true)) return;

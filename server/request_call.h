@@ -37,7 +37,7 @@ class RequestCall : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteB
   void OnCancel() final { stream_->OnCancel(); }
   void OnDone() final;
 
-  void SetRequestId(const std::string& id) final;
+  void SetRequestId(const std::string& id) override;
   void SendInitialMetadata() final;
   void Cancel() final { context_.TryCancel(); }
 
@@ -48,6 +48,9 @@ class RequestCall : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteB
 
   // In whatever API the request is written. Asked for once, when the bytes have come.
   virtual RequestReader MakeReader() = 0;
+  // The call is here, and its caller known; of the request there is nothing yet but the id in the metadata, which may
+  // be empty, and which the request itself may replace.
+  virtual void OnArrival(const std::string& metadata_id) { static_cast<void>(metadata_id); }
   // The last thing in the constructor of a subclass.
   void Read();
   // Before the first message, and before AddTrailers: an answer may begin before SendInitialMetadata is asked for.

@@ -48,7 +48,8 @@ inline constexpr int32_t kMaxPriority = 100;    // and as much below zero
 inline constexpr size_t kMaxLabelBytes = 128;   // tenant, cache salt
 
 // What an answer may take, in the worst case, before its client has got anything of it: prompt details and repeated
-// prompts, and everything of an answer in one message. Charged before a request is admitted, by the token.
+// prompts, and everything of an answer in one message. Charged before a request is admitted, by the token, and as often
+// as it is sent.
 inline constexpr int64_t kMaxAnswerBytes = 64 << 20;
 inline constexpr int64_t kAnswerBytesPerToken = 16;   // id and text
 inline constexpr int64_t kAnswerBytesPerDetail = 32;  // a token's detail, and each alternative
@@ -70,8 +71,17 @@ inline constexpr int kMaxStatsWatchers = 64;
 // Calls of ExportProfile and ImportProfile at a time: each takes up to a second of the thread that reads long prompts.
 inline constexpr int kMaxProfileCalls = 1;
 
+// Calls of VllmEngine's GetTokenizer at a time: together they hold one archive, of up to 200 MB.
+inline constexpr int kMaxTokenizerCalls = 8;
+
 // Calls of GetWhatIf at a time: each looks again and again, for up to 5 s, for a simulation that is the same for all.
 inline constexpr int kMaxWhatIfCalls = 16;
+
+// An Abort of VllmEngine: ids, and bytes of the message. One of up to kMaxUnchargedAbortBytes is read however little
+// memory is left: requests that end give some back.
+inline constexpr int kMaxAbortIds = 1024;
+inline constexpr size_t kMaxAbortBytes = 64 << 10;
+inline constexpr size_t kMaxUnchargedAbortBytes = 4 << 10;
 
 // Pairs of experts of one layer that ExportProfile tells.
 inline constexpr int32_t kMaxProfilePairs = 4096;

@@ -40,6 +40,7 @@ void StreamedCall::WriteNext() {
 
 void StreamedCall::OnWriteDone(bool ok) {
   if (ok && !waiting_.empty()) {
+    stream()->OnPartTaken();
     WriteNext();
   } else if (is_ending_) {
     ServerBidiReactor::Finish(grpc::Status::CANCELLED);

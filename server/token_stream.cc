@@ -142,6 +142,11 @@ void TokenStream::OnWriteDone(bool ok) {
   OnCancel();
 }
 
+void TokenStream::OnPartTaken() {
+  const std::lock_guard lock(mutex_);
+  ++num_writes_;
+}
+
 void TokenStream::OnCancel() {
   const bool is_deadline = IsAtDeadline();
   {

@@ -115,8 +115,10 @@ class TokenStream final : public TokenSink, public Pumped, public std::enable_sh
   // From the pump.
   void PumpNow() override;
 
-  // From the call.
+  // From the call. OnPartTaken: of several messages that are one event the client has taken one, and not the last: it
+  // reads, as much as who takes an event.
   void OnWriteDone(bool ok);
+  void OnPartTaken();
   void OnCancel();
   // Somebody else wants it to end: with CANCELLED, while the client is still there. Any thread.
   void Abort();
@@ -161,7 +163,7 @@ class TokenStream final : public TokenSink, public Pumped, public std::enable_sh
   RequestFacts facts_;      // constant from when the engine has the request
   bool metadata_sent_ = false;
   bool write_in_flight_ = false;
-  int64_t num_writes_ = 0;        // that have left
+  int64_t num_writes_ = 0;        // messages that have left
   int64_t num_writes_armed_ = 0;  // the same, when CutOff was asked for
   bool finish_called_ = false;
   StreamPump::Time posted_due_ = StreamPump::Time::max();  // max: the pump does not know of us

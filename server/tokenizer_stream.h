@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 
+#include "server/call_place.h"
 #include "server/services.h"
 #include "server/tokenizer_archive.h"
 
@@ -17,13 +18,18 @@ namespace cadre {
 class TokenizerShelf {
  public:
   absl::StatusOr<std::shared_ptr<const TokenizerArchive>> Get(const std::filesystem::path& folder);
+  // Of all who take it.
+  const std::shared_ptr<CallPlaces>& places() const { return places_; }
 
  private:
+  const std::shared_ptr<CallPlaces> places_ = std::make_shared<CallPlaces>();
   std::mutex mutex_;
   std::weak_ptr<const TokenizerArchive> archive_;
 };
 
-// Makes the archive on the work queue, and sends it in pieces of 64 KiB. Deletes itself when gRPC is done with it.
+// Makes the archive on the work queue, and sends it in pieces of 64 KiB. RESOURCE_EXHAUSTED while kMaxTokenizerCalls
+// others are open, and for a client that takes nothing for `services.stream.slow_reader_timeout`, which is cancelled
+// when it takes nothing for as long again. Deletes itself when gRPC is done with it.
 grpc::ServerWriteReactor<grpc::ByteBuffer>* NewTokenizerStream(const ServiceContext& services,
                                                                grpc::CallbackServerContext* context,
                                                                std::shared_ptr<TokenizerShelf> shelf);

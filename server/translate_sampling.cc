@@ -218,8 +218,10 @@ absl::Status CheckAnswer(const Request& request, bool has_token_bytes, AnswerKin
   const int64_t n = request.num_sequences;
   const auto prompt_tokens = static_cast<int64_t>(request.prompt.size());
   const int64_t output_bytes = TokenAnswerBytes(params.logprobs ? params.top_logprobs : -1, has_token_bytes);
+  const int64_t copies = kind == AnswerKind::kStreamedBySequence ? n : 1;
   const int64_t prompt_bytes =
-      request.prompt_logprobs ? prompt_tokens * TokenAnswerBytes(*request.prompt_logprobs, has_token_bytes) : 0;
+      request.prompt_logprobs ? copies * prompt_tokens * TokenAnswerBytes(*request.prompt_logprobs, has_token_bytes)
+                              : 0;
   // The prompt is repeated for each sequence at once.
   const int64_t echo_bytes =
       request.echo ? n * prompt_tokens *
@@ -230,7 +232,7 @@ absl::Status CheckAnswer(const Request& request, bool has_token_bytes, AnswerKin
                         absl::StrCat(prompt_tokens, " prompt tokens may take ", prompt_bytes + echo_bytes,
                                      " bytes of the answer, the limit is ", kMaxAnswerBytes));
   }
-  if (kind == AnswerKind::kStreamed) return absl::OkStatus();
+  if (kind != AnswerKind::kCollected) return absl::OkStatus();
   const int64_t total = prompt_bytes + echo_bytes + n * params.max_tokens * output_bytes;
   if (total <= kMaxAnswerBytes) return absl::OkStatus();
   return InvalidField("stopping.max_tokens",

@@ -14,8 +14,9 @@ absl::Status TranslateOptions(const v1::GenerateRequest& wire, const ModelCard& 
 
 // How an answer reaches its client.
 enum class AnswerKind {
-  kStreamed,   // event by event
-  kCollected,  // in one message, which the server holds until the end
+  kStreamed,            // event by event
+  kStreamedBySequence,  // the same, but with details of the prompt for each sequence again
+  kCollected,           // in one message, which the server holds until the end
 };
 
 // What is left to check once the prompt and max_tokens are known: min_tokens, and the memory that the answer may take,

@@ -77,6 +77,8 @@ vllm_api::GenerateResponse VllmAnswer::Chunk(const v1::DeltaEvent& event) {
   chunk->set_cached_tokens(cached_tokens_);
   chunk->set_index(static_cast<uint32_t>(event.index()));
   if (event.details_size() > 0) AddDetails(event.details(), chunk->mutable_output_logprobs());
+  // For each sequence, because servers of this protocol do so and clients read one sequence without the others;
+  // admission has charged for all of them.
   const bool had_chunk = std::exchange(sequences_[event.index()].has_chunk, true);
   if (!had_chunk && input_logprobs_.token_ids_size() > 0) {
     *chunk->mutable_input_logprobs() = input_logprobs_;

@@ -12,6 +12,7 @@
 #include "engine/base/status_macros.h"
 #include "server/admission.h"
 #include "server/errors.h"
+#include "server/request_limits.h"
 #include "server/running_requests.h"
 #include "server/services.h"
 #include "server/streamed_call.h"
@@ -49,7 +50,7 @@ class VllmCall final : public StreamedCall {
       CADRE_RETURN_IF_ERROR(ParseMessage(bytes, &wire));
       const bool is_streamed = wire.stream();
       CADRE_RETURN_IF_ERROR(TranslateVllmRequest(std::move(wire), &request->wire));
-      request->kind = is_streamed ? AnswerKind::kStreamed : AnswerKind::kCollected;
+      request->kind = is_streamed ? AnswerKind::kStreamedBySequence : AnswerKind::kCollected;
       exchange->answer = VllmAnswer(is_streamed, request->wire.sampling().n());
       if (const std::string& id = request->wire.request_id(); !id.empty()) {
         exchange->known_by_id = running->Add(id, stream.lock());
@@ -63,6 +64,15 @@ class VllmCall final : public StreamedCall {
     return messages;
   }
   absl::Status Reword(const absl::Status& status) const override { return RenameFields(status, &VllmFieldName); }
+
+  // Whatever id the client has for it at the time, Abort knows it by that one.
+  void OnArrival(const std::string& metadata_id) override {
+    if (!metadata_id.empty()) exchange_->known_by_id = running_->Add(metadata_id, stream());
+  }
+  void SetRequestId(const std::string& id) override {
+    StreamedCall::SetRequestId(id);
+    exchange_->known_by_id = running_->Add(id, stream());
+  }
 
   const std::shared_ptr<RunningRequests> running_;
   const std::shared_ptr<Exchange> exchange_ = std::make_shared<Exchange>();
@@ -94,6 +104,8 @@ class VllmService final : public RawService {
   }
   grpc::ServerUnaryReactor* Abort(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                                   grpc::ByteBuffer* response) override {
+    const auto charge = ChargeAbort(request->Length());
+    if (!charge.ok()) return AnswerStatus(context, charge.status());
     return AnswerNow<vllm_api::AbortRequest, vllm_api::AbortResponse>(
         context, *request, response, [this, context](const auto& in, auto*) { return AbortAll(*context, in); });
   }
@@ -122,8 +134,20 @@ class VllmService final : public RawService {
   }
 
  private:
+  // What reading an Abort takes, which may be nothing.
+  absl::StatusOr<std::shared_ptr<MemoryGuard::Charge>> ChargeAbort(size_t bytes) const {
+    if (bytes > kMaxAbortBytes) {
+      return InvalidField("request_ids", absl::StrCat(bytes, " bytes in one message, the limit is ", kMaxAbortBytes));
+    }
+    if (bytes <= kMaxUnchargedAbortBytes) return nullptr;
+    return ChargeReading(services_, bytes);
+  }
+
   // Of the same caller: with keys, nobody ends somebody else's requests.
   absl::Status AbortAll(const grpc::CallbackServerContext& context, const vllm_api::AbortRequest& request) const {
+    if (request.request_ids_size() > kMaxAbortIds) {
+      return InvalidField("request_ids", absl::StrCat(request.request_ids_size(), " ids, the limit is ", kMaxAbortIds));
+    }
     CADRE_ASSIGN_OR_RETURN(const std::string caller, CallerOf(services_, context));
     for (const std::string& id : request.request_ids()) running_->Abort(id, caller);
     return absl::OkStatus();

@@ -24,6 +24,9 @@ import package  # noqa: E402,F401  makes cadre_client importable
 
 from cadre_client import AsyncClient, CadreError, Client, GenerateOptions  # noqa: E402
 
+engine = importlib.import_module("vllm.grpc.engine.vllm_engine_pb2")
+engine_grpc = importlib.import_module("vllm.grpc.engine.vllm_engine_pb2_grpc")
+
 ALICE, GRAFANA, OPS = "alice-0123456789abcdef", "grafana-0123456789abcdef", "operators-0123456789abcdef"
 KEYS = f"""# The operators' secret is known by its digest alone.
 alice   generation    {ALICE}
@@ -125,6 +128,31 @@ class KeyTest(unittest.TestCase):
                 self.assertNotEqual(codes[secret], "UNIMPLEMENTED", path)
             if "/cadre.v1.GenerationService/" in path:
                 self.assertEqual(let_in, [ALICE], path)
+
+    def test_nobody_aborts_what_another_caller_asked_for(self):
+        bob = "bob-0123456789abcdefghij"
+        self.write(KEYS + f"bob generation {bob}\n")
+        server = self.start("--enable-vllm-engine-api", model="sim:step_ms=20")
+        stub = engine_grpc.VllmEngineStub(server.channel)
+        message = engine.GenerateRequest(request_id="of-alice", stream=True)
+        message.tokenized.input_ids.extend([1, 2, 3])
+        message.sampling_params.CopyFrom(engine.SamplingParams(max_tokens=1000, ignore_eos=True))
+        call = stub.Generate(message, metadata=bearer(ALICE), timeout=60)
+        next(call)
+        abort = engine.AbortRequest(request_ids=["of-alice"])
+        stub.Abort(abort, metadata=bearer(bob), timeout=10)
+        for _ in range(5):
+            self.assertTrue(next(call).HasField("chunk"))
+        self.assertEqual(server.metric("cadre_requests_running"), 1)
+        for secret, code in ((GRAFANA, grpc.StatusCode.PERMISSION_DENIED), ("x" * 20, grpc.StatusCode.UNAUTHENTICATED)):
+            with self.assertRaises(grpc.RpcError) as refused:
+                stub.Abort(abort, metadata=bearer(secret), timeout=10)
+            self.assertEqual(refused.exception.code(), code)
+        stub.Abort(abort, metadata=bearer(ALICE), timeout=10)
+        with self.assertRaises(grpc.RpcError) as ended:
+            list(call)
+        self.assertEqual(ended.exception.code(), grpc.StatusCode.CANCELLED)
+        self.assertIn("aborted", ended.exception.details())
 
     def test_reflection_answers_those_with_a_key(self):
         server = self.start()

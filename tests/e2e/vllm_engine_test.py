@@ -27,6 +27,11 @@ def generate_request(max_tokens=16, stream=False, ids=PROMPT, **params):
     return message
 
 
+def varint(value):
+    """As Protocol Buffers writes it."""
+    return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + varint(value >> 7)
+
+
 class VllmEngineTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -120,6 +125,23 @@ class VllmEngineTest(unittest.TestCase):
             self.fail("no request was aborted")
         self.server.wait_until_idle()
         self.assertEqual(self.server.metric("cadre_requests_finished_total", outcome="cancelled"), cancelled + 1)
+
+    def test_abort_is_bounded(self):
+        for ids, part in ((["x"] * 1025, "1025 ids, the limit is 1024"), (["x" * 70_000], "the limit is 65536")):
+            with self.assertRaises(grpc.RpcError) as refused:
+                self.engine.Abort(engine.AbortRequest(request_ids=ids), timeout=5)
+            self.assertEqual(refused.exception.code(), grpc.StatusCode.INVALID_ARGUMENT)
+            self.assertIn("request_ids: ", refused.exception.details())
+            self.assertIn(part, refused.exception.details())
+
+    def test_a_message_of_unknown_fields_is_refused_by_a_few_of_them(self):
+        unknown = b"".join(varint(number << 3) + b"\x01" for number in range(200_000, 220_000))
+        message = engine.GenerateRequest.FromString(generate_request().SerializeToString() + unknown)
+        with self.assertRaises(grpc.RpcError) as refused:
+            list(self.engine.Generate(message, timeout=20))
+        self.assertEqual(refused.exception.code(), grpc.StatusCode.UNIMPLEMENTED)
+        self.assertIn(", and more", refused.exception.details())
+        self.assertEqual(len(error_details(refused.exception)["BadRequest"].field_violations), 16)
 
     def test_tokenizer_arrives_whole(self):
         pieces = list(self.engine.GetTokenizer(tokenizer.GetTokenizerRequest(), timeout=10))

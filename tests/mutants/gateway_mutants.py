@@ -22,6 +22,12 @@ GATEWAY_MUTANTS = [
         "request->set_text(wire.text());",
         "vllm_engine_test", "TranslateVllm.TextsAndListsAreMovedNotCopied"),
     Mutant(
+        "what is sent for each sequence is charged once",
+        "server/vllm_service.cc",
+        "AnswerKind::kStreamedBySequence",
+        "AnswerKind::kStreamed",
+        "vllm_engine_test", "VllmServiceTest.DetailsOfThePromptHaveALimitForAllSequences"),
+    Mutant(
         "a gateway that leaves top_p out asks for none of the tokens",
         "server/translate_vllm.cc",
         "wire.top_p() == 0.0f ? 1.0f : wire.top_p()",
@@ -33,6 +39,54 @@ GATEWAY_MUTANTS = [
         "    const auto [begin, end] = streams_.equal_range(id);\n",
         "    const auto begin = id.empty() ? streams_.end() : streams_.begin(), end = streams_.end();\n",
         "vllm_engine_test", "VllmServiceTest.AbortEndsTheRequestsOfAnId"),
+    Mutant(
+        "an abort ends the requests of other callers",
+        "server/running_requests.cc",
+        "stream != nullptr && stream->caller() == caller",
+        "stream != nullptr && (stream->caller() == caller || stream->caller() != \"\")",
+        "vllm_engine_test", "RunningRequestsTest.*:VllmAbortTest.NobodyEndsWhatAnotherCallerAskedFor"),
+    Mutant(
+        "an abort may be as long as a prompt",
+        "server/vllm_service.cc",
+        "    if (bytes > kMaxAbortBytes) {\n",
+        "    if (bytes > 100 * kMaxAbortBytes) {\n",
+        "vllm_engine_test", "VllmAbortTest.LongListsAreRefused"),
+    Mutant(
+        "an abort is refused for want of the memory that it would give back",
+        "server/vllm_service.cc",
+        "    if (bytes <= kMaxUnchargedAbortBytes) return nullptr;\n",
+        "",
+        "vllm_engine_test", "VllmAbortTest.ShortOfMemoryAFewIdsAreReadAndManyAreNot"),
+    Mutant(
+        "a request that waits to be read cannot be aborted",
+        "server/vllm_service.cc",
+        "    if (!metadata_id.empty()) exchange_->known_by_id = running_->Add(metadata_id, stream());\n",
+        "    if (metadata_id.empty()) exchange_->known_by_id = running_->Add(metadata_id, stream());\n",
+        "vllm_engine_test", "VllmAbortTest.*BeforeItIsRead"),
+    Mutant(
+        "as many as like take the tokenizer at a time",
+        "server/tokenizer_stream.cc",
+        "place_(shelf_->places(), kMaxTokenizerCalls)",
+        "place_(shelf_->places(), 100 * kMaxTokenizerCalls)",
+        "vllm_engine_test", "TokenizerStreamTest.OnlySoManyTakeItAtATime"),
+    Mutant(
+        "who does not read the tokenizer keeps its place",
+        "server/tokenizer_stream.cc",
+        "if (is_too_slow_) return context_->TryCancel();",
+        "if (is_too_slow_) return;",
+        "vllm_engine_test", "TokenizerStreamTest.WhoNeverReadsIsCutOff"),
+    Mutant(
+        "who reads the tokenizer without a pause is too slow",
+        "server/tokenizer_stream.cc",
+        "    is_too_slow_ = num_taken_ == num_seen_;\n",
+        "    is_too_slow_ = num_taken_ >= num_seen_;\n",
+        "vllm_engine_test", "TokenizerStreamTest.WhoReadsSlowlyGetsItWhole"),
+    Mutant(
+        "who takes an event bit by bit reads nothing",
+        "server/streamed_call.cc",
+        "    stream()->OnPartTaken();\n",
+        "",
+        "server_units_test", "StreamedCallTest.EachMessageOfAnEventThatIsTakenIsProgress"),
     Mutant(
         "a chunk counts the tokens of the prompt, too",
         "server/vllm_answer.cc",

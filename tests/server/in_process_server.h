@@ -59,12 +59,18 @@ inline bool Eventually(const std::function<bool()>& condition) {
 class InProcessServer {
  public:
   // `config.model` says which simulator. Loads it unless told to wait for Load.
-  explicit InProcessServer(ServerConfig config, bool load = true, TokenStreamOptions stream = {})
+  // `memory` may be null; else it outlives this.
+  explicit InProcessServer(ServerConfig config, bool load = true, TokenStreamOptions stream = {},
+                           MemoryGuard* memory = nullptr)
       : config_(std::move(config)) {
     stream.pump = &stream_pump_;
-    auto server = GrpcServer::Start(
-        {.port = 0, .vllm_engine_api = true, .access = access_},
-        {.host = &host_, .metrics = &metrics_, .work_queue = &work_queue_, .stream = stream, .access = access_.get()});
+    auto server =
+        GrpcServer::Start({.port = 0, .vllm_engine_api = true, .access = access_}, {.host = &host_,
+                                                                                    .metrics = &metrics_,
+                                                                                    .work_queue = &work_queue_,
+                                                                                    .stream = stream,
+                                                                                    .memory = memory,
+                                                                                    .access = access_.get()});
     EXPECT_TRUE(server.ok()) << server.status();
     grpc_ = *std::move(server);
     channel_ = grpc::CreateChannel(HostPort("127.0.0.1", grpc_->port()), grpc::InsecureChannelCredentials());

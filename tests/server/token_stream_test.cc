@@ -190,6 +190,17 @@ TEST_F(TokenStreamTest, WhoReadsSlowlyIsNotCutOff) {
   EXPECT_EQ(writer_.log.back(), "cancel") << "it has read nothing since";
 }
 
+TEST_F(TokenStreamTest, WhoTakesPartsOfAnEventReads) {
+  stream_->OnStarted({});
+  Token(std::string(200, 'x'));
+  End();
+  stream_->OnPartTaken();
+  stream_->CutOff();
+  EXPECT_EQ(writer_.log, (std::vector<std::string>{"started", "cut off later", "cut off later"}));
+  stream_->CutOff();
+  EXPECT_EQ(writer_.log.back(), "cancel") << "it has taken no part since";
+}
+
 TEST_F(TokenStreamTest, AHopelessRequestIsToldWhy) {
   End(MakeRefusal(Refusal::kDeadlineUnreachable, absl::StatusCode::kDeadlineExceeded, "too late"));
   ASSERT_TRUE(writer_.status.has_value());

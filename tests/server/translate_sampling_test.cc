@@ -317,8 +317,15 @@ TEST_F(TranslateSamplingTest, MemoryOfTheAnswerIsBounded) {
   request_.set_text(std::string(kMaxAnswerBytes / per_token, 'a'));
   request_.mutable_output()->set_prompt_logprobs(20);
   EXPECT_TRUE(Translate().ok()) << Translate().status();
+  ExpectRefused("output.prompt_logprobs", "the limit is 67108864", AnswerKind::kStreamedBySequence);
   request_.mutable_text()->append("a");
   ExpectRefused("output.prompt_logprobs", "the limit is 67108864");
+  // What is sent for each sequence is charged for each.
+  request_.mutable_text()->resize(kMaxAnswerBytes / (128 * per_token));
+  EXPECT_TRUE(Translate(AnswerKind::kStreamedBySequence).ok());
+  request_.mutable_text()->append("a");
+  ExpectRefused("output.prompt_logprobs", "the limit is 67108864", AnswerKind::kStreamedBySequence);
+  request_.mutable_text()->resize(kMaxAnswerBytes / per_token + 1, 'a');
   request_.mutable_output()->clear_prompt_logprobs();
   request_.mutable_output()->set_echo(true);
   ExpectRefused("output.echo", "the limit is 67108864");

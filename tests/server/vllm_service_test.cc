@@ -150,6 +150,20 @@ TEST_F(VllmServiceTest, AnAnswerInOneMessageHasALimit) {
   EXPECT_THAT(answer.status.error_message(), HasSubstr("the limit is 67108864"));
 }
 
+// The prompt's details are sent for each sequence, and charged for each.
+TEST_F(VllmServiceTest, DetailsOfThePromptHaveALimitForAllSequences) {
+  Start("sim:vocab=512,max_len=100000,blocks=8192,block_size=16");
+  vllm_api::GenerateRequest request = Request(2, /*stream=*/true);
+  for (int i = 0; i < 2000; ++i) request.mutable_tokenized()->add_input_ids(7);
+  request.mutable_sampling_params()->set_prompt_logprobs(20);
+  request.mutable_sampling_params()->set_n(2);
+  EXPECT_TRUE(Generate(request).status.ok());
+  request.mutable_sampling_params()->set_n(100);
+  const Answer answer = Generate(request);
+  EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(answer.status.error_message(), HasSubstr("sampling_params.prompt_logprobs: 2003 prompt tokens may take"));
+}
+
 TEST_F(VllmServiceTest, AbortEndsTheRequestsOfAnId) {
   Start(kSlow);
   vllm_api::GenerateRequest request = Request(4000, /*stream=*/true);
