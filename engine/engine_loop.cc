@@ -173,7 +173,8 @@ void EngineLoop::EndInterrupted(absl::Time now) {
 
 Preference EngineLoop::PreferenceOf(const Sequence& sequence, absl::Time now) const {
   const Active& active = Find(sequence.id());
-  return {.share = token_experts_->ResidentShare(sequence.tokens(), notice_.snapshot.expert_placement->tiers),
+  const ExpertPlacement& placement = *notice_.snapshot.expert_placement;
+  return {.share = token_experts_->ResidentShare(sequence.tokens(), placement.tiers, placement.slowest_cached),
           .may_be_passed_over = MayBePassedOver(active.response.group(), now)};
 }
 

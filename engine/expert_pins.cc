@@ -26,9 +26,10 @@ absl::StatusOr<PinChange> ExpertPins::Set(std::vector<ExpertId> experts) {
     is_known[static_cast<size_t>(expert)] = true;
     return was_known;
   });
+  const int64_t num_in_slots = CountInSlots(experts);
   const std::lock_guard lock(mutex_);
-  if (std::ssize(experts) > num_slots_ - 1) {
-    return absl::InvalidArgumentError(absl::StrCat(experts.size(), " experts are more than ", num_slots_ - 1,
+  if (num_in_slots > num_slots_ - 1) {
+    return absl::InvalidArgumentError(absl::StrCat(num_in_slots, " experts are more than ", num_slots_ - 1,
                                                    ": there is memory for ", num_slots_,
                                                    ", and one place stays free for the others"));
   }
@@ -38,6 +39,10 @@ absl::StatusOr<PinChange> ExpertPins::Set(std::vector<ExpertId> experts) {
   return change;
 }
 
+int64_t ExpertPins::CountInSlots(const std::vector<ExpertId>& experts) const {
+  return std::ranges::count_if(experts, [this](ExpertId expert) { return !runner_->is_resident(expert); });
+}
+
 int64_t ExpertPins::max_pinned() const {
   const std::lock_guard lock(mutex_);
   return std::max<int64_t>(num_slots_ - 1, 0);
@@ -45,7 +50,7 @@ int64_t ExpertPins::max_pinned() const {
 
 bool ExpertPins::SetNumSlots(int64_t num_slots) {
   const std::lock_guard lock(mutex_);
-  if (std::ssize(pinned_) > num_slots - 1) return false;
+  if (CountInSlots(pinned_) > num_slots - 1) return false;
   num_slots_ = num_slots;
   return true;
 }

@@ -28,7 +28,7 @@ class ExpertPins {
   // FAILED_PRECONDITION where all experts are in the device's memory; INVALID_ARGUMENT, and nothing
   // changes, for more than max_pinned(). REQUIRES: ids of the model.
   absl::StatusOr<PinChange> Set(std::vector<ExpertId> experts);
-  // One slot stays free for what steps ask for. 0 where there is no cache.
+  // Of experts that need a slot. One stays free for what steps ask for. 0 where there is no cache.
   int64_t max_pinned() const;
   // From now on there are so many slots. False, and nothing changes, if that leaves none free beside what was set.
   bool SetNumSlots(int64_t num_slots);
@@ -39,6 +39,8 @@ class ExpertPins {
   void Apply();
 
  private:
+  int64_t CountInSlots(const std::vector<ExpertId>& experts) const;
+
   ModelRunner* const runner_;
   mutable std::mutex mutex_;  // for what follows
   int64_t num_slots_;         // 0 where there is no cache

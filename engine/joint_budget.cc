@@ -72,6 +72,7 @@ std::optional<MemoryMove> JointBudget::Advance(bool may_begin) {
   if (!Give()) return std::nullopt;
   const MemoryMove ended = Take();
   split_.SetShares(ended.to);
+  num_pinned_at_refusal_ = 0;  // that refusal is forgotten, or gives way to this one
   if (!ended.status.ok()) split_.Refuse(move_->to);
   move_.reset();
   moves_to_slots_ += ended.to.slots > ended.from.slots ? 1 : 0;

@@ -161,6 +161,10 @@ void AdmitRequest(const ServiceContext& context, const std::shared_ptr<TokenStre
     RefuseUnread(context, *stream, metadata_id, DeadlinePassed());
     return;
   }
+  if (!bytes.Valid() && stream->cancel_flag()->cancelled()) {
+    RefuseUnread(context, *stream, metadata_id, absl::CancelledError("aborted before the request had come"));
+    return;
+  }
   const auto charge = ChargeReading(context, bytes.Length());
   if (!charge.ok()) {
     RefuseUnread(context, *stream, metadata_id, charge.status());

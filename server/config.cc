@@ -213,6 +213,13 @@ bool IsServiceLink(const std::string& name, const std::string& value) {
          absl::StartsWith(name, "CADRE_PORT_");
 }
 
+// Of the command line client, which runs in the server's container as its health check.
+bool IsOfClient(const std::string& name) {
+  static constexpr const char* kNames[] = {"CADRE_ADDRESS", "CADRE_API_KEY", "CADRE_API_KEY_FILE", "CADRE_TLS_CA",
+                                           "CADRE_TLS_SERVER_NAME"};
+  return std::ranges::find(kNames, name) != std::end(kNames);
+}
+
 void CheckEnvironment(const std::vector<std::string>& known, std::vector<std::string>* warnings) {
   std::vector<std::string> service_links;
   for (char** entry = environ; *entry != nullptr; ++entry) {
@@ -225,7 +232,7 @@ void CheckEnvironment(const std::vector<std::string>& known, std::vector<std::st
       if (is_known) service_links.push_back(name);
       continue;
     }
-    if (is_known) continue;
+    if (is_known || IsOfClient(name)) continue;
     if (const auto closest = ClosestName(name, known); closest.has_value()) {
       warnings->push_back(
           absl::StrCat("the environment variable ", name, " is no setting; did you mean ", *closest, "?"));

@@ -201,6 +201,7 @@ class ExpertService final : public RawService {
     }
     FillWhatIf(*report, model->card, response);
     response->set_pinned(std::ssize(services_.host->pinned_experts()));
+    response->set_resident(model->card.memory.num_resident_experts);
     return absl::OkStatus();
   }
 
@@ -209,7 +210,7 @@ class ExpertService final : public RawService {
     const EngineSnapshot snapshot = services_.host->Snapshot();
     FillPlacement(snapshot.expert_placement.get(), model->card, response);
     if (snapshot.expert_cache) {
-      response->set_device_slots(static_cast<int32_t>(snapshot.expert_cache->num_slots));
+      FillSlots(*snapshot.expert_cache, model->card, response);
       FillCacheTotals(*snapshot.expert_cache, response->mutable_totals());
     }
     return absl::OkStatus();

@@ -47,15 +47,21 @@ absl::StatusOr<int64_t> CountKept(const ExpertCacheConfig& config, int64_t num_s
   return std::max(config.num_kept, std::min(share, num_slots - 1));
 }
 
+constexpr char kMemoryStays[] = "--memory-split: without effect, because a GPU's memory stays where it is";
+
 void LogThreeTiers(const MemoryPlan& plan, const CheckpointSummary& checkpoint, const ExpertCacheConfig& config) {
+  const int64_t num_experts = checkpoint.expert_bytes / checkpoint.one_expert_bytes;
   spdlog::info(
       "expert cache: {} of {} experts in the device's memory for good ({} of {} each), {} more in the host's ({}), "
-      "policy "
-      "{}, {} reads at a time; the others are read from the checkpoint when they are needed",
-      plan.num_resident_experts, checkpoint.expert_bytes / checkpoint.one_expert_bytes, Size(plan.expert_weight_bytes),
-      Size(checkpoint.one_expert_bytes), plan.num_expert_slots, Size(plan.host_expert_bytes),
-      EvictionPolicyName(config.policy), config.read_threads);
-  if (config.moves_memory) spdlog::warn("--memory-split: without effect, because a GPU's memory stays where it is");
+      "policy {}, {} reads at a time; the others are read from the checkpoint when they are needed",
+      plan.num_resident_experts, num_experts, Size(plan.expert_weight_bytes), Size(checkpoint.one_expert_bytes),
+      plan.num_expert_slots, Size(plan.host_expert_bytes), EvictionPolicyName(config.policy), config.read_threads);
+  spdlog::warn(
+      "the host's memory does not hold all experts ({}; --expert-host-gb): steps wait for files, and at each layer for "
+      "the device{}",
+      Size(checkpoint.expert_bytes),
+      config.profile.empty() ? ". Give --expert-profile, so that the device holds those that are used most" : "");
+  if (config.moves_memory) spdlog::warn(kMemoryStays);
 }
 
 void LogHostedExperts(const MemoryPlan& plan, const CheckpointSummary& checkpoint, const ExpertCacheConfig& config) {
@@ -68,7 +74,7 @@ void LogHostedExperts(const MemoryPlan& plan, const CheckpointSummary& checkpoin
   const std::vector<std::string> flags = absl::StrSplit(config.cache_only_flags, ", ");
   for (const std::string& flag : flags) {
     if (flag == "--memory-split") {
-      if (config.moves_memory) spdlog::warn("--memory-split: without effect, because a GPU's memory stays where it is");
+      if (config.moves_memory) spdlog::warn(kMemoryStays);
       continue;
     }
     if (flag.starts_with("--expert-read") || flag == "--expert-prefetch" || flag == "--expert-fault") {
@@ -96,8 +102,7 @@ void LogExpertCache(const MemoryPlan& plan, const CheckpointSummary& checkpoint,
   }
   spdlog::info(
       "expert cache: {} of {} experts in memory ({} of {} each), policy {}, {} reads at a time; the others are read "
-      "from "
-      "the checkpoint when they are needed",
+      "from the checkpoint when they are needed",
       plan.num_expert_slots, num_experts, Size(plan.expert_weight_bytes), Size(checkpoint.one_expert_bytes),
       EvictionPolicyName(config.policy), config.read_threads);
   if (!plan.split) return;

@@ -242,7 +242,9 @@ absl::StatusOr<LoadedModel> LoadCheckpoint(const ServerConfig& config, std::uniq
   }
   CADRE_ASSIGN_OR_RETURN(Weights weights, checkpoint->Load(*device, plan.expert_place()));
   if (weights.expert_source != nullptr) LogExpertSpeed(model_config, plan, config.expert_cache, *weights.expert_source);
-
+  if (plan.num_resident_experts > 0) {
+    spdlog::info("reading {} experts into the device's memory", plan.num_resident_experts);
+  }
   CADRE_ASSIGN_OR_RETURN(loaded.runner,
                          CreateTransformerRunner(model_config, std::move(weights), plan, runner_options, device.get()));
   LogShadows(*loaded.runner);

@@ -65,6 +65,8 @@ void FillMemory(const ModelCard& card, const std::optional<JointBudgetReport>& b
   wire->set_available_bytes(plan.available_bytes);
   wire->set_num_expert_slots(plan.num_expert_slots);
   wire->set_all_expert_bytes(plan.all_expert_bytes);
+  wire->set_host_expert_bytes(plan.host_expert_bytes);
+  wire->set_resident_experts(plan.num_resident_experts);
   wire->set_num_kv_blocks(plan.num_kv_blocks);
   wire->set_kv_block_size(card.limits.kv_block_size);
 }

@@ -15,8 +15,8 @@ namespace cadre {
 // Any thread.
 class RunningRequests : public std::enable_shared_from_this<RunningRequests> {
  public:
-  // A request is known by its id as long as somebody holds what this returns. Ids need not be unique. REQUIRES: the
-  // caller of `stream` is set, and stays.
+  // A request is known by its id as long as somebody holds what this returns. Ids need not be unique. Whose it
+  // is Abort asks `stream`, which without a caller is nobody's where there are keys.
   std::shared_ptr<void> Add(const std::string& id, const std::shared_ptr<TokenStream>& stream);
   // TokenStream::Abort of all that are known by `id` and `caller`'s (TokenStream::caller), which may be none.
   void Abort(const std::string& id, const std::string& caller);

@@ -34,7 +34,7 @@ absl::Status SlowReader(absl::Duration patience) {
       {.code = absl::StatusCode::kResourceExhausted,
        .reason = reason::kSlowReader,
        .message = absl::StrCat("the client reads too slowly: it took nothing for ", absl::FormatDuration(patience)),
-       .metadata = {{"limit", absl::FormatDuration(patience)}}});
+       .metadata = {{"timeout", absl::FormatDuration(patience)}}});
 }
 
 // Looks once in a while whether the client takes what is sent. One that has taken nothing meanwhile is too slow; if it

@@ -96,9 +96,18 @@ void FillPlacement(const ExpertPlacement* known, const ModelCard& card, v1::GetP
   totals->set_loading(std::ssize(placement.loading));
   totals->set_quarantined(std::ssize(placement.quarantined));
   response->set_expert_bytes(ExpertBytes(card));
-  const bool is_cached = card.memory.num_expert_slots > 0;
-  response->set_device_slots(static_cast<int32_t>(is_cached ? card.memory.num_expert_slots : CountExperts(card)));
+  ExpertCacheReport planned;
+  planned.resident = card.memory.num_resident_experts;
+  planned.num_slots = card.memory.num_expert_slots > 0 ? card.memory.num_expert_slots : CountExperts(card);
+  FillSlots(planned, card, response);
   response->set_model(card.name);
+}
+
+void FillSlots(const ExpertCacheReport& report, const ModelCard& card, v1::GetPlacementResponse* response) {
+  const bool are_hosts = report.resident > 0;
+  response->set_device_slots(static_cast<int32_t>(are_hosts ? report.resident : report.num_slots));
+  const int64_t hosted = card.memory.host_expert_bytes > 0 ? CountExperts(card) : 0;
+  response->set_host_slots(static_cast<int32_t>(are_hosts ? report.num_slots : hosted));
 }
 
 void FillCacheTotals(const ExpertCacheReport& report, v1::PlacementTotals* totals) {

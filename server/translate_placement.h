@@ -14,6 +14,8 @@ namespace cadre {
 void FillPlacement(const ExpertPlacement* placement, const ModelCard& card, v1::GetPlacementResponse* response);
 
 // What the cache has done since the start, beside hits and misses.
+// How many experts fit where.
+void FillSlots(const ExpertCacheReport& report, const ModelCard& card, v1::GetPlacementResponse* response);
 void FillCacheTotals(const ExpertCacheReport& report, v1::PlacementTotals* totals);
 
 void FillWhatIf(const WhatIfReport& report, const ModelCard& card, v1::GetWhatIfResponse* response);

@@ -59,6 +59,10 @@ std::string FormatWhatIf(const v1::GetWhatIfResponse& what_if) {
     absl::StrAppendFormat(&text, "the cache that serves has %d pinned experts; none of these has any\n",
                           what_if.pinned());
   }
+  if (what_if.resident() > 0) {
+    absl::StrAppendFormat(&text, "%d more experts lie in the device's memory for good, and are in no lookup here\n",
+                          what_if.resident());
+  }
   return text + "> as the cache that serves; belady: the best that anybody could do who knew the future\n";
 }
 

@@ -155,6 +155,14 @@ std::span<const PlacedExpert> ExpertCache::NextWave() {
   return wave_;
 }
 
+void ExpertCache::AbandonLayer() {
+  UnpinWave();
+  waiting_.clear();
+  ahead_.insert(travelling_.begin(), travelling_.end());
+  travelling_.clear();
+  missing_.clear();
+}
+
 const absl::Status* ExpertCache::Refusal(ExpertId id) const {
   const auto it = quarantine_.find(id);
   if (it == quarantine_.end()) return nullptr;

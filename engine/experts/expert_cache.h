@@ -109,6 +109,9 @@ class ExpertCache {
   // missing() is known. Waits while there is nothing else to do.
   std::span<const PlacedExpert> NextWave();
   std::span<const MissingExpert> missing() const { return missing_; }
+  // After BeginLayer, in place of further waves: the step has failed, and nobody computes with what the layer still
+  // needs. Reads under way go on, as reads ahead.
+  void AbandonLayer();
 
   // From now on `experts` do not give way once they are there, those of the last call do again; Place loads the ones
   // that are missing, in this order. REQUIRES: between steps; ids in range, none twice; at most num_slots - 1.

@@ -11,6 +11,7 @@
 
 namespace cadre {
 
+// The slowest first.
 enum class ExpertTier : uint8_t {
   kCheckpoint,  // on disk alone, or on the way from there
   kHost,
@@ -20,6 +21,8 @@ enum class ExpertTier : uint8_t {
 // Of one moment. Layers are those that have experts.
 struct ExpertPlacement {
   std::vector<ExpertTier> tiers;  // [layers, experts]
+  // Of what the cache holds: experts of this tier, and of faster ones, are had without a miss.
+  ExpertTier slowest_cached = ExpertTier::kDevice;
   // Ids rise.
   std::vector<ExpertId> loading;       // on their way into a slot
   std::vector<ExpertId> kept;          // do not give way, whether they are in a slot yet or not

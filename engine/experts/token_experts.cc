@@ -49,7 +49,8 @@ void TokenExperts::Observe(std::span<const int32_t> token_ids, std::span<const i
   }
 }
 
-double TokenExperts::ResidentShare(std::span<const int32_t> prompt, std::span<const ExpertTier> tiers) const {
+double TokenExperts::ResidentShare(std::span<const int32_t> prompt, std::span<const ExpertTier> tiers,
+                                   ExpertTier slowest) const {
   CADRE_CHECK_EQ(tiers.size(), static_cast<size_t>(shape_.num_layers) * static_cast<size_t>(shape_.num_experts));
   const size_t count = std::min(prompt.size(), kMaxLookedUp);
   if (count == 0 || num_choices() == 0) return 0.0;
@@ -67,7 +68,7 @@ double TokenExperts::ResidentShare(std::span<const int32_t> prompt, std::span<co
       for (int32_t k = 0; k < shape_.top_k; ++k, ++next) {
         if (*next == kNone) continue;
         ++num_chosen;
-        num_resident += layer_tiers[*next] == ExpertTier::kDevice ? 1 : 0;
+        num_resident += layer_tiers[*next] >= slowest ? 1 : 0;
       }
     }
     if (num_chosen > 0) sum += static_cast<double>(num_resident) / num_chosen;

@@ -41,8 +41,9 @@ class TokenExperts {
   void Observe(std::span<const int32_t> token_ids, std::span<const int32_t> expert_ids);
 
   // Of the (layer, expert) pairs that the tokens of `prompt` last chose, the share that is in `tiers` [layers, experts]
-  // on the device: the mean over the tokens, and 0 of a token that is not known. In [0, 1].
-  double ResidentShare(std::span<const int32_t> prompt, std::span<const ExpertTier> tiers) const;
+  // in the tier `slowest` or a faster one: the mean over the tokens, and 0 of a token that is not known. In [0, 1].
+  double ResidentShare(std::span<const int32_t> prompt, std::span<const ExpertTier> tiers,
+                       ExpertTier slowest = ExpertTier::kDevice) const;
 
  private:
   static constexpr uint16_t kNone = 65535;

@@ -65,9 +65,9 @@ absl::StatusOr<std::unique_ptr<CachedExperts>> CachedExperts::Create(const Model
   CADRE_CHECK_GE(options.num_slots, int64_t{1});
   const int64_t num_experts = config.num_moe_layers() * config.num_experts;
   CADRE_CHECK_LT(std::ssize(options.resident), num_experts);
+  CADRE_ASSIGN_OR_RETURN(DeviceBuffer arena, CreateArena(layout, options, device));
   CADRE_ASSIGN_OR_RETURN(ResidentExperts resident, ResidentExperts::Load(layout, num_experts, options.resident, *source,
                                                                          options.num_threads, device));
-  CADRE_ASSIGN_OR_RETURN(DeviceBuffer arena, CreateArena(layout, options, device));
   std::optional<ExpertPredictor> predictor;
   if (options.num_ahead_threads > 0) {
     CADRE_ASSIGN_OR_RETURN(predictor, ExpertPredictor::Create(config, device));
@@ -108,12 +108,14 @@ ExpertCacheReport CachedExperts::Report() const {
   for (const int64_t hits : resident_hits_) report.slots.hits += hits;
   report.kept += std::ssize(kept_here_);
   report.resident = std::ssize(resident_.experts());
+  report.direct_bytes = direct_bytes_;
   return report;
 }
 
 ExpertPlacement CachedExperts::Placement() const {
   ExpertPlacement placement = cache_.Placement();
   if (device_->shares_host_memory()) return placement;
+  placement.slowest_cached = ExpertTier::kHost;
   for (ExpertTier& tier : placement.tiers) {
     if (tier == ExpertTier::kDevice) tier = ExpertTier::kHost;
   }
@@ -158,6 +160,7 @@ void CachedExperts::BeginStep() {
   cache_.BeginStep();
   faults_.Clear();
   uses_.clear();
+  predicted_ = {};  // by a step that failed
   wait_before_ = cache_.wait_time();
 }
 
@@ -182,14 +185,22 @@ absl::Status CachedExperts::ExpertFfn(int64_t moe_layer, ConstView row_sequence,
   FindNeeded(moe_layer);
   cache_.BeginLayer(static_cast<int32_t>(moe_layer), needed_);
   cache_.Prefetch(std::exchange(predicted_, {}));
+  if (absl::Status status = ComputeLayer(moe_layer, row_sequence, act); !status.ok()) {
+    cache_.AbandonLayer();
+    return status;
+  }
+  CountBytes();
+  if (cache_.missing().empty()) return absl::OkStatus();
+  return DropMissing(moe_layer, row_sequence, is_limited, act);
+}
+
+absl::Status CachedExperts::ComputeLayer(int64_t moe_layer, ConstView row_sequence, const Activations& act) {
   CADRE_RETURN_IF_ERROR(CountUses(row_sequence, act));
   ComputeResident(moe_layer, act);
   for (auto wave = cache_.NextWave(); !wave.empty(); wave = cache_.NextWave()) {
     CADRE_RETURN_IF_ERROR(ComputeWave(wave, act));
   }
-  CountBytes();
-  if (cache_.missing().empty()) return absl::OkStatus();
-  return DropMissing(moe_layer, row_sequence, is_limited, act);
+  return absl::OkStatus();
 }
 
 void CachedExperts::FindNeeded(int64_t moe_layer) {
@@ -218,7 +229,9 @@ absl::Status CachedExperts::ComputeWave(std::span<const PlacedExpert> wave, cons
   }
   device_->ops().ExpertFfn(act.expert_outputs, act.normed, act.order, act.offsets, weights_);
   for (const PlacedExpert& placed : wave) weights_[static_cast<size_t>(placed.expert)] = {};
-  return device_->shares_host_memory() ? absl::OkStatus() : device_->Synchronize();
+  if (device_->shares_host_memory()) return absl::OkStatus();
+  direct_bytes_ += std::ssize(wave) * layout_.size_bytes();
+  return device_->Synchronize();
 }
 
 absl::Status CachedExperts::CountUses(ConstView row_sequence, const Activations& act) {

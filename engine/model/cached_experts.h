@@ -72,6 +72,7 @@ class CachedExperts {
   ExpertPlacement Placement() const;
   ShadowSimulator* shadow_simulator() const { return cache_.shadow_simulator(); }  // any thread
   void Keep(const std::vector<ExpertId>& experts);
+  bool is_resident(ExpertId expert) const { return resident_.Has(expert); }  // any thread
   absl::Duration Place() { return cache_.Place(); }
   // As ModelRunner::ShrinkExpertSlots and GrowExpertSlots.
   absl::StatusOr<bool> Shrink(int64_t count);
@@ -93,6 +94,7 @@ class CachedExperts {
   }
   // Sorts the experts of the layer that have assignments into resident ones and others.
   void FindNeeded(int64_t moe_layer);
+  absl::Status ComputeLayer(int64_t moe_layer, ConstView row_sequence, const Activations& act);
   // Order, and where slots may be overwritten while the device reads them, wait.
   absl::Status ComputeWave(std::span<const PlacedExpert> wave, const Activations& act);
   void ComputeResident(int64_t moe_layer, const Activations& act);
@@ -124,6 +126,7 @@ class CachedExperts {
   std::vector<float> router_weights_;   // [T, K] of the layer, where experts are limited
   std::vector<int32_t> needed_;         // experts of the layer, but for resident ones
   std::vector<int32_t> needed_here_;    // resident ones
+  int64_t direct_bytes_ = 0;            // computed with in the host's memory, since the start
   std::vector<int64_t> resident_hits_;  // [MoE layers] since the start
   std::vector<ExpertId> kept_here_;     // resident ones that somebody wants to be kept; they rise
   std::vector<PredictedExpert> wanted_ahead_;

@@ -146,19 +146,14 @@ struct HostMemory {
 HostMemory MeasureHost(const RunnerOptions& options, const Device& device) {
   const auto available = static_cast<int64_t>(
       std::min<size_t>(device.AvailableMappedBytes(), static_cast<size_t>(std::numeric_limits<int64_t>::max())));
-  return {.available = available,
-          .usable = options.expert_host_bytes.value_or(available - available / kReserveDivisor)};
+  const int64_t wanted = options.expert_host_bytes.value_or(available - available / kReserveDivisor);
+  return {.available = available, .usable = std::min(wanted, available)};
 }
 
 // Where not all experts fit into a device with memory of its own, all of them lie in the host's. Where they do not fit
 // there either, the device holds those for which it has slots, and slots of the host take turns with the others.
-absl::Status PlanHostExperts(const CheckpointSummary& checkpoint, const RunnerOptions& options, const Device& device,
+absl::Status PlanHostExperts(const CheckpointSummary& checkpoint, const HostMemory& host, const Device& device,
                              MemoryPlan* plan) {
-  const HostMemory host = MeasureHost(options, device);
-  if (host.usable > host.available) {
-    return absl::ResourceExhaustedError(absl::StrCat("--expert-host-gb asks for ", FormatBytes(host.usable),
-                                                     ", and the host has ", FormatBytes(host.available)));
-  }
   if (checkpoint.expert_bytes <= host.usable) {
     plan->host_expert_bytes = checkpoint.expert_bytes;
     return absl::OkStatus();
@@ -192,13 +187,14 @@ absl::Status PlanExperts(const ModelConfig& config, const CheckpointSummary& che
     return absl::OkStatus();
   }
   const bool is_host_memory = device.shares_host_memory();
-  if (!is_host_memory && device.AvailableMappedBytes() == 0) {
+  const HostMemory host = MeasureHost(options, device);
+  if (!is_host_memory && host.available == 0) {
     if (!is_given) return absl::OkStatus();
     return absl::OutOfRangeError(absl::StrCat("--expert-cache-gb asks for ", FormatBytes(*options.expert_cache_bytes),
                                               ", and ", device.name(), " must hold all experts, which take ",
                                               FormatBytes(checkpoint.expert_bytes)));
   }
-  const bool reads_files = is_host_memory || checkpoint.expert_bytes > MeasureHost(options, device).usable;
+  const bool reads_files = is_host_memory || checkpoint.expert_bytes > host.usable;
   if (reads_files && options.expert_ahead_threads > 0) {
     const int64_t predictor_bytes = ExpertPredictor::SizeBytes(config);
     plan->workspace_bytes = SaturatingAdd(plan->workspace_bytes, predictor_bytes);
@@ -210,7 +206,7 @@ absl::Status PlanExperts(const ModelConfig& config, const CheckpointSummary& che
   plan->num_expert_slots = options.expert_cache_bytes.value_or(share) / slot_bytes;
   plan->expert_weight_bytes = plan->num_expert_slots * slot_bytes;
   if (plan->num_expert_slots >= 1) {
-    return is_host_memory ? absl::OkStatus() : PlanHostExperts(checkpoint, options, device, plan);
+    return is_host_memory ? absl::OkStatus() : PlanHostExperts(checkpoint, host, device, plan);
   }
   return absl::OutOfRangeError(absl::StrCat("--expert-cache-gb asks for ", FormatBytes(*options.expert_cache_bytes),
                                             ", and one expert takes ", FormatBytes(slot_bytes)));

@@ -77,6 +77,8 @@ class ModelRunner {
   virtual absl::Duration PlaceExperts() { return absl::InfiniteDuration(); }
   // Who is kept from the start.
   virtual std::vector<ExpertId> kept_experts() const { return {}; }
+  // Whether an expert needs no slot, because it lies in the device's memory for good. Any thread.
+  virtual bool is_resident(ExpertId /*expert*/) const { return false; }
   // Clears KV blocks whose contents are not to be trusted and which no sequence holds. A device's error is Forward's
   // next status. Engine thread only.
   virtual void ScrubBlocks(std::span<const int32_t> blocks) = 0;

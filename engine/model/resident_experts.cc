@@ -58,6 +58,7 @@ absl::StatusOr<ResidentExperts> ResidentExperts::Load(const ExpertLayout& layout
   CADRE_ASSIGN_OR_RETURN(const DeviceBuffer staging, device->AllocateStaging(slot_bytes));
   std::vector<std::thread> helpers;
   const size_t most = std::min(static_cast<size_t>(std::max(num_threads, 1)), experts.size());
+  helpers.reserve(most);
   try {
     while (helpers.size() + 1 < most) {
       helpers.emplace_back([&] {

@@ -148,6 +148,10 @@ class TransformerRunner final : public ModelRunner {
     return cached == nullptr ? absl::InfiniteDuration() : cached->Place();
   }
   std::vector<ExpertId> kept_experts() const override { return kept_experts_; }
+  bool is_resident(ExpertId expert) const override {
+    const CachedExperts* cached = transformer_.cached_experts();
+    return cached != nullptr && cached->is_resident(expert);
+  }
   bool is_lost() const override { return device_->is_lost(); }
   void ScrubBlocks(std::span<const int32_t> blocks) override { cache_.Scrub(blocks, *device_); }
   void ReleaseMemory(std::span<const int32_t> blocks) override { cache_.ReleasePages(blocks, *device_); }
@@ -255,52 +259,57 @@ RunnerLimits MakeRunnerLimits(const ModelConfig& config, const MemoryPlan& plan,
           .can_replay_routing = true};
 }
 
-std::vector<ExpertId> ChooseKeptExperts(const ModelConfig& config, const MemoryPlan& plan,
-                                        const RunnerOptions& options) {
-  if (plan.expert_place() == ExpertPlace::kDevice || options.expert_profile.empty()) return {};
-  CADRE_CHECK_LT(options.num_kept_experts, plan.num_expert_slots);
-  return ChooseKept(options.expert_profile, config.num_experts, options.num_kept_experts, LayerShare::kGlobal);
-}
+// Where every expert is to be at first.
+struct ExpertSeats {
+  std::vector<ExpertId> resident;  // in the device for good, beside slots of the host
+  std::vector<ExpertId> kept;      // of the others
+  std::vector<ExpertId> warm_start;
+};
 
-std::vector<ExpertId> ChooseWarmStart(const ModelConfig& config, const MemoryPlan& plan, const RunnerOptions& options,
-                                      std::span<const ExpertId> kept) {
-  if (options.expert_profile.empty()) return {};
-  return OrderWarmStart(options.expert_profile, config.num_experts, plan.num_resident_experts + plan.num_expert_slots,
-                        kept, LayerShare::kGlobal);
-}
-
-// Those that a profile says are worth most; without one, as many of each layer.
-std::vector<ExpertId> ChooseResident(const ModelConfig& config, const MemoryPlan& plan,
-                                     std::vector<ExpertId> warm_start) {
-  const auto count = static_cast<size_t>(plan.num_resident_experts);
-  if (warm_start.size() > count) warm_start.resize(count);
+// As many of each layer.
+std::vector<ExpertId> SpreadOverLayers(const ModelConfig& config, int64_t count) {
+  std::vector<ExpertId> experts;
   const int64_t num_layers = config.num_moe_layers();
-  for (int64_t i = 0; warm_start.size() < count; ++i) {
-    const auto expert = static_cast<ExpertId>(i % num_layers * config.num_experts + i / num_layers);
-    if (std::ranges::find(warm_start, expert) == warm_start.end()) warm_start.push_back(expert);
+  for (int64_t i = 0; i < count; ++i) {
+    experts.push_back(static_cast<ExpertId>(i % num_layers * config.num_experts + i / num_layers));
   }
-  return warm_start;
+  return experts;
+}
+
+ExpertSeats ChooseSeats(const ModelConfig& config, const MemoryPlan& plan, const RunnerOptions& options) {
+  if (plan.expert_place() == ExpertPlace::kDevice) return {};
+  ExpertSeats seats;
+  std::vector<int64_t> profile = options.expert_profile;
+  if (profile.empty()) {
+    seats.resident = SpreadOverLayers(config, plan.num_resident_experts);
+    return seats;
+  }
+  CADRE_CHECK_LT(options.num_kept_experts, plan.num_expert_slots);
+  seats.resident = OrderWarmStart(profile, config.num_experts, plan.num_resident_experts, {}, LayerShare::kGlobal);
+  for (const ExpertId expert : seats.resident) profile[static_cast<size_t>(expert)] = 0;  // they need no slot
+  seats.kept = ChooseKept(profile, config.num_experts, options.num_kept_experts, LayerShare::kGlobal);
+  seats.warm_start =
+      OrderWarmStart(profile, config.num_experts, plan.num_expert_slots, seats.kept, LayerShare::kGlobal);
+  return seats;
 }
 
 // Null where the weights have all experts.
 absl::StatusOr<std::unique_ptr<CachedExperts>> CreateCachedExperts(const ModelConfig& config, const MemoryPlan& plan,
                                                                    const RunnerOptions& options,
-                                                                   const std::vector<ExpertId>& kept, Weights* weights,
+                                                                   const ExpertSeats& seats, Weights* weights,
                                                                    Device* device) {
   const bool is_read = plan.expert_place() == ExpertPlace::kCheckpoint;
   CADRE_CHECK_EQ(weights->expert_source != nullptr, is_read);
   if (!is_read) return nullptr;
-  std::vector<ExpertId> warm_start = ChooseWarmStart(config, plan, options, kept);
-  std::vector<ExpertId> resident = ChooseResident(config, plan, warm_start);
   return CachedExperts::Create(config, ExpertLayout(config, weights->dtype), std::move(weights->expert_source),
                                {.num_slots = plan.num_expert_slots,
                                 .most_slots = plan.split ? plan.split->max_slots : 0,
                                 .policy = options.expert_policy,
                                 .num_threads = options.expert_read_threads,
                                 .num_ahead_threads = options.expert_ahead_threads,
-                                .warm_start = std::move(warm_start),
-                                .kept = kept,
-                                .resident = std::move(resident),
+                                .warm_start = seats.warm_start,
+                                .kept = seats.kept,
+                                .resident = seats.resident,
                                 .clock = options.clock},
                                device);
 }
@@ -309,14 +318,14 @@ absl::StatusOr<std::unique_ptr<CachedExperts>> CreateCachedExperts(const ModelCo
 absl::StatusOr<std::unique_ptr<OffloadedExperts>> CreateOffloadedExperts(const ModelConfig& config,
                                                                          const MemoryPlan& plan,
                                                                          const RunnerOptions& options,
-                                                                         const std::vector<ExpertId>& kept,
+                                                                         const ExpertSeats& seats,
                                                                          Transformer& transformer, Device* device) {
   if (plan.expert_place() != ExpertPlace::kHost) return nullptr;
   return OffloadedExperts::Create(ExpertLayout(config, plan.weight_dtype), transformer.placed_experts(),
                                   {.num_slots = plan.num_expert_slots,
                                    .policy = options.expert_policy,
-                                   .warm_start = ChooseWarmStart(config, plan, options, kept),
-                                   .kept = kept},
+                                   .warm_start = seats.warm_start,
+                                   .kept = seats.kept},
                                   device);
 }
 
@@ -339,14 +348,14 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> CreateTransformerRunner(const Model
   CADRE_CHECK_EQ(plan.kv_block_size, options.kv_block_size);
   CADRE_RETURN_IF_ERROR(device->ops().Reserve(MakeOpsLimits(config, options, plan.max_model_len)));
   const StepLimits step_limits = MakeStepLimits(config, options, plan.max_model_len, device->ops());
-  std::vector<ExpertId> kept = ChooseKeptExperts(config, plan, options);
+  ExpertSeats seats = ChooseSeats(config, plan, options);
   CADRE_ASSIGN_OR_RETURN(std::unique_ptr<CachedExperts> cached,
-                         CreateCachedExperts(config, plan, options, kept, &weights, device));
+                         CreateCachedExperts(config, plan, options, seats, &weights, device));
   const bool is_cached = cached != nullptr;
   CADRE_ASSIGN_OR_RETURN(Transformer transformer,
                          Transformer::Create(config, std::move(weights), std::move(cached), device));
   CADRE_ASSIGN_OR_RETURN(std::unique_ptr<OffloadedExperts> offloaded,
-                         CreateOffloadedExperts(config, plan, options, kept, transformer, device));
+                         CreateOffloadedExperts(config, plan, options, seats, transformer, device));
   CADRE_ASSIGN_OR_RETURN(KvCache cache, CreateKvCache(config, plan, device));
   CADRE_ASSIGN_OR_RETURN(Workspace workspace,
                          Workspace::Create(config, step_limits.max_tokens, HeadRows(options), *device));
@@ -356,7 +365,7 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> CreateTransformerRunner(const Model
   auto runner = std::make_unique<TransformerRunner>(MakeRunnerLimits(config, plan, step_limits), std::move(transformer),
                                                     std::move(cache), std::move(workspace), std::move(arena),
                                                     std::move(places_taken), std::move(offloaded), HeadRows(options),
-                                                    std::move(kept), MakeMemoryRoom(plan), device);
+                                                    std::move(seats.kept), MakeMemoryRoom(plan), device);
   // Which experts a step has to wait for is known while it runs, and to the host alone.
   if (options.record_steps && device->can_record() && !is_cached) {
     CADRE_RETURN_IF_ERROR(runner->RecordSteps(step_limits.max_blocks));

@@ -193,7 +193,9 @@ class CacheBench {
     Disk disk;
     for (int step = 0; step < options_.warm_up_steps + options_.steps; ++step) {
       const ForwardBatch rows = maker.Rows(step, 1);
-      for (Contender& contender : contenders) {
+      for (size_t turn = 0; turn < contenders.size(); ++turn) {
+        // Each is the first as often as any other: who comes behind may find in a cache below what was read before.
+        Contender& contender = contenders[(static_cast<size_t>(step) + turn) % contenders.size()];
         if (step == options_.warm_up_steps) StartClock(share < 1.0, contender);
         Step(rows, contender);
       }

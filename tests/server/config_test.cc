@@ -248,6 +248,15 @@ TEST(ConfigTest, AMistypedVariableIsReported) {
   EXPECT_THAT(parsed.warnings[0], HasSubstr("CADRE_MAX_NUM_SEQS"));
 }
 
+TEST(ConfigTest, SettingsOfTheClientAreNoMistakes) {
+  const ScopedEnv ca("CADRE_TLS_CA", "/etc/cadre/ca.crt");
+  const ScopedEnv name("CADRE_TLS_SERVER_NAME", "cadre");
+  const ScopedEnv address("CADRE_ADDRESS", "127.0.0.1:50443");
+  const ParsedConfig parsed = Parse({"--model=sim"});
+  ASSERT_TRUE(parsed.config.has_value()) << parsed.output;
+  EXPECT_THAT(parsed.warnings, testing::IsEmpty());
+}
+
 TEST(ConfigTest, KubernetesServiceLinksAreNoSettings) {
   setenv("CADRE_PORT", "tcp://10.0.0.1:50051", 1);
   const ScopedEnv host("CADRE_SERVICE_HOST", "10.0.0.1");

@@ -22,6 +22,26 @@ ModelCard MakeCard() {
   return card;
 }
 
+TEST(TranslatePlacementTest, SlotsAreToldByWhereTheyLie) {
+  ModelCard card = MakeCard();
+  ExpertCacheReport report;
+  report.num_slots = 2;
+  v1::GetPlacementResponse response;
+  FillSlots(report, card, &response);
+  EXPECT_EQ(response.device_slots(), 2);
+  EXPECT_EQ(response.host_slots(), 0);
+  card.memory.host_expert_bytes = 600;
+  FillSlots(report, card, &response);
+  EXPECT_EQ(response.device_slots(), 2);
+  EXPECT_EQ(response.host_slots(), 6) << "all of them";
+  card.memory.host_expert_bytes = 300;
+  report.num_slots = 3;
+  report.resident = 1;
+  FillSlots(report, card, &response);
+  EXPECT_EQ(response.device_slots(), 1);
+  EXPECT_EQ(response.host_slots(), 3);
+}
+
 TEST(TranslatePlacementTest, LayersHaveTheirOwnExperts) {
   using enum ExpertTier;
   const ExpertPlacement placement{.tiers = {kCheckpoint, kDevice, kHost, kCheckpoint, kCheckpoint, kDevice},

@@ -45,6 +45,9 @@ TEST(WhatIfTableTest, ALineForEachSizeAndAColumnForEachPolicy) {
   EXPECT_THAT(text, HasSubstr("        16    16.0 GiB       20.0 %     > 25.0 %       30.0 %\n"));
   EXPECT_THAT(text, Not(HasSubstr("nothing")));
   EXPECT_THAT(text, Not(HasSubstr("pinned")));
+  EXPECT_THAT(text, Not(HasSubstr("for good")));
+  response.set_resident(7);
+  EXPECT_THAT(FormatWhatIf(response), HasSubstr("7 more experts lie in the device's memory for good"));
   response.set_pinned(3);
   EXPECT_THAT(FormatWhatIf(response), HasSubstr("the cache that serves has 3 pinned experts; none of these has any\n"));
 }

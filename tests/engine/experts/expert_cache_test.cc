@@ -77,6 +77,27 @@ class ExpertCacheTest : public testing::Test {
   std::unique_ptr<ExpertCache> cache_;
 };
 
+TEST_F(ExpertCacheTest, AnAbandonedLayerLeavesNothingBehind) {
+  Start(3);
+  cache_->BeginStep();
+  Serve(0, {0, 1});
+  cache_->BeginStep();
+  experts_.SetStuck(5, true);
+  const std::vector<int32_t> needed = {0, 1, 5, 6};
+  cache_->BeginLayer(0, needed);
+  EXPECT_EQ(cache_->NextWave().size(), 2u);  // two are there, one travels, and one waits for a slot
+  cache_->AbandonLayer();
+  EXPECT_TRUE(cache_->Audit().ok()) << cache_->Audit();
+  EXPECT_EQ(cache_->Report().pinned_slots, 0);
+  cache_->Keep({5});
+  cache_->Place();
+  experts_.SetStuck(5, false);
+  cache_->BeginStep();
+  EXPECT_EQ(Serve(0, needed), needed);
+  EXPECT_TRUE(cache_->missing().empty());
+  EXPECT_EQ(experts_.num_reads(5), 1) << "the read went on";
+}
+
 TEST_F(ExpertCacheTest, EveryNeededExpertIsHandedOutOnce) {
   std::mt19937 rng(3);
   for (const int64_t num_slots : {1, 2, 3, 8, 23}) {

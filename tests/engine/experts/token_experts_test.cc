@@ -21,6 +21,9 @@ TEST(TokenExpertsTest, WhatIsNotKnownCountsNothing) {
   table.Observe(std::vector<int32_t>{4}, std::vector<int32_t>{0, 1, 2, 0});
   EXPECT_EQ(table.ResidentShare(std::vector<int32_t>{4}, kTiers), 0.75);
   EXPECT_EQ(table.ResidentShare(std::vector<int32_t>{4, 5}, kTiers), 0.375);
+  table.Observe(std::vector<int32_t>{5}, std::vector<int32_t>{0, 1, 1, 0});
+  EXPECT_EQ(table.ResidentShare(std::vector<int32_t>{5}, kTiers), 0.5);
+  EXPECT_EQ(table.ResidentShare(std::vector<int32_t>{5}, kTiers, ExpertTier::kHost), 0.75);
 }
 
 TEST(TokenExpertsTest, LayersAndTokensAreKeptApart) {
