@@ -161,7 +161,7 @@ void AdmitRequest(const ServiceContext& context, const std::shared_ptr<TokenStre
     RefuseUnread(context, *stream, metadata_id, DeadlinePassed());
     return;
   }
-  if (!bytes.Valid() && stream->cancel_flag()->cancelled()) {
+  if (!bytes.Valid() && stream->was_aborted()) {
     RefuseUnread(context, *stream, metadata_id, absl::CancelledError("aborted before the request had come"));
     return;
   }

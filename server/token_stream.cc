@@ -169,6 +169,7 @@ void TokenStream::Abort() {
   {
     std::unique_lock lock(mutex_);
     if (final_status_.has_value()) return;
+    was_aborted_ = true;
     Abandon(MakeError({.code = absl::StatusCode::kCancelled,
                        .reason = reason::kCancelled,
                        .message = "aborted by its request id",

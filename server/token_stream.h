@@ -4,6 +4,7 @@
 #ifndef CADRE_SERVER_TOKEN_STREAM_H_
 #define CADRE_SERVER_TOKEN_STREAM_H_
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -122,6 +123,8 @@ class TokenStream final : public TokenSink, public Pumped, public std::enable_sh
   void OnCancel();
   // Somebody else wants it to end: with CANCELLED, while the client is still there. Any thread.
   void Abort();
+  // Whether it did, before the request had come to an end. Any thread.
+  bool was_aborted() const { return was_aborted_; }
   // Time is over for a client that read too slowly: cancels the call if it still does not take what is in flight.
   void CutOff();
   // Exactly once: the writer is about to go, and is not called any more once this returns.
@@ -161,6 +164,7 @@ class TokenStream final : public TokenSink, public Pumped, public std::enable_sh
   ResponseWriter* writer_;  // null once detached
   RequestLabels labels_;    // constant from when the engine has the request
   RequestFacts facts_;      // constant from when the engine has the request
+  std::atomic<bool> was_aborted_ = false;
   bool metadata_sent_ = false;
   bool write_in_flight_ = false;
   int64_t num_writes_ = 0;        // messages that have left

@@ -193,6 +193,8 @@ TEST_F(VllmAbortTest, EndsHalfARequestBeforeItIsRead) {
   EXPECT_EQ(status.error_code(), grpc::StatusCode::CANCELLED);
   EXPECT_THAT(status.error_message(), HasSubstr("aborted"));
   EXPECT_TRUE(Eventually([&] { return server_->host().num_open_calls() == 0; }));
+  EXPECT_THAT(server_->metrics().RenderDefaultPage(),
+              HasSubstr("\ncadre_requests_rejected_total{reason=\"cancelled\"} 1\n"));
 }
 
 }  // namespace
