@@ -111,10 +111,25 @@ void LogExpertCache(const MemoryPlan& plan, const CheckpointSummary& checkpoint,
                Size(plan.split->budget_bytes), plan.split->step_slots);
 }
 
-std::string DescribeSpeed(const ExpertSpeed& speed) {
+namespace {
+
+// Of a token.
+struct ExpertReads {
+  double hit_ratio = 0.0;
+  double number = 0.0;
+  double bytes = 0.0;
+};
+
+ExpertReads ReadsOf(const ExpertSpeed& speed) {
   const double hit_ratio = static_cast<double>(speed.num_slots) / static_cast<double>(speed.num_experts);
-  const double num_read = (1.0 - hit_ratio) * static_cast<double>(speed.token_experts);
-  const double bytes = num_read * static_cast<double>(speed.expert_bytes);
+  const double number = (1.0 - hit_ratio) * static_cast<double>(speed.token_experts);
+  return {.hit_ratio = hit_ratio, .number = number, .bytes = number * static_cast<double>(speed.expert_bytes)};
+}
+
+}  // namespace
+
+std::string DescribeSpeed(const ExpertSpeed& speed) {
+  const auto [hit_ratio, num_read, bytes] = ReadsOf(speed);
   const auto rate = [](double bytes_per_second) { return Size(static_cast<int64_t>(bytes_per_second)); };
   std::string line = absl::StrFormat(
       "expert speed: a token of one sequence waits about %s for experts (%.1f of its %d at a hit ratio of %.1f%%, the "
@@ -126,6 +141,26 @@ std::string DescribeSpeed(const ExpertSpeed& speed) {
                     rate(*speed.cached_bytes_per_second), "/s)");
   }
   return line;
+}
+
+std::string DescribeLinkSpeed(const ExpertSpeed& speed) {
+  const auto [hit_ratio, num_read, bytes] = ReadsOf(speed);
+  return absl::StrFormat(
+      "expert speed: a token of one sequence reads experts over the link for about %s (%.1f of its %d at a hit ratio "
+      "of "
+      "%.1f%%, the share that fits: %s at %s/s, measured when the slots were filled)",
+      Time(bytes / speed.bytes_per_second), num_read, speed.token_experts, 100.0 * hit_ratio,
+      Size(static_cast<int64_t>(bytes)), Size(static_cast<int64_t>(speed.bytes_per_second)));
+}
+
+void LogLinkSpeed(const ModelConfig& model, const MemoryPlan& plan, const ModelRunner& runner) {
+  const std::optional<ExpertCacheReport> report = runner.expert_cache();
+  if (!report || report->link_bytes_per_second <= 0.0) return;
+  spdlog::info("{}", DescribeLinkSpeed({.num_experts = model.num_moe_layers() * model.num_experts,
+                                        .num_slots = plan.num_expert_slots,
+                                        .token_experts = model.num_moe_layers() * model.router.top_k,
+                                        .expert_bytes = plan.expert_weight_bytes / plan.num_expert_slots,
+                                        .bytes_per_second = report->link_bytes_per_second}));
 }
 
 void LogExpertSpeed(const ModelConfig& model, const MemoryPlan& plan, const ExpertCacheConfig& config,

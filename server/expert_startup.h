@@ -34,11 +34,16 @@ struct ExpertSpeed {
 };
 // In one line.
 std::string DescribeSpeed(const ExpertSpeed& speed);
+// The same where a device reads over its link what it does not hold: bytes_per_second is the link's.
+std::string DescribeLinkSpeed(const ExpertSpeed& speed);
 
 // Reads a few experts of `source` and says that of them. Takes half a second, and five where a single expert takes as
 // long; memory for as many experts as are read at a time, no more than the plan has slots for, is given back.
 void LogExpertSpeed(const ModelConfig& model, const MemoryPlan& plan, const ExpertCacheConfig& config,
                     const ExpertSource& source);
+// Says that of experts in the host's memory, by what `runner` has seen of the link when it filled its slots. Nothing
+// where there are none.
+void LogLinkSpeed(const ModelConfig& model, const MemoryPlan& plan, const ModelRunner& runner);
 
 // Says so where the system allowed no thread to simulate other caches with.
 void LogShadows(const ModelRunner& runner);

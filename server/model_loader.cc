@@ -247,6 +247,7 @@ absl::StatusOr<LoadedModel> LoadCheckpoint(const ServerConfig& config, std::uniq
   }
   CADRE_ASSIGN_OR_RETURN(loaded.runner,
                          CreateTransformerRunner(model_config, std::move(weights), plan, runner_options, device.get()));
+  LogLinkSpeed(model_config, plan, *loaded.runner);
   LogShadows(*loaded.runner);
   CADRE_RETURN_IF_ERROR(device->CommitMemory());
   loaded.card.limits = loaded.runner->limits();

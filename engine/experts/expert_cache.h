@@ -84,11 +84,12 @@ struct ExpertCacheReport {
   int64_t loading_slots = 0;
   int64_t idle_slots = 0;
   int64_t pinned_slots = 0;
-  int64_t quarantined = 0;  // experts that are not tried again just now
-  int64_t kept = 0;         // experts that do not give way once they are there
-  int64_t awaited = 0;      // experts that are to be loaded unasked, as Place says
-  int64_t placed = 0;       // experts that were, and came
-  int64_t resident = 0;     // experts that have no slot and need none: they lie in the device's memory for good
+  int64_t quarantined = 0;             // experts that are not tried again just now
+  int64_t kept = 0;                    // experts that do not give way once they are there
+  int64_t awaited = 0;                 // experts that are to be loaded unasked, as Place says
+  int64_t placed = 0;                  // experts that were, and came
+  double link_bytes_per_second = 0.0;  // from the host's memory, when slots were filled at the start; 0: not known
+  int64_t resident = 0;  // experts that have no slot and need none: they lie in the device's memory for good
 };
 
 // One thread calls everything, unless said otherwise.

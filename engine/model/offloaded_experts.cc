@@ -1,6 +1,7 @@
 #include "engine/model/offloaded_experts.h"
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -93,6 +94,7 @@ OffloadedExperts::~OffloadedExperts() { device_->FinishBackgroundCopies().Ignore
 absl::Status OffloadedExperts::FillSlots(const OffloadOptions& options) {
   CADRE_RETURN_IF_ERROR(device_->FinishBackgroundCopies());
   CADRE_ASSIGN_OR_RETURN(num_ended_, device_->CountBackgroundCopies());
+  const auto start = std::chrono::steady_clock::now();
   for (const ExpertId expert : options.kept) CADRE_RETURN_IF_ERROR(FillSlot(expert));
   for (const ExpertId expert : options.warm_start) CADRE_RETURN_IF_ERROR(FillSlot(expert));
   const auto num_layers = static_cast<ExpertId>(layers_.size());
@@ -100,7 +102,9 @@ absl::Status OffloadedExperts::FillSlots(const OffloadOptions& options) {
     CADRE_RETURN_IF_ERROR(FillSlot(i % num_layers * static_cast<ExpertId>(num_experts()) + i / num_layers));
   }
   CADRE_RETURN_IF_ERROR(device_->FinishBackgroundCopies());
+  const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
   TakeEnded();
+  link_bytes_per_second_ = static_cast<double>(loaded_bytes_) / std::max(time.count(), 1e-9);
   Keep(options.kept);
   // The ops are given the tables as they are now, the first time.
   is_changed_.assign(layers_.size(), false);
@@ -251,6 +255,7 @@ ExpertCacheReport OffloadedExperts::Report() const {
   report.loads.bytes = loaded_bytes_;
   report.loads.errors = failed_copies_;
   report.direct_bytes = direct_bytes_;
+  report.link_bytes_per_second = link_bytes_per_second_;
   report.num_slots = table_.num_slots();
   report.empty_slots = table_.CountSlots(SlotState::kEmpty);
   report.loading_slots = table_.CountSlots(SlotState::kLoading);

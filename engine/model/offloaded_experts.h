@@ -120,6 +120,7 @@ class OffloadedExperts {
   int64_t loaded_bytes_ = 0;
   int64_t direct_bytes_ = 0;
   int64_t failed_copies_ = 0;
+  double link_bytes_per_second_ = 0.0;  // when the slots were filled
   ShadowSimulator shadow_;
 };
 

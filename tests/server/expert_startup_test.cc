@@ -37,5 +37,13 @@ TEST(ExpertStartupTest, ThroughThePageCacheThereAreTwo) {
             "for those in the page cache (8.44 GiB/s)");
 }
 
+TEST(ExpertStartupTest, OverTheLinkOfADevice) {
+  ExpertSpeed speed = LargeModel();
+  speed.bytes_per_second = 43200.0 * kMiB;
+  EXPECT_EQ(DescribeLinkSpeed(speed),
+            "expert speed: a token of one sequence reads experts over the link for about 20.0ms (96.0 of its 384 at a "
+            "hit ratio of 75.0%, the share that fits: 864.0 MiB at 42.19 GiB/s, measured when the slots were filled)");
+}
+
 }  // namespace
 }  // namespace cadre

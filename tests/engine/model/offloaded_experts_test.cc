@@ -123,6 +123,7 @@ TEST_P(OffloadedExpertsTest, ComputesWhatItComputesWithAllExperts) {
   EXPECT_EQ(report.direct_bytes, report.slots.misses * expert_bytes);
   EXPECT_EQ(report.loads.bytes, report.slots.loads_done * expert_bytes);
   EXPECT_EQ(report.loads.errors, 0);
+  EXPECT_GT(report.link_bytes_per_second, 0.0);
   EXPECT_EQ(report.empty_slots + report.pinned_slots, 0);
   const ExpertPlacement placement = *offloaded.runner->expert_placement();
   EXPECT_EQ(std::ranges::count(placement.tiers, ExpertTier::kDevice), report.idle_slots);
