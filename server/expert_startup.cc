@@ -66,9 +66,8 @@ void LogThreeTiers(const MemoryPlan& plan, const CheckpointSummary& checkpoint, 
 
 void LogHostedExperts(const MemoryPlan& plan, const CheckpointSummary& checkpoint, const ExpertCacheConfig& config) {
   spdlog::info(
-      "expert cache: {} of {} experts in the device's memory ({} of {} each), policy {}; all of them in the host's "
-      "({}), "
-      "where the device reads those that it does not hold",
+      "expert cache: {} of {} experts in the device's memory ({} of {} each), policy {}; all of them in the "
+      "host's ({}), where the device reads those that it does not hold",
       plan.num_expert_slots, checkpoint.expert_bytes / checkpoint.one_expert_bytes, Size(plan.expert_weight_bytes),
       Size(checkpoint.one_expert_bytes), EvictionPolicyName(config.policy), Size(plan.host_expert_bytes));
   const std::vector<std::string> flags = absl::StrSplit(config.cache_only_flags, ", ");
@@ -146,9 +145,8 @@ std::string DescribeSpeed(const ExpertSpeed& speed) {
 std::string DescribeLinkSpeed(const ExpertSpeed& speed) {
   const auto [hit_ratio, num_read, bytes] = ReadsOf(speed);
   return absl::StrFormat(
-      "expert speed: a token of one sequence reads experts over the link for about %s (%.1f of its %d at a hit ratio "
-      "of "
-      "%.1f%%, the share that fits: %s at %s/s, measured when the slots were filled)",
+      "expert speed: a token of one sequence reads experts over the link for about %s (%.1f of its %d at a hit "
+      "ratio of %.1f%%, the share that fits: %s at %s/s, measured when the slots were filled)",
       Time(bytes / speed.bytes_per_second), num_read, speed.token_experts, 100.0 * hit_ratio,
       Size(static_cast<int64_t>(bytes)), Size(static_cast<int64_t>(speed.bytes_per_second)));
 }

@@ -185,7 +185,7 @@ absl::Status CachedExperts::ExpertFfn(int64_t moe_layer, ConstView row_sequence,
   FindNeeded(moe_layer);
   cache_.BeginLayer(static_cast<int32_t>(moe_layer), needed_);
   cache_.Prefetch(std::exchange(predicted_, {}));
-  if (absl::Status status = ComputeLayer(moe_layer, row_sequence, act); !status.ok()) {
+  if (absl::Status status = ComputeLayer(row_sequence, act); !status.ok()) {
     cache_.AbandonLayer();
     return status;
   }
@@ -194,44 +194,39 @@ absl::Status CachedExperts::ExpertFfn(int64_t moe_layer, ConstView row_sequence,
   return DropMissing(moe_layer, row_sequence, is_limited, act);
 }
 
-absl::Status CachedExperts::ComputeLayer(int64_t moe_layer, ConstView row_sequence, const Activations& act) {
+void CachedExperts::FindNeeded(int64_t moe_layer) {
+  needed_.clear();
+  found_here_.clear();
+  for (size_t i = 0; i + 1 < offsets_.size(); ++i) {
+    if (offsets_[i] == offsets_[i + 1]) continue;
+    const auto expert = static_cast<int32_t>(i);
+    if (const ExpertId id = IdOf(moe_layer, i); resident_.Has(id)) {
+      found_here_.push_back({expert, resident_.WeightsOf(id)});
+    } else {
+      needed_.push_back(expert);
+    }
+  }
+  resident_hits_[static_cast<size_t>(moe_layer)] += std::ssize(found_here_);
+}
+
+absl::Status CachedExperts::ComputeLayer(ConstView row_sequence, const Activations& act) {
   CADRE_RETURN_IF_ERROR(CountUses(row_sequence, act));
-  ComputeResident(moe_layer, act);
+  if (!found_here_.empty()) OrderWave(found_here_, act);
   for (auto wave = cache_.NextWave(); !wave.empty(); wave = cache_.NextWave()) {
-    CADRE_RETURN_IF_ERROR(ComputeWave(wave, act));
+    OrderWave(wave, act);
+    if (device_->shares_host_memory()) continue;
+    direct_bytes_ += std::ssize(wave) * layout_.size_bytes();
+    CADRE_RETURN_IF_ERROR(device_->Synchronize());  // until then the slots must stay as they are
   }
   return absl::OkStatus();
 }
 
-void CachedExperts::FindNeeded(int64_t moe_layer) {
-  needed_.clear();
-  needed_here_.clear();
-  for (size_t expert = 0; expert + 1 < offsets_.size(); ++expert) {
-    if (offsets_[expert] == offsets_[expert + 1]) continue;
-    const bool is_here = resident_.Has(IdOf(moe_layer, expert));
-    (is_here ? needed_here_ : needed_).push_back(static_cast<int32_t>(expert));
-  }
-  resident_hits_[static_cast<size_t>(moe_layer)] += std::ssize(needed_here_);
-}
-
-void CachedExperts::ComputeResident(int64_t moe_layer, const Activations& act) {
-  if (needed_here_.empty()) return;
-  for (const int32_t expert : needed_here_) {
-    weights_[static_cast<size_t>(expert)] = resident_.At(IdOf(moe_layer, static_cast<size_t>(expert)));
-  }
-  device_->ops().ExpertFfn(act.expert_outputs, act.normed, act.order, act.offsets, weights_);
-  for (const int32_t expert : needed_here_) weights_[static_cast<size_t>(expert)] = {};
-}
-
-absl::Status CachedExperts::ComputeWave(std::span<const PlacedExpert> wave, const Activations& act) {
+void CachedExperts::OrderWave(std::span<const PlacedExpert> wave, const Activations& act) {
   for (const PlacedExpert& placed : wave) {
     weights_[static_cast<size_t>(placed.expert)] = layout_.At(placed.weights);
   }
   device_->ops().ExpertFfn(act.expert_outputs, act.normed, act.order, act.offsets, weights_);
   for (const PlacedExpert& placed : wave) weights_[static_cast<size_t>(placed.expert)] = {};
-  if (device_->shares_host_memory()) return absl::OkStatus();
-  direct_bytes_ += std::ssize(wave) * layout_.size_bytes();
-  return device_->Synchronize();
 }
 
 absl::Status CachedExperts::CountUses(ConstView row_sequence, const Activations& act) {
@@ -240,7 +235,7 @@ absl::Status CachedExperts::CountUses(ConstView row_sequence, const Activations&
   CADRE_RETURN_IF_ERROR(device_->Synchronize());
   std::vector<bool> is_there(weights_.size());
   for (const PlacedExpert& placed : cache_.found()) is_there[static_cast<size_t>(placed.expert)] = true;
-  for (const int32_t expert : needed_here_) is_there[static_cast<size_t>(expert)] = true;
+  for (const PlacedExpert& placed : found_here_) is_there[static_cast<size_t>(placed.expert)] = true;
   const size_t top_k = ids.size() / sequences.size();
   misses_.clear();
   last_misser_.assign(weights_.size(), -1);

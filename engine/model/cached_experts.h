@@ -94,10 +94,8 @@ class CachedExperts {
   }
   // Sorts the experts of the layer that have assignments into resident ones and others.
   void FindNeeded(int64_t moe_layer);
-  absl::Status ComputeLayer(int64_t moe_layer, ConstView row_sequence, const Activations& act);
-  // Order, and where slots may be overwritten while the device reads them, wait.
-  absl::Status ComputeWave(std::span<const PlacedExpert> wave, const Activations& act);
-  void ComputeResident(int64_t moe_layer, const Activations& act);
+  absl::Status ComputeLayer(ConstView row_sequence, const Activations& act);
+  void OrderWave(std::span<const PlacedExpert> wave, const Activations& act);
 
   // The slots from the `first` to before the `end`.
   View Slots(int64_t first, int64_t end) const;
@@ -119,16 +117,16 @@ class CachedExperts {
   std::span<const PredictedExpert> predicted_;  // for the layer after the one that is computed
   StepFaults faults_;
   std::vector<ExpertCacheUse> uses_;
-  std::vector<Miss> misses_;            // of the layer, each pair once
-  std::vector<int32_t> last_misser_;    // [E] the last sequence of the layer that missed it; -1: none
-  absl::Duration wait_before_;          // of the steps before
-  std::vector<int32_t> offsets_;        // [E + 1]
-  std::vector<float> router_weights_;   // [T, K] of the layer, where experts are limited
-  std::vector<int32_t> needed_;         // experts of the layer, but for resident ones
-  std::vector<int32_t> needed_here_;    // resident ones
-  int64_t direct_bytes_ = 0;            // computed with in the host's memory, since the start
-  std::vector<int64_t> resident_hits_;  // [MoE layers] since the start
-  std::vector<ExpertId> kept_here_;     // resident ones that somebody wants to be kept; they rise
+  std::vector<Miss> misses_;              // of the layer, each pair once
+  std::vector<int32_t> last_misser_;      // [E] the last sequence of the layer that missed it; -1: none
+  absl::Duration wait_before_;            // of the steps before
+  std::vector<int32_t> offsets_;          // [E + 1]
+  std::vector<float> router_weights_;     // [T, K] of the layer, where experts are limited
+  std::vector<int32_t> needed_;           // experts of the layer, but for resident ones
+  std::vector<PlacedExpert> found_here_;  // resident ones
+  int64_t direct_bytes_ = 0;              // computed with in the host's memory, since the start
+  std::vector<int64_t> resident_hits_;    // [MoE layers] since the start
+  std::vector<ExpertId> kept_here_;       // resident ones that somebody wants to be kept; they rise
   std::vector<PredictedExpert> wanted_ahead_;
   std::vector<MlpWeights> weights_;  // [E] of the wave; the others are empty
   ExpertCache cache_;                // last: its threads write to the arena

@@ -44,7 +44,7 @@ absl::StatusOr<ResidentExperts> ResidentExperts::Load(const ExpertLayout& layout
   if (experts.empty()) return ResidentExperts();
   const auto slot_bytes = static_cast<size_t>(layout.size_bytes());
   CADRE_ASSIGN_OR_RETURN(DeviceBuffer arena, device->Allocate(experts.size() * slot_bytes));
-  ResidentExperts resident(layout, num_experts, experts, std::move(arena));
+  ResidentExperts resident(slot_bytes, num_experts, experts, std::move(arena));
   Progress progress;
   const auto load = [&](const DeviceBuffer& staging) {
     while (!progress.has_failed) {
@@ -75,10 +75,9 @@ absl::StatusOr<ResidentExperts> ResidentExperts::Load(const ExpertLayout& layout
   return resident;
 }
 
-ResidentExperts::ResidentExperts(const ExpertLayout& layout, int64_t num_experts, std::span<const ExpertId> experts,
+ResidentExperts::ResidentExperts(size_t slot_bytes, int64_t num_experts, std::span<const ExpertId> experts,
                                  DeviceBuffer arena)
-    : layout_(layout),
-      slot_bytes_(static_cast<size_t>(layout.size_bytes())),
+    : slot_bytes_(slot_bytes),
       experts_(experts.begin(), experts.end()),
       slots_(static_cast<size_t>(num_experts), -1),
       arena_(std::move(arena)) {
@@ -87,10 +86,6 @@ ResidentExperts::ResidentExperts(const ExpertLayout& layout, int64_t num_experts
     CADRE_CHECK_EQ(at, int64_t{-1});
     at = static_cast<int64_t>(slot);
   }
-}
-
-MlpWeights ResidentExperts::At(ExpertId expert) const {
-  return layout_->At(SlotData(static_cast<size_t>(slots_[static_cast<size_t>(expert)])));
 }
 
 }  // namespace cadre

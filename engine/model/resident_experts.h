@@ -5,7 +5,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -29,17 +28,17 @@ class ResidentExperts {
                                               int num_threads, Device* device);
 
   bool Has(ExpertId expert) const { return !slots_.empty() && slots_[static_cast<size_t>(expert)] >= 0; }
-  // REQUIRES: Has(expert).
-  MlpWeights At(ExpertId expert) const;
+  // Laid out as ExpertLayout says, in the device's memory. REQUIRES: Has(expert).
+  std::byte* WeightsOf(ExpertId expert) const {
+    return SlotData(static_cast<size_t>(slots_[static_cast<size_t>(expert)]));
+  }
   const std::vector<ExpertId>& experts() const { return experts_; }
 
  private:
-  ResidentExperts(const ExpertLayout& layout, int64_t num_experts, std::span<const ExpertId> experts,
-                  DeviceBuffer arena);
+  ResidentExperts(size_t slot_bytes, int64_t num_experts, std::span<const ExpertId> experts, DeviceBuffer arena);
 
   std::byte* SlotData(size_t slot) const { return arena_.data() + slot * slot_bytes_; }
 
-  std::optional<ExpertLayout> layout_;  // absent where nobody is there
   size_t slot_bytes_ = 0;
   std::vector<ExpertId> experts_;
   std::vector<int64_t> slots_;  // of each expert of the model; -1: not here

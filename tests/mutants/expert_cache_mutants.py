@@ -246,8 +246,8 @@ EXPERT_CACHE_MUTANTS = [
     Mutant(
         "a slot of the host is filled anew while the device reads it",
         "engine/model/cached_experts.cc",
-        "* layout_.size_bytes();\n  return device_->Synchronize();",
-        "* layout_.size_bytes();\n  return absl::OkStatus();",
+        "    CADRE_RETURN_IF_ERROR(device_->Synchronize());  // until then the slots must stay as they are\n",
+        "",
         "emulated_cuda_model_test", "ResidentExpertsTest.ThreeTiersChangeNoBit"),
     Mutant(
         "the host has slots for experts that the device holds",

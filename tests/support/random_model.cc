@@ -171,6 +171,13 @@ ModelConfig SmallConfig(ModelFamily family) {
   return config;
 }
 
+ModelConfig WideConfig() {
+  ModelConfig config = SmallConfig(ModelFamily::kQwen3Moe);
+  config.hidden_size = 64;
+  config.expert_ffn_size = 32;
+  return config;
+}
+
 Weights MakeRandomWeights(const ModelConfig& config, DType dtype, uint64_t seed, Device& device) {
   TensorFactory make(dtype, seed, device);
   Weights weights;

@@ -17,6 +17,9 @@ namespace cadre {
 // E 6, F 20, V 101, 256 positions.
 ModelConfig SmallConfig(ModelFamily family);
 
+// The same of Qwen3-MoE, wide enough for the tensor cores in bfloat16: D 64, F 32.
+ModelConfig WideConfig();
+
 // Normal values scaled so that the residual stream stays near 1 and router choices are clear.
 Weights MakeRandomWeights(const ModelConfig& config, DType dtype, uint64_t seed, Device& device);
 

@@ -35,14 +35,6 @@ struct Model {
   std::unique_ptr<ModelRunner> runner;
 };
 
-// Two layers of six experts, wide enough for the tensor cores in bfloat16.
-ModelConfig Config() {
-  ModelConfig config = SmallConfig(ModelFamily::kQwen3Moe);
-  config.hidden_size = 64;
-  config.expert_ffn_size = 32;
-  return config;
-}
-
 // The device holds all experts if `num_slots` is 0.
 Model MakeModel(DType dtype, int64_t num_slots, EvictionPolicyKind policy = EvictionPolicyKind::kLru,
                 std::vector<int64_t> profile = {}, int64_t num_kept = 0) {
@@ -56,8 +48,8 @@ Model MakeModel(DType dtype, int64_t num_slots, EvictionPolicyKind policy = Evic
   options.expert_policy = policy;
   options.expert_profile = std::move(profile);
   options.num_kept_experts = num_kept;
-  if (num_slots > 0) options.expert_cache_bytes = num_slots * ExpertLayout(Config(), dtype).size_bytes();
-  model.runner = MakeRandomRunner(Config(), dtype, /*seed=*/11, options, model.device.get());
+  if (num_slots > 0) options.expert_cache_bytes = num_slots * ExpertLayout(WideConfig(), dtype).size_bytes();
+  model.runner = MakeRandomRunner(WideConfig(), dtype, /*seed=*/11, options, model.device.get());
   return model;
 }
 
@@ -111,7 +103,7 @@ TEST_P(OffloadedExpertsTest, ComputesWhatItComputesWithAllExperts) {
     needed += std::ranges::count_if(found.routing.assignments, [](int64_t n) { return n > 0; });
   }
   const ExpertCacheReport report = *offloaded.runner->expert_cache();
-  const int64_t expert_bytes = ExpertLayout(Config(), dtype).size_bytes();
+  const int64_t expert_bytes = ExpertLayout(WideConfig(), dtype).size_bytes();
   EXPECT_EQ(report.num_slots, num_slots);
   EXPECT_EQ(report.slots.hits + report.slots.misses, needed);
   EXPECT_EQ(report.slots.placed_loads, num_slots) << "all slots are full from the start";

@@ -30,14 +30,6 @@ using testing::HasSubstr;
 constexpr int64_t kNumExperts = 12;
 constexpr int32_t kNumTokens = 24;
 
-// Two layers of six experts, wide enough for the tensor cores in bfloat16.
-ModelConfig Config() {
-  ModelConfig config = SmallConfig(ModelFamily::kQwen3Moe);
-  config.hidden_size = 64;
-  config.expert_ffn_size = 32;
-  return config;
-}
-
 struct Tiers {
   int64_t device = 0;
   int64_t host = 0;
@@ -49,8 +41,8 @@ struct Model {
   MemoryExperts* experts = nullptr;
 };
 
-RunnerOptions Options(std::optional<Tiers> tiers, int64_t expert_bytes) {
-  RunnerOptions options;
+// All experts in the device if there are no `tiers`.
+RunnerOptions WithSizes(std::optional<Tiers> tiers, int64_t expert_bytes, RunnerOptions options = {}) {
   options.max_model_len = 32;
   options.max_num_seqs = 4;
   options.max_num_batched_tokens = 16;
@@ -62,17 +54,12 @@ RunnerOptions Options(std::optional<Tiers> tiers, int64_t expert_bytes) {
   return options;
 }
 
-Model MakeModel(DType dtype, std::optional<Tiers> tiers, RunnerOptions options = {}) {
+Model MakeModel(DType dtype, std::optional<Tiers> tiers, const RunnerOptions& options = {}) {
   Model model;
   model.device = TestTargets().front().make_for_model(1);
-  const RunnerOptions sizes = Options(tiers, ExpertLayout(Config(), dtype).size_bytes());
-  options.max_model_len = sizes.max_model_len;
-  options.max_num_seqs = sizes.max_num_seqs;
-  options.max_num_batched_tokens = sizes.max_num_batched_tokens;
-  options.kv_block_size = sizes.kv_block_size;
-  options.expert_cache_bytes = sizes.expert_cache_bytes;
-  options.expert_host_bytes = sizes.expert_host_bytes;
-  model.runner = MakeRandomRunner(Config(), dtype, /*seed=*/11, options, model.device.get(), &model.experts);
+  const int64_t expert_bytes = ExpertLayout(WideConfig(), dtype).size_bytes();
+  model.runner = MakeRandomRunner(WideConfig(), dtype, /*seed=*/11, WithSizes(tiers, expert_bytes, options),
+                                  model.device.get(), &model.experts);
   return model;
 }
 
@@ -179,7 +166,7 @@ TEST(ResidentExpertsTest, WhatCannotBeReadIsToldOfAndWhoIsInTheDeviceIsNot) {
 
 TEST(ResidentExpertsTest, AnExpertThatCannotBeLoadedEndsTheStart) {
   const std::unique_ptr<Device> device = TestTargets().front().make_for_model(1);
-  const ExpertLayout layout(Config(), DType::kF32);
+  const ExpertLayout layout(WideConfig(), DType::kF32);
   MemoryExperts source(MakeNumberedExperts(kNumExperts, static_cast<size_t>(layout.size_bytes())));
   const std::vector<ExpertId> wanted = {7, 0, 3};
   source.Fail(3, absl::DataLossError("torn"), /*times=*/1);
@@ -191,7 +178,7 @@ TEST(ResidentExpertsTest, AnExpertThatCannotBeLoadedEndsTheStart) {
   EXPECT_FALSE(loaded->Has(1));
   for (const ExpertId expert : wanted) {
     ASSERT_TRUE(loaded->Has(expert));
-    const ConstView down = loaded->At(expert).down;
+    const ConstView down = layout.At(loaded->WeightsOf(expert)).down;
     std::vector<std::byte> found(down.size_bytes());
     device->CopyToHost(found.data(), down);
     ASSERT_TRUE(device->Synchronize().ok());
@@ -211,7 +198,7 @@ TEST(ResidentExpertsTest, ExpertsComeFromTheCheckpoint) {
     const auto checkpoint = Checkpoint::Open(folder, config, {.dtype = dtype, .on_progress = nullptr}).value();
     const auto logits = [&](std::optional<Tiers> tiers) {
       const std::unique_ptr<Device> device = TestTargets().front().make_for_model(1);
-      RunnerOptions options = Options(tiers, checkpoint->summary().one_expert_bytes);
+      RunnerOptions options = WithSizes(tiers, checkpoint->summary().one_expert_bytes);
       options.max_model_len = 16;
       const MemoryPlan plan = PlanMemory(config, checkpoint->summary(), options, *device, device->ops()).value();
       EXPECT_EQ(plan.expert_place(), tiers ? ExpertPlace::kCheckpoint : ExpertPlace::kDevice);

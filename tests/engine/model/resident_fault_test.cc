@@ -39,15 +39,8 @@ class TreacherousExperts final : public ExpertSource {
   std::atomic<bool>* const is_on_;
 };
 
-ModelConfig Config() {
-  ModelConfig config = SmallConfig(ModelFamily::kQwen3Moe);
-  config.hidden_size = 64;
-  config.expert_ffn_size = 32;
-  return config;
-}
-
 RunnerOptions Options(int64_t device_experts, int64_t host_experts) {
-  const int64_t expert_bytes = ExpertLayout(Config(), DType::kF32).size_bytes();
+  const int64_t expert_bytes = ExpertLayout(WideConfig(), DType::kF32).size_bytes();
   RunnerOptions options;
   options.max_model_len = 32;
   options.max_num_seqs = 2;
@@ -62,12 +55,12 @@ TEST(ResidentFaultTest, AStepThatTheDeviceFailsLeavesTheCacheAsItWas) {
   std::atomic<bool> is_on = false;
   const std::unique_ptr<Device> device = TestTargets().front().make_for_model(1);
   const RunnerOptions options = Options(2, 3);
-  const CheckpointSummary summary = SummaryOf(Config(), DType::kF32);
-  const MemoryPlan plan = PlanMemory(Config(), summary, options, *device, device->ops()).value();
+  const CheckpointSummary summary = SummaryOf(WideConfig(), DType::kF32);
+  const MemoryPlan plan = PlanMemory(WideConfig(), summary, options, *device, device->ops()).value();
   ASSERT_EQ(plan.num_resident_experts, 2);
-  Weights weights = MakeRandomWeights(Config(), DType::kF32, /*seed=*/3, *device);
-  weights.expert_source = std::make_unique<TreacherousExperts>(TakeExperts(Config(), &weights), &is_on);
-  const auto runner = CreateTransformerRunner(Config(), std::move(weights), plan, options, device.get()).value();
+  Weights weights = MakeRandomWeights(WideConfig(), DType::kF32, /*seed=*/3, *device);
+  weights.expert_source = std::make_unique<TreacherousExperts>(TakeExperts(WideConfig(), &weights), &is_on);
+  const auto runner = CreateTransformerRunner(WideConfig(), std::move(weights), plan, options, device.get()).value();
 
   TestSequence sequence;
   for (int32_t i = 0; i < 8; ++i) sequence.tokens.push_back((i * 37 + 5) % 101);
