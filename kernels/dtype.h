@@ -10,8 +10,12 @@
 
 namespace cadre {
 
-enum class DType : uint8_t { kF32, kBF16, kF16, kI32, kI64, kF64 };
+// kQ8 and kQ4 are weights in groups that share a scale (kernels/quantized.h): rows of them have a size, elements none.
+enum class DType : uint8_t { kF32, kBF16, kF16, kI32, kI64, kF64, kQ8, kQ4 };
 
+constexpr bool IsQuantized(DType dtype) { return dtype == DType::kQ8 || dtype == DType::kQ4; }
+
+// Of an element; 0 where elements have no size of their own.
 constexpr size_t DTypeBytes(DType dtype) {
   switch (dtype) {
     case DType::kF64:
@@ -23,8 +27,23 @@ constexpr size_t DTypeBytes(DType dtype) {
     case DType::kBF16:
     case DType::kF16:
       return 2;
+    case DType::kQ8:
+    case DType::kQ4:
+      return 0;
   }
   return 0;
+}
+
+// Inputs of a quantized row come in blocks of so many, the last one padded.
+inline constexpr int64_t kQuantizedBlock = 128;
+inline constexpr int64_t kQ8BlockBytes = kQuantizedBlock + 4;          // codes, a scale
+inline constexpr int64_t kQ4BlockBytes = kQuantizedBlock / 2 + 4 * 2;  // codes, four scales
+
+// Of a row of k >= 0 elements.
+constexpr int64_t RowBytes(DType dtype, int64_t k) {
+  if (!IsQuantized(dtype)) return k * static_cast<int64_t>(DTypeBytes(dtype));
+  const int64_t num_blocks = k / kQuantizedBlock + (k % kQuantizedBlock == 0 ? 0 : 1);
+  return num_blocks * (dtype == DType::kQ8 ? kQ8BlockBytes : kQ4BlockBytes);
 }
 
 // Lower-case names as people type them: "float32", "bfloat16", ...
@@ -42,6 +61,10 @@ constexpr std::string_view DTypeName(DType dtype) {
       return "int32";
     case DType::kI64:
       return "int64";
+    case DType::kQ8:
+      return "int8";
+    case DType::kQ4:
+      return "int4";
   }
   return "unknown";
 }

@@ -15,7 +15,7 @@ constexpr bool IsFloat(DType dtype) { return dtype == DType::kF32 || dtype == DT
 
 inline void CheckMlp(const MlpWeights& w, int64_t d) {
   const int64_t f = w.gate.dim(0);
-  CADRE_CHECK(IsFloat(w.gate.dtype()));
+  CADRE_CHECK(IsFloat(w.gate.dtype()) || IsQuantized(w.gate.dtype()));
   CADRE_CHECK(w.gate.dtype() == w.up.dtype() && w.gate.dtype() == w.down.dtype());
   CADRE_CHECK(w.gate.shape() == Shape({f, d}));
   CADRE_CHECK(w.up.shape() == Shape({f, d}));

@@ -7,7 +7,9 @@
 //
 // Activations are float32 unless said otherwise; weights are float32, bfloat16 or float16 as loaded; all accumulation
 // is in float32. With bfloat16 weights the activations of a matrix product are rounded to bfloat16 first (as the models
-// were trained); with float32 and float16 weights they stay float32.
+// were trained); with float32 and float16 weights they stay float32. Matrices of Linear and of MLPs may be quantized
+// (kernels/quantized.h) where can_multiply says so: activations are then rounded to 8 bits, in groups of 128 inputs of
+// a row that share a scale.
 //
 // Contract of every verb: what a row computes depends on that row and on the weights alone, bit for bit; never on T,
 // on the other rows or on the number of threads. Shapes are checked with CADRE_CHECK; device errors surface at
@@ -194,6 +196,11 @@ class Ops {
   virtual size_t ScratchBytes(const OpsLimits& limits) const = 0;
   // Allocates all scratch; must be called once before the verbs below. RESOURCE_EXHAUSTED when it does not fit.
   virtual absl::Status Reserve(const OpsLimits& limits) = 0;
+
+  // Whether Linear, ExpertFfn and GatedMlp take weights of `dtype`.
+  virtual bool can_multiply(DType dtype) const {
+    return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16;
+  }
 
   // out[i] = table[rows[i]], converted to float32; zeros for kPadding. Also the token embedding.
   virtual void GatherRows(View out /*[R, D]*/, ConstView table /*[N, D] any float*/, ConstView rows /*[R] i32*/) = 0;

@@ -41,6 +41,14 @@ class Shape {
   int rank_ = 0;
 };
 
+// Of a tensor whose rows, along the last dimension, lie one behind the other.
+constexpr int64_t SizeBytes(DType dtype, const Shape& shape) {
+  if (shape.rank() == 0) return RowBytes(dtype, 1);
+  int64_t num_rows = 1;
+  for (int i = 0; i + 1 < shape.rank(); ++i) num_rows *= shape[i];
+  return num_rows * RowBytes(dtype, shape[shape.rank() - 1]);
+}
+
 // A typed pointer into device memory with a shape. `Byte` is `std::byte` (View) or `const std::byte` (ConstView).
 template <typename Byte>
 class BasicView {
@@ -62,7 +70,7 @@ class BasicView {
   constexpr const Shape& shape() const { return shape_; }
   constexpr int64_t dim(int i) const { return shape_[i]; }
   constexpr int64_t num_elements() const { return shape_.num_elements(); }
-  constexpr size_t size_bytes() const { return static_cast<size_t>(num_elements()) * DTypeBytes(dtype_); }
+  constexpr size_t size_bytes() const { return static_cast<size_t>(SizeBytes(dtype_, shape_)); }
 
   // The elements; only where the memory is addressable by the host, and T must be the view's dtype.
   template <typename T>
@@ -76,7 +84,7 @@ class BasicView {
   constexpr BasicView Rows(int64_t begin, int64_t count) const {
     CADRE_CHECK_GE(begin, int64_t{0});
     CADRE_CHECK_LE(begin + count, shape_[0]);
-    const int64_t row_elements = shape_[0] == 0 ? 0 : num_elements() / shape_[0];
+    const int64_t row_bytes = shape_[0] == 0 ? 0 : SizeBytes(dtype_, shape_) / shape_[0];
     Shape rows = shape_;
     switch (shape_.rank()) {
       case 1:
@@ -92,11 +100,12 @@ class BasicView {
         rows = {count, shape_[1], shape_[2], shape_[3]};
         break;
     }
-    return {data_ + static_cast<size_t>(begin * row_elements) * DTypeBytes(dtype_), dtype_, rows};
+    return {data_ + begin * row_bytes, dtype_, rows};
   }
 
-  // The same elements under another shape of equal size.
+  // The same elements under another shape of equal size; of float and integer types.
   constexpr BasicView Reshape(Shape shape) const {
+    CADRE_CHECK(!IsQuantized(dtype_));
     CADRE_CHECK_EQ(shape.num_elements(), num_elements());
     return {data_, dtype_, shape};
   }

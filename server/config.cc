@@ -44,8 +44,7 @@ constexpr char kDescription[] =
 // Values as they are typed, before they are given their types.
 struct Typed {
   ServerConfig config;
-  std::string dtype = "auto";
-  std::string kv_cache_dtype = "auto";
+  WeightFlags weights;
   std::string prefix_cache = "on";
   std::string prefix_cache_scope = "tenant";
   std::string deadline_admission = "on";
@@ -63,13 +62,6 @@ struct Typed {
   std::string max_connection_age = "0s";
 };
 
-std::optional<DType> ToDType(const std::string& name) {
-  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
-    if (DTypeName(dtype) == name) return dtype;
-  }
-  return std::nullopt;
-}
-
 // Option names are their long flags; environment names follow from them.
 std::string EnvName(const std::string& flag) {
   return kEnvPrefix + absl::AsciiStrToUpper(absl::StrReplaceAll(flag.substr(2), {{"-", "_"}}));
@@ -79,10 +71,7 @@ void AddModelOptions(CLI::App& app, Typed* typed) {
   ServerConfig& c = typed->config;
   app.add_option("--model", c.model, "Folder of a Hugging Face checkpoint, or sim:key=value,...");
   app.add_option("--served-model-name", c.served_model_name, "What requests call it; the folder's name if not given");
-  app.add_option("--dtype", typed->dtype, "Type of the weights in memory; auto: as stored")
-      ->check(CLI::IsMember({"auto", "float32", "bfloat16", "float16"}));
-  app.add_option("--kv-cache-dtype", typed->kv_cache_dtype, "auto: the type of the weights")
-      ->check(CLI::IsMember({"auto", "float32", "bfloat16", "float16"}));
+  typed->weights.AddTo(app);
   app.add_option("--max-model-len", c.max_model_len, "Tokens of prompt and output together; 0: the model's own")
       ->check(CLI::Range(0, 1 << 24));
   app.add_option("--max-num-seqs", c.max_num_seqs, "Sequences in a step")->check(CLI::Range(1, 4096));
@@ -298,8 +287,7 @@ std::string DescribeConfigError(const std::string& error, const CLI::App& app) {
 
 ServerConfig Finish(const Typed& typed) {
   ServerConfig config = typed.config;
-  config.dtype = ToDType(typed.dtype);
-  config.kv_cache_dtype = ToDType(typed.kv_cache_dtype);
+  config.weights = typed.weights.Config();
   if (const absl::Duration wait = *ToDuration(typed.max_queue_wait); wait > absl::ZeroDuration()) {
     config.max_queue_wait = wait;
   }
@@ -400,6 +388,7 @@ ParsedConfig ParseConfig(int argc, const char* const* argv) {
       fault = typed.experts.FindFault(typed.prefix_cache == "on", typed.config.routing_sample_steps,
                                       typed.config.kv_cache_gb);
     }
+    if (fault.empty()) fault = typed.weights.FindFault();
     if (fault.empty()) fault = FindSecurityFault(typed.config.security);
     if (!fault.empty()) {
       parsed.exit_code = kExitUsage;

@@ -11,10 +11,10 @@
 #include "engine/cache_domain.h"
 #include "engine/experts/bias_balancer.h"
 #include "engine/request/capacity_policy.h"
-#include "kernels/dtype.h"
 #include "server/expert_flags.h"
 #include "server/security_flags.h"
 #include "server/trace_flags.h"
+#include "server/weight_flags.h"
 
 namespace cadre {
 
@@ -45,8 +45,7 @@ struct ServerConfig {
   double kv_cache_gb = 0;  // 0: what is left, up to what max_num_seqs whole contexts need
   ExpertCacheConfig expert_cache;
   TraceFlags trace;
-  std::optional<DType> dtype;  // of the weights; absent: as stored
-  std::optional<DType> kv_cache_dtype;
+  WeightConfig weights;
   int threads = 0;              // 0: one per CPU of the process
   std::string device = "auto";  // auto, cuda, cpu
   double gpu_memory_utilization = 0.9;

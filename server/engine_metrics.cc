@@ -159,6 +159,7 @@ void WriteServedModel(const ServedModel& planned, const EngineSnapshot& snapshot
   page.Sample({{"model", model.name},
                {"family", model.family},
                {"dtype", model.dtype},
+               {"expert_dtype", model.expert_dtype},
                {"layers", layers},
                {"experts", experts},
                {"experts_per_token", top_k},

@@ -251,11 +251,12 @@ class Server {
                                                  .spans = TakesSpans()});
     metrics_.SetLoadDuration(absl::Now() - start_time_);
     spdlog::info(
-        "ready: {} ({}), {} weights, {} KV cache, {} [{}], context {} tokens, {} sequences and {} tokens a step, "
+        "ready: {} ({}), {} weights, {} experts, {} KV cache, {} [{}], context {} tokens, {} sequences and {} tokens a "
+        "step, "
         "{} may wait; gRPC on {}, metrics on {}",
-        card.name, card.family, card.weight_dtype, card.kv_dtype, card.device, card.kernels, card.max_sequence_tokens(),
-        card.engine.max_num_seqs, card.engine.max_num_batched_tokens, card.engine.max_queue_requests,
-        HostPort(config_.host, grpc_->port()), http_->address());
+        card.name, card.family, card.weight_dtype, card.expert_dtype, card.kv_dtype, card.device, card.kernels,
+        card.max_sequence_tokens(), card.engine.max_num_seqs, card.engine.max_num_batched_tokens,
+        card.engine.max_queue_requests, HostPort(config_.host, grpc_->port()), http_->address());
   }
 
   const ServerConfig config_;

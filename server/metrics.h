@@ -70,8 +70,9 @@ struct MetricsOptions {
 // What is being served. Known once the model is loaded; constant from then on.
 struct ServedModel {
   std::string name;
-  std::string family;   // as in config.json, or "simulated"
-  std::string dtype;    // of the weights
+  std::string family;  // as in config.json, or "simulated"
+  std::string dtype;   // of the weights, but for routed experts
+  std::string expert_dtype;
   std::string device;   // "cpu", ...
   std::string kernels;  // instruction set in use
   std::string kv_dtype;

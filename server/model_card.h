@@ -23,7 +23,8 @@ struct ModelCard {
   std::string family;  // "qwen3_moe", or "simulated"
   std::string device;  // "cpu", or "sim"
   std::string kernels;
-  std::string weight_dtype;
+  std::string weight_dtype;  // of matrices that are not routed experts'
+  std::string expert_dtype;
   std::string kv_dtype;
   int32_t num_layers = 0;
   std::vector<int32_t> moe_layers;  // [MoE layers] index in the model of each

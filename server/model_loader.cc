@@ -64,7 +64,7 @@ RunnerOptions MakeRunnerOptions(const ServerConfig& config) {
   options.max_num_seqs = config.max_num_seqs;
   options.max_num_batched_tokens = config.max_num_batched_tokens;
   options.kv_block_size = config.kv_block_size;
-  options.kv_dtype = config.kv_cache_dtype;
+  options.kv_dtype = config.weights.kv_cache_dtype;
   if (config.kv_cache_gb > 0) options.kv_cache_bytes = ToBytes(config.kv_cache_gb);
   if (config.expert_cache.gib.has_value()) options.expert_cache_bytes = ToBytes(*config.expert_cache.gib);
   if (config.expert_cache.host_gib.has_value()) options.expert_host_bytes = ToBytes(*config.expert_cache.host_gib);
@@ -114,6 +114,12 @@ absl::Status CheckCapacity(const CapacityPolicy& policy, bool can_limit, std::st
                                             " does not limit the capacity of experts"));
 }
 
+absl::Status CheckQuantized(std::optional<DType> quantized, Device& device) {
+  if (!quantized.has_value() || device.ops().can_multiply(*quantized)) return absl::OkStatus();
+  return absl::OutOfRangeError(absl::StrCat("--quantize: ", device.name(), " computes with no weights of type ",
+                                            ToAbsl(DTypeName(*quantized)), "; --device cpu does"));
+}
+
 // Where the routers are to be nudged, they need something to be nudged.
 absl::Status PrepareBias(const BiasBalancerOptions& options, ModelConfig* model) {
   if (!options.is_on()) return absl::OkStatus();
@@ -154,6 +160,7 @@ ModelCard MakeCard(const ServerConfig& config, const ModelConfig& model, const M
   card.device = device.name();
   card.kernels = device.kernels();
   card.weight_dtype = std::string(DTypeName(plan.weight_dtype));
+  card.expert_dtype = std::string(DTypeName(plan.expert_dtype));
   card.kv_dtype = std::string(DTypeName(plan.kv_dtype));
   card.num_layers = static_cast<int32_t>(model.num_layers);
   for (size_t i = 0; i < model.is_moe_layer.size(); ++i) {
@@ -202,6 +209,7 @@ absl::StatusOr<LoadedModel> LoadCheckpoint(const ServerConfig& config, std::uniq
       CheckCapacity(config.capacity,
                     device->ops().can_limit_capacity() && model_config.routing.scheme != RoutingScheme::kExpertChoice,
                     device->name(), RoutingSchemeName(model_config.routing.scheme)));
+  CADRE_RETURN_IF_ERROR(CheckQuantized(config.weights.quantized, *device));
   CADRE_ASSIGN_OR_RETURN(GenerationDefaults defaults, LoadGenerationDefaults(folder));
   CADRE_ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer, Tokenizer::Load(folder));
   if (tokenizer->vocab_size() > model_config.vocab_size) {
@@ -211,7 +219,9 @@ absl::StatusOr<LoadedModel> LoadCheckpoint(const ServerConfig& config, std::uniq
   CADRE_ASSIGN_OR_RETURN(ChatSupport chat, LoadChatSupport(config, folder, *tokenizer));
 
   WeightsOptions weights_options;
-  weights_options.dtype = config.dtype;
+  weights_options.dtype = config.weights.dtype;
+  weights_options.quantized = config.weights.quantized;
+  weights_options.quantized_parts = config.weights.quantized_parts;
   weights_options.reads_experts_directly = config.expert_cache.reads_directly;
   weights_options.on_progress = [&on_progress](int64_t done, int64_t total) {
     on_progress(total > 0 ? static_cast<double>(done) / static_cast<double>(total) : 1.0);
@@ -286,6 +296,9 @@ absl::StatusOr<LoadedModel> MakeSimulated(const ServerConfig& config) {
   if (config.bias_balancing.is_on()) {
     return absl::InvalidArgumentError("--router-bias-rate: a simulated model has no router");
   }
+  if (config.weights.quantized.has_value()) {
+    return absl::InvalidArgumentError("--quantize: a simulated model has no weights");
+  }
   if (!config.expert_cache.cache_only_flags.empty() || config.expert_cache.gib.has_value()) {
     return absl::InvalidArgumentError(
         absl::StrCat(config.expert_cache.gib.has_value() ? "--expert-cache-gb" : config.expert_cache.cache_only_flags,
@@ -303,6 +316,7 @@ absl::StatusOr<LoadedModel> MakeSimulated(const ServerConfig& config) {
   card.device = "sim";
   card.kernels = "none";
   card.weight_dtype = "none";
+  card.expert_dtype = "none";
   card.kv_dtype = "none";
   card.limits = options.limits;
   card.num_layers = options.limits.num_moe_layers;
@@ -353,6 +367,7 @@ ServedModel DescribeForMetrics(const ModelCard& card) {
   model.name = card.name;
   model.family = card.family;
   model.dtype = card.weight_dtype;
+  model.expert_dtype = card.expert_dtype;
   model.device = card.device;
   model.kernels = card.kernels;
   model.kv_dtype = card.kv_dtype;

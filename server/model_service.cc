@@ -93,6 +93,7 @@ void FillModel(const ServedText& model, const EngineSnapshot& snapshot, v1::Mode
   wire->mutable_execution()->set_device(card.device);
   wire->mutable_execution()->set_kernels(card.kernels);
   wire->mutable_execution()->set_weight_dtype(card.weight_dtype);
+  wire->mutable_execution()->set_expert_dtype(card.expert_dtype);
   wire->mutable_execution()->set_kv_cache_dtype(card.kv_dtype);
   FillMemory(card, snapshot.joint_budget, wire->mutable_memory_plan());
   FillLimits(card, wire->mutable_limits());

@@ -77,8 +77,9 @@ void PrintModel(const v1::Model& model, const std::string& server_version) {
                                        architecture.num_experts(), architecture.top_k(),
                                        architecture.has_shared_expert() ? ", and a shared one" : ""));
   PrintLine("capacity", CapacityText(model.capacity()));
-  PrintLine("runs on", absl::StrCat(execution.device(), ", ", execution.kernels(), ", weights ",
-                                    execution.weight_dtype(), ", KV cache ", execution.kv_cache_dtype()));
+  PrintLine("runs on",
+            absl::StrCat(execution.device(), ", ", execution.kernels(), ", weights ", execution.weight_dtype(),
+                         ", experts ", execution.expert_dtype(), ", KV cache ", execution.kv_cache_dtype()));
   PrintLine("memory",
             absl::StrFormat("%s = %s dense + %s experts + %s KV cache + %s workspace", BytesText(memory.total_bytes()),
                             BytesText(memory.dense_weight_bytes()), BytesText(memory.expert_weight_bytes()),

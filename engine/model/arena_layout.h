@@ -22,8 +22,10 @@ class ArenaLayout {
 
   // The next piece of the arena.
   View Take(DType dtype, Shape shape) {
-    int64_t bytes = static_cast<int64_t>(DTypeBytes(dtype));
-    for (int i = 0; i < shape.rank(); ++i) bytes = SaturatingMultiply(bytes, shape[i]);
+    const int last = shape.rank() - 1;
+    int64_t bytes = IsQuantized(dtype) ? RowBytes(dtype, shape[last])
+                                       : SaturatingMultiply(shape[last], static_cast<int64_t>(DTypeBytes(dtype)));
+    for (int i = 0; i < last; ++i) bytes = SaturatingMultiply(bytes, shape[i]);
     const int64_t begin = offset_;
     offset_ = SaturatingAdd(offset_, bytes);
     // Rounds up without wrapping a saturated offset.

@@ -84,18 +84,21 @@ absl::Status CheckpointExperts::Read(ExpertId expert, std::span<std::byte> to, R
 absl::Status CheckpointExperts::ReadMatrix(const WeightSource& from, View to, ReadPace pace) const {
   const size_t shard = from.tensor->shard;
   const DType stored = *from.tensor->info.dtype;
-  const auto stored_bytes = static_cast<int64_t>(DTypeBytes(stored));
-  const auto held_bytes = static_cast<int64_t>(DTypeBytes(to.dtype()));
+  const int64_t num_rows = to.dim(0);
+  const int64_t row_elements = to.dim(1);
+  const int64_t row_bytes = RowBytes(stored, row_elements);
   const bool is_converted = stored != to.dtype();
-  std::vector<std::byte> buffer(is_converted ? static_cast<size_t>(kPieceBytes) : 0);  // stays in the processor's cache
-  const int64_t piece_elements = kPieceBytes / stored_bytes;
-  for (int64_t first = 0; first < from.num_elements; first += piece_elements) {
+  const int64_t piece_rows = std::max<int64_t>(kPieceBytes / row_bytes, 1);
+  // Stays in the processor's cache.
+  std::vector<std::byte> buffer(is_converted ? static_cast<size_t>(piece_rows * row_bytes) : 0);
+  for (int64_t first = 0; first < num_rows; first += piece_rows) {
     CADRE_RETURN_IF_ERROR(pace());
-    const auto count = static_cast<size_t>(std::min(piece_elements, from.num_elements - first));
-    std::byte* const held = to.raw() + first * held_bytes;
-    const std::span<std::byte> read(is_converted ? buffer.data() : held, count * static_cast<size_t>(stored_bytes));
-    CADRE_RETURN_IF_ERROR(ReadAt(shard, from.offset_bytes + first * stored_bytes, read));
-    if (is_converted) ConvertElements(stored, read.data(), to.dtype(), held, count);
+    const View piece = to.Rows(first, std::min(piece_rows, num_rows - first));
+    const std::span<std::byte> read(is_converted ? buffer.data() : piece.raw(),
+                                    static_cast<size_t>(piece.dim(0) * row_bytes));
+    CADRE_RETURN_IF_ERROR(ReadAt(shard, from.offset_bytes + first * row_bytes, read));
+    if (!is_converted) continue;
+    CADRE_RETURN_IF_ERROR(ConvertRows(stored, read.data(), piece.dim(0), row_elements, piece.dtype(), piece.raw()));
   }
   return absl::OkStatus();
 }

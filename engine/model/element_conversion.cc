@@ -1,6 +1,10 @@
 #include "engine/model/element_conversion.h"
 
+#include <vector>
+
+#include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
+#include "kernels/quantized.h"
 
 namespace cadre {
 namespace {
@@ -39,6 +43,23 @@ void ConvertElements(DType from, const std::byte* in, DType to, std::byte* out, 
     default:
       CADRE_CHECK(false);
   }
+}
+
+absl::Status ConvertRows(DType from, const std::byte* in, int64_t num_rows, int64_t k, DType to, std::byte* out) {
+  const auto row_elements = static_cast<size_t>(k);
+  if (!IsQuantized(to)) {
+    ConvertElements(from, in, to, out, static_cast<size_t>(num_rows) * row_elements);
+    return absl::OkStatus();
+  }
+  std::vector<float> row(row_elements);
+  for (int64_t i = 0; i < num_rows; ++i) {
+    ConvertElements(from, in + i * RowBytes(from, k), DType::kF32, reinterpret_cast<std::byte*>(row.data()),
+                    row_elements);
+    if (QuantizeRow(to, row.data(), k, out + i * RowBytes(to, k))) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("a weight is infinite or not a number, which ", std::string(DTypeName(to)), " cannot hold"));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace cadre

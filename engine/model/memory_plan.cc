@@ -331,7 +331,8 @@ absl::StatusOr<MemoryPlan> PlanMemory(const ModelConfig& config, const Checkpoin
   }
   MemoryPlan plan;
   CADRE_ASSIGN_OR_RETURN(plan.max_model_len, ChooseMaxModelLen(config, options));
-  plan.weight_dtype = checkpoint.dtype;
+  plan.weight_dtype = checkpoint.matrix_dtype;
+  plan.expert_dtype = checkpoint.expert_dtype;
   plan.kv_dtype = options.kv_dtype.value_or(checkpoint.dtype);
   plan.kv_block_size = options.kv_block_size;
   plan.dense_weight_bytes = checkpoint.dense_bytes;

@@ -301,7 +301,7 @@ absl::StatusOr<std::unique_ptr<CachedExperts>> CreateCachedExperts(const ModelCo
   const bool is_read = plan.expert_place() == ExpertPlace::kCheckpoint;
   CADRE_CHECK_EQ(weights->expert_source != nullptr, is_read);
   if (!is_read) return nullptr;
-  return CachedExperts::Create(config, ExpertLayout(config, weights->dtype), std::move(weights->expert_source),
+  return CachedExperts::Create(config, ExpertLayout(config, weights->expert_dtype), std::move(weights->expert_source),
                                {.num_slots = plan.num_expert_slots,
                                 .most_slots = plan.split ? plan.split->max_slots : 0,
                                 .policy = options.expert_policy,
@@ -321,7 +321,7 @@ absl::StatusOr<std::unique_ptr<OffloadedExperts>> CreateOffloadedExperts(const M
                                                                          const ExpertSeats& seats,
                                                                          Transformer& transformer, Device* device) {
   if (plan.expert_place() != ExpertPlace::kHost) return nullptr;
-  return OffloadedExperts::Create(ExpertLayout(config, plan.weight_dtype), transformer.placed_experts(),
+  return OffloadedExperts::Create(ExpertLayout(config, plan.expert_dtype), transformer.placed_experts(),
                                   {.num_slots = plan.num_expert_slots,
                                    .policy = options.expert_policy,
                                    .warm_start = seats.warm_start,

@@ -73,7 +73,8 @@ struct MemoryPlan {
   std::optional<MemorySplitOptions> split = std::nullopt;  // where slots and blocks may become others
   int32_t kv_block_size = 0;
   int32_t max_model_len = 0;
-  DType weight_dtype = DType::kBF16;
+  DType weight_dtype = DType::kBF16;  // CheckpointSummary::matrix_dtype
+  DType expert_dtype = DType::kBF16;
   DType kv_dtype = DType::kBF16;
   ExpertPlace expert_place() const {
     if (num_expert_slots == 0) return ExpertPlace::kDevice;

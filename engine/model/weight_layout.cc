@@ -35,7 +35,7 @@ class WeightVisitor {
     const int64_t vocab = config_.vocab_size;
     const int64_t hidden = config_.hidden_size;
     weights_.layers.resize(static_cast<size_t>(config_.num_layers));
-    CADRE_RETURN_IF_ERROR(Matrix("model.embed_tokens.weight", {vocab, hidden}, weights_.embedding));
+    CADRE_RETURN_IF_ERROR(Visit("model.embed_tokens.weight", {vocab, hidden}, WeightRole::kTable, weights_.embedding));
     for (layer_ = 0; layer_ < config_.num_layers; ++layer_) {
       prefix_ = absl::StrCat("model.layers.", layer_, ".");
       LayerWeights& layer = weights_.layers[static_cast<size_t>(layer_)];

@@ -15,7 +15,8 @@
 namespace cadre {
 
 enum class WeightRole {
-  kMatrix,  // the large ones: all of one element type
+  kMatrix,  // the large ones: all of one element type, or quantized
+  kTable,   // the embedding, whose rows are looked up: of the matrices' element type
   kSmall,   // norms, biases, routers and gates: each keeps its own type
 };
 

@@ -22,7 +22,17 @@ static_assert(alignof(std::max_align_t) >= 8);
 
 DType StoredType(const WeightSource& source) { return *source.tensor->info.dtype; }
 
-int64_t ElementBytes(DType dtype) { return static_cast<int64_t>(DTypeBytes(dtype)); }
+// Elements that are read and converted as one: whole rows where rows are quantized.
+int64_t UnitElements(const View& to) { return IsQuantized(to.dtype()) ? to.dim(1) : 1; }
+
+// Of elements as they are held: whole units.
+int64_t HeldBytes(const View& to, int64_t num_elements) {
+  return num_elements / UnitElements(to) * RowBytes(to.dtype(), UnitElements(to));
+}
+
+absl::Status OfTensor(const absl::Status& error, const StoredTensor& tensor) {
+  return absl::Status(error.code(), absl::StrCat(error.message(), " (tensor ", Quoted(tensor.info.name), ")"));
+}
 
 }  // namespace
 
@@ -49,14 +59,14 @@ absl::Status WeightReader::ReadAll(const std::vector<WeightTransfer>& transfers)
 
 void WeightReader::Plan(const std::vector<WeightTransfer>& transfers) {
   for (const WeightTransfer& transfer : transfers) {
-    const int64_t stored_bytes = ElementBytes(StoredType(transfer.from));
-    const int64_t chunk_elements = kChunkBytes / stored_bytes;
+    const int64_t stored_bytes = RowBytes(StoredType(transfer.from), 1);
+    const int64_t unit = UnitElements(transfer.to);
+    const int64_t chunk_elements = std::max<int64_t>(kChunkBytes / stored_bytes / unit, 1) * unit;
     total_bytes_ += transfer.from.num_elements * stored_bytes;
     for (int64_t first = 0; first < transfer.from.num_elements; first += chunk_elements) {
       const int64_t count = std::min(chunk_elements, transfer.from.num_elements - first);
       chunks_.push_back({&transfer, first, count});
-      const int64_t held_bytes = count * ElementBytes(transfer.to.dtype());
-      staging_bytes_ = std::max(staging_bytes_, static_cast<size_t>(held_bytes));
+      staging_bytes_ = std::max(staging_bytes_, static_cast<size_t>(HeldBytes(transfer.to, count)));
     }
   }
 }
@@ -88,22 +98,22 @@ absl::Status WeightReader::ReadNext(const Chunk& chunk, std::byte* staging, std:
   const WeightTransfer& transfer = *chunk.transfer;
   const DType stored_dtype = StoredType(transfer.from);
   const DType held_dtype = transfer.to.dtype();
-  const auto num_elements = static_cast<size_t>(chunk.count);
-  const auto stored_bytes = static_cast<size_t>(chunk.count * ElementBytes(stored_dtype));
-  const View to(transfer.to.raw() + chunk.first * ElementBytes(held_dtype), held_dtype, {chunk.count});
+  const auto stored_bytes = static_cast<size_t>(RowBytes(stored_dtype, chunk.count));
+  const int64_t unit = UnitElements(transfer.to);
+  const View to(transfer.to.raw() + HeldBytes(transfer.to, chunk.first), held_dtype, {chunk.count / unit, unit});
   std::byte* const held = transfer.is_host_memory ? to.raw() : staging;
   std::byte* read_to = held;
   if (held_dtype != stored_dtype) {
     stored->resize(std::max(stored->size(), stored_bytes));
     read_to = stored->data();
   }
-  const int64_t offset = transfer.from.offset_bytes + chunk.first * ElementBytes(stored_dtype);
+  const int64_t offset = transfer.from.offset_bytes + RowBytes(stored_dtype, chunk.first);
   const absl::Status read = files_[transfer.from.tensor->shard].ReadAt(offset, std::span(read_to, stored_bytes));
-  if (!read.ok()) {
-    return absl::Status(read.code(),
-                        absl::StrCat(read.message(), " (tensor ", Quoted(transfer.from.tensor->info.name), ")"));
+  if (!read.ok()) return OfTensor(read, *transfer.from.tensor);
+  if (held_dtype != stored_dtype) {
+    const absl::Status converted = ConvertRows(stored_dtype, read_to, to.dim(0), unit, held_dtype, held);
+    if (!converted.ok()) return OfTensor(converted, *transfer.from.tensor);
   }
-  if (held_dtype != stored_dtype) ConvertElements(stored_dtype, read_to, held_dtype, held, num_elements);
   if (!transfer.is_host_memory) {
     device_.CopyToDevice(to, staging);
     // The staging memory is used again at once, and a device may copy in the background. An error may be that of

@@ -26,7 +26,7 @@ struct WeightSource {
 
 struct WeightTransfer {
   WeightSource from;
-  View to;                      // as many elements, of the type they are converted to
+  View to;                      // as many elements, of the type they are converted to; [N, k] where that is quantized
   bool is_host_memory = false;  // `to` is; else the device's
 };
 
@@ -44,7 +44,8 @@ class WeightReader {
                std::function<void(int64_t, int64_t)> on_progress);
 
   // Reads all transfers, which should come in the order of their files and offsets. Stops at the first error: DATA_LOSS
-  // when a file is shorter than its header said or was written to meanwhile, else what the disk or the device says.
+  // when a file is shorter than its header said or was written to meanwhile, INVALID_ARGUMENT when a weight cannot be
+  // quantized, else what the disk or the device says.
   absl::Status ReadAll(const std::vector<WeightTransfer>& transfers);
 
  private:

@@ -86,7 +86,7 @@ DType HeldAs(DType stored) { return stored == DType::kF64 ? DType::kF32 : stored
 DType CommonMatrixDType(const std::vector<Placement>& placements) {
   std::optional<DType> common;
   for (const Placement& placement : placements) {
-    if (placement.role != WeightRole::kMatrix) continue;
+    if (placement.role == WeightRole::kSmall) continue;
     const DType dtype = HeldAs(*placement.source.tensor->info.dtype);
     if (common.value_or(dtype) != dtype) return DType::kF32;
     common = dtype;
@@ -103,6 +103,10 @@ int NumThreads(const WeightsOptions& options) {
 absl::Status CheckOptions(const WeightsOptions& options) {
   if (options.num_threads < 0) {
     return absl::InvalidArgumentError(absl::StrCat("num_threads is ", options.num_threads, ", less than 0"));
+  }
+  if (options.quantized.has_value() && !IsQuantized(*options.quantized)) {
+    return absl::InvalidArgumentError(absl::StrCat("weights cannot be quantized to ",
+                                                   ToAbsl(DTypeName(*options.quantized)), ", only to int8 or int4"));
   }
   if (!options.dtype.has_value()) return absl::OkStatus();
   if (IsStoredFloat(*options.dtype) && *options.dtype != DType::kF64) return absl::OkStatus();
@@ -136,11 +140,30 @@ struct Checkpoint::State {
     return CheckNothingIsLeft(files, config, placements);
   }
 
+  DType MatrixType(bool is_expert) const {
+    if (!options.quantized.has_value()) return summary.dtype;
+    if (is_expert) return *options.quantized;
+    // What every token meets is worth its bits, and is the smaller part.
+    return options.quantized_parts == QuantizedParts::kAll ? DType::kQ8 : summary.dtype;
+  }
+
   void DecideTypes() {
     summary.dtype = options.dtype.value_or(CommonMatrixDType(placements));
+    summary.matrix_dtype = MatrixType(/*is_expert=*/false);
+    summary.expert_dtype = MatrixType(/*is_expert=*/true);
     for (Placement& placement : placements) {
       const DType own = HeldAs(*placement.source.tensor->info.dtype);
-      placement.dtype = placement.role == WeightRole::kMatrix ? summary.dtype : options.dtype.value_or(own);
+      switch (placement.role) {
+        case WeightRole::kMatrix:
+          placement.dtype = placement.pool > 0 ? summary.expert_dtype : summary.matrix_dtype;
+          break;
+        case WeightRole::kTable:
+          placement.dtype = summary.dtype;
+          break;
+        case WeightRole::kSmall:
+          placement.dtype = options.dtype.value_or(own);
+          break;
+      }
     }
   }
 
@@ -150,7 +173,7 @@ struct Checkpoint::State {
     for (const ArenaLayout& pool : pools) pool_bytes.push_back(pool.size_bytes());
     summary.dense_bytes = pool_bytes.front();
     for (size_t i = 1; i < pool_bytes.size(); ++i) summary.expert_bytes += pool_bytes[i];
-    summary.one_expert_bytes = ExpertLayout(config, summary.dtype).size_bytes();
+    summary.one_expert_bytes = ExpertLayout(config, summary.expert_dtype).size_bytes();
     summary.num_tensors = static_cast<int64_t>(files.tensors().size());
     for (const StoredTensor& tensor : files.tensors()) summary.file_bytes += tensor.info.size_bytes;
   }
@@ -220,13 +243,13 @@ absl::StatusOr<std::unique_ptr<ExpertSource>> Checkpoint::OpenExperts() const {
     next = (next + 1) % ExpertLayout::kNumMatrices;
   }
   return CheckpointExperts::Open(std::shared_ptr<const CheckpointFiles>(state_, &state_->files),
-                                 ExpertLayout(state_->config, state_->summary.dtype), std::move(matrices),
+                                 ExpertLayout(state_->config, state_->summary.expert_dtype), std::move(matrices),
                                  std::move(layers), state_->options.reads_experts_directly);
 }
 
 absl::StatusOr<Weights> Checkpoint::Load(Device& device, ExpertPlace experts) const {
   Weights weights;
-  weights.dtype = state_->summary.dtype;
+  weights.expert_dtype = state_->summary.expert_dtype;
   CADRE_ASSIGN_OR_RETURN(weights.buffers, state_->AllocatePools(device, experts));
 
   std::vector<ArenaLayout> pools;

@@ -40,15 +40,24 @@ struct Weights {
   ConstView final_norm;  // [D]
   ConstView head;        // [V, D]; the embedding's view when tied
   std::vector<LayerWeights> layers;
-  DType dtype = DType::kBF16;         // of the matrices
+  DType expert_dtype = DType::kBF16;  // of the matrices of routed experts
   std::vector<DeviceBuffer> buffers;  // own what the views show
   // Where routed experts are read from when they are needed; null where the layers have them.
   std::unique_ptr<ExpertSource> expert_source = nullptr;
 };
 
+// Which matrices are quantized.
+enum class QuantizedParts {
+  kExperts,  // of routed experts
+  kAll,      // and of attention, of shared experts and dense layers, and a head of its own: these with 8 bits
+};
+
 struct WeightsOptions {
   // Convert every tensor to this type while loading; absent: keep what the checkpoint stores.
   std::optional<DType> dtype = std::nullopt;
+  // kQ8 or kQ4: quantize matrices while loading, whatever they are stored as.
+  std::optional<DType> quantized = std::nullopt;
+  QuantizedParts quantized_parts = QuantizedParts::kExperts;
   // Threads that read and copy tensor data, each with a few MiB of staging memory. 0: one for each CPU of the machine,
   // up to 8.
   int num_threads = 0;
@@ -67,7 +76,9 @@ enum class ExpertPlace {
 
 // What loading will need, from the headers alone: no tensor data is read.
 struct CheckpointSummary {
-  DType dtype = DType::kBF16;  // of the matrices as they will be held
+  DType dtype = DType::kBF16;         // of what is not quantized: of all matrices, if nothing is
+  DType matrix_dtype = DType::kBF16;  // of the matrices as they will be held, but for routed experts and the embedding
+  DType expert_dtype = DType::kBF16;  // of those of routed experts
   int64_t num_tensors = 0;
   int64_t file_bytes = 0;    // tensor data in the checkpoint
   int64_t dense_bytes = 0;   // on the device: everything but routed experts
@@ -89,6 +100,7 @@ class Checkpoint {
   const std::vector<float>& selection_bias() const;
   // Reads all tensors into buffers of `device`; those of routed experts to where `experts` says.
   // RESOURCE_EXHAUSTED when they do not fit; DATA_LOSS when a file ends early or changes while it is read;
+  // INVALID_ARGUMENT where a weight that is to be quantized is not finite;
   // FAILED_PRECONDITION where experts cannot be read directly.
   absl::StatusOr<Weights> Load(Device& device, ExpertPlace experts = ExpertPlace::kDevice) const;
 

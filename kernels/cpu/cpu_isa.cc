@@ -21,7 +21,7 @@ uint64_t EnabledState() {
   return (static_cast<uint64_t>(high) << 32) | low;
 }
 
-// AVX-512 F, BW, DQ, VL and BF16, FMA and F16C, with the registers enabled.
+// AVX-512 F, BW, DQ, VL, VNNI and BF16, FMA and F16C, with the registers enabled. No processor has BF16 without VNNI.
 bool HasAvx512Bf16() {
   uint32_t a = 0;
   uint32_t b = 0;
@@ -33,7 +33,7 @@ bool HasAvx512Bf16() {
   constexpr uint64_t kAvx512State = 0xE6;  // XMM, YMM, opmask, ZMM
   if ((EnabledState() & kAvx512State) != kAvx512State) return false;
   if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
-  const bool has_avx512 = HasBit(b, 16) && HasBit(b, 17) && HasBit(b, 30) && HasBit(b, 31);
+  const bool has_avx512 = HasBit(b, 16) && HasBit(b, 17) && HasBit(b, 30) && HasBit(b, 31) && HasBit(c, 11);
   if (!has_avx512 || __get_cpuid_count(7, 1, &a, &b, &c, &d) == 0) return false;
   return HasBit(a, 5);
 }

@@ -22,8 +22,16 @@ inline constexpr int64_t kPanelRows = 32;
 // Activation rows of one call of `dots`: a multiple of kPackRows and of every token tile; 96 x 2,048 bfloat16 are 384
 // KiB.
 inline constexpr int64_t kChunkRows = 96;
+// Columns of the packed input of a product with quantized weights that share a scale, so that one task must add so
+// many.
+inline constexpr int64_t kQuantizedColumns = 128;
 // Queries (rows x query heads of one kv head) that share one pass over the keys and values.
 inline constexpr int64_t kAttentionQueries = 48;
+
+using PackFunction = void(std::byte* packed, int64_t k, int64_t first_row, int64_t num_rows, int64_t first_column,
+                          int64_t num_columns, const float* const* rows);
+using DotsFunction = void(float* out, const std::byte* weight, int64_t num_weight_rows, const std::byte* packed,
+                          int64_t first_row, int64_t num_rows, int64_t k);
 
 // Products with weights of one dtype. Activations are converted once into `packed` rows, whose layout belongs to the
 // instruction set. An output is one dot product with a summation order of its own: neither the number of rows nor the
@@ -33,16 +41,17 @@ struct MatmulKernels {
   int64_t (*packed_row_bytes)(int64_t k);
 
   // Stores columns [first_column, first_column + num_columns) of rows [first_row, first_row + num_rows) of a group,
-  // with rows[i] pointing to the first of the columns. `first_column` is a multiple of kPanelRows and, unless the
+  // with rows[i] pointing to the first of the columns. `first_column` is a multiple of pack_columns and, unless the
   // columns end at k, so is num_columns; first_row is a multiple of kPackRows. Fills the padding after column k with
   // zeros.
-  void (*pack)(std::byte* packed, int64_t k, int64_t first_row, int64_t num_rows, int64_t first_column,
-               int64_t num_columns, const float* const* rows);
+  PackFunction* pack;
 
   // out[r * kPanelRows + n] = dot(packed row first_row + r, weight row n) for r < num_rows <= kChunkRows,
-  // n < num_weight_rows <= kPanelRows. Weight rows are k elements, contiguous; first_row is a multiple of kPackRows.
-  void (*dots)(float* out, const std::byte* weight, int64_t num_weight_rows, const std::byte* packed, int64_t first_row,
-               int64_t num_rows, int64_t k);
+  // n < num_weight_rows <= kPanelRows. Weight rows are RowBytes of k elements each; first_row is a multiple of
+  // kPackRows.
+  DotsFunction* dots;
+
+  int64_t pack_columns = kPanelRows;  // a multiple of kPanelRows, at most kQuantizedColumns
 };
 
 // Consecutive rows of one sequence against one kv head.
@@ -69,9 +78,11 @@ struct CpuKernels {
   MatmulKernels f32;
   MatmulKernels bf16;
   MatmulKernels f16;
+  MatmulKernels q8;
+  MatmulKernels q4;
 
-  // gate[i] = silu(gate[i]) * up[i].
-  void (*silu_mul)(float* gate, const float* up, int64_t n);
+  // out[i] = silu(gate[i]) * up[i].
+  void (*silu_mul)(float* out, const float* gate, const float* up, int64_t n);
 
   // Floats of scratch that `attention` needs on each thread, for up to max(kAttentionQueries, num_heads) queries.
   int64_t (*attention_scratch)(int64_t head_dim, int64_t num_heads, int64_t max_positions);
@@ -79,18 +90,38 @@ struct CpuKernels {
   void (*attention)(const AttentionTask& task, float* scratch);
 
   const MatmulKernels& matmul(DType weight) const {
-    return weight == DType::kF32 ? f32 : weight == DType::kBF16 ? bf16 : f16;
+    switch (weight) {
+      case DType::kF32:
+        return f32;
+      case DType::kBF16:
+        return bf16;
+      case DType::kQ8:
+        return q8;
+      case DType::kQ4:
+        return q4;
+      default:
+        return f16;
+    }
   }
 };
 
 // Parts of the tables below that live in files of their own.
 int64_t AttentionScratchPortable(int64_t head_dim, int64_t num_heads, int64_t max_positions);
 void AttentionPortable(const AttentionTask& task, float* scratch);
+int64_t PackedRowBytesQuantizedPortable(int64_t k);
+PackFunction PackQuantizedPortable;
+DotsFunction DotsQ8Portable;
+DotsFunction DotsQ4Portable;
 
 extern const CpuKernels kPortableKernels;
 #if defined(__x86_64__)
 int64_t AttentionScratchAvx512(int64_t head_dim, int64_t num_heads, int64_t max_positions);
 void AttentionAvx512(const AttentionTask& task, float* scratch);
+int64_t PackedRowBytesQuantizedAvx512(int64_t k);
+PackFunction PackQ8Avx512;
+PackFunction PackQ4Avx512;
+DotsFunction DotsQ8Avx512;
+DotsFunction DotsQ4Avx512;
 
 extern const CpuKernels kAvx512Kernels;
 // Replaces kAvx512Kernels.bf16 where the machine has AMX.

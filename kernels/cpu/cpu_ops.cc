@@ -12,7 +12,8 @@ constexpr size_t kAlignment = 64;
 size_t Aligned(int64_t bytes) { return (static_cast<size_t>(bytes) + kAlignment - 1) / kAlignment * kAlignment; }
 
 int64_t WidestRowBytes(const CpuKernels& kernels, int64_t k) {
-  return std::max({kernels.f32.packed_row_bytes(k), kernels.bf16.packed_row_bytes(k), kernels.f16.packed_row_bytes(k)});
+  return std::max({kernels.f32.packed_row_bytes(k), kernels.bf16.packed_row_bytes(k), kernels.f16.packed_row_bytes(k),
+                   kernels.q8.packed_row_bytes(k), kernels.q4.packed_row_bytes(k)});
 }
 
 }  // namespace

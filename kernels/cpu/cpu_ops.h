@@ -15,6 +15,7 @@
 #include "kernels/cpu/compute_pool.h"
 #include "kernels/cpu/cpu_kernels.h"
 #include "kernels/device.h"
+#include "kernels/op_checks.h"
 #include "kernels/ops.h"
 
 namespace cadre {
@@ -39,6 +40,7 @@ class CpuOps final : public Ops {
 
   size_t ScratchBytes(const OpsLimits& limits) const override;
   absl::Status Reserve(const OpsLimits& limits) override;
+  bool can_multiply(DType dtype) const override { return IsFloat(dtype) || IsQuantized(dtype); }
 
   void GatherRows(View out, ConstView table, ConstView rows) override;
   void RmsNorm(View out, ConstView x, ConstView weight, float epsilon) override;

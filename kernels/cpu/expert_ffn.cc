@@ -19,32 +19,36 @@ void CpuOps::RunMlp(View out, ConstView x, std::span<const RowGroup> groups, con
   const int64_t f = groups.front().weights.gate.dim(0);
   const DType dtype = groups.front().weights.gate.dtype();
   const MatmulKernels& matmul = kernels_.matmul(dtype);
-  const int64_t element_bytes = static_cast<int64_t>(DTypeBytes(dtype));
   const int64_t input_row_bytes = matmul.packed_row_bytes(d);
   const int64_t hidden_row_bytes = matmul.packed_row_bytes(f);
 
   PackGroups(packed_inputs_, matmul, x, groups, order, divisor);
 
-  const int64_t hidden_panels = CeilDiv(f, kPanelRows);
-  pool_.ParallelFor(static_cast<int64_t>(groups.size()) * hidden_panels, [&](int64_t task, int /*thread*/) {
-    const RowGroup& group = groups[static_cast<size_t>(task / hidden_panels)];
-    const int64_t first_f = task % hidden_panels * kPanelRows;
-    const int64_t panel_rows = std::min(kPanelRows, f - first_f);
-    const int64_t weight_offset = first_f * d * element_bytes;
+  const int64_t hidden_tasks = CeilDiv(f, matmul.pack_columns);
+  pool_.ParallelFor(static_cast<int64_t>(groups.size()) * hidden_tasks, [&](int64_t task, int /*thread*/) {
+    const RowGroup& group = groups[static_cast<size_t>(task / hidden_tasks)];
+    const int64_t first_f = task % hidden_tasks * matmul.pack_columns;
+    const int64_t num_columns = std::min(matmul.pack_columns, f - first_f);
     const std::byte* input = packed_inputs_ + group.first_packed * input_row_bytes;
     std::byte* hidden = packed_hidden_ + group.first_packed * hidden_row_bytes;
     alignas(64) float gate[kChunkRows * kPanelRows];
     alignas(64) float up[kChunkRows * kPanelRows];
+    alignas(64) float products[kChunkRows * kQuantizedColumns];
     for (int64_t first_row = 0; first_row < group.num_rows; first_row += kChunkRows) {
       const int64_t chunk_rows = std::min(kChunkRows, group.num_rows - first_row);
-      matmul.dots(gate, group.weights.gate.raw() + weight_offset, panel_rows, input, first_row, chunk_rows, d);
-      matmul.dots(up, group.weights.up.raw() + weight_offset, panel_rows, input, first_row, chunk_rows, d);
-      const float* rows[kChunkRows];
-      for (int64_t r = 0; r < chunk_rows; ++r) {
-        kernels_.silu_mul(gate + r * kPanelRows, up + r * kPanelRows, panel_rows);
-        rows[r] = gate + r * kPanelRows;
+      for (int64_t panel = 0; panel < num_columns; panel += kPanelRows) {
+        const int64_t panel_rows = std::min(kPanelRows, num_columns - panel);
+        const int64_t weight_offset = (first_f + panel) * RowBytes(dtype, d);
+        matmul.dots(gate, group.weights.gate.raw() + weight_offset, panel_rows, input, first_row, chunk_rows, d);
+        matmul.dots(up, group.weights.up.raw() + weight_offset, panel_rows, input, first_row, chunk_rows, d);
+        for (int64_t r = 0; r < chunk_rows; ++r) {
+          kernels_.silu_mul(products + r * matmul.pack_columns + panel, gate + r * kPanelRows, up + r * kPanelRows,
+                            panel_rows);
+        }
       }
-      matmul.pack(hidden, f, first_row, chunk_rows, first_f, panel_rows, rows);
+      const float* rows[kChunkRows];
+      for (int64_t r = 0; r < chunk_rows; ++r) rows[r] = products + r * matmul.pack_columns;
+      matmul.pack(hidden, f, first_row, chunk_rows, first_f, num_columns, rows);
     }
   });
 
@@ -54,7 +58,7 @@ void CpuOps::RunMlp(View out, ConstView x, std::span<const RowGroup> groups, con
     const RowGroup& group = groups[static_cast<size_t>(task / out_panels)];
     const int64_t first_d = task % out_panels * kPanelRows;
     const int64_t panel_rows = std::min(kPanelRows, d - first_d);
-    const std::byte* weight = group.weights.down.raw() + first_d * f * element_bytes;
+    const std::byte* weight = group.weights.down.raw() + first_d * RowBytes(dtype, f);
     const std::byte* hidden = packed_hidden_ + group.first_packed * hidden_row_bytes;
     alignas(64) float dots[kChunkRows * kPanelRows];
     for (int64_t first_row = 0; first_row < group.num_rows; first_row += kChunkRows) {

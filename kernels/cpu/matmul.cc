@@ -48,7 +48,7 @@ void CpuOps::Linear(View out, ConstView x, ConstView weight, ConstView bias, boo
   const int64_t n = weight.dim(0);
   CADRE_CHECK(out.shape() == Shape({num_rows, n}));
   CADRE_CHECK_EQ(weight.dim(1), k);
-  CADRE_CHECK(IsFloat(weight.dtype()));
+  CADRE_CHECK(can_multiply(weight.dtype()));
   CADRE_CHECK(bias.empty() || bias.shape() == Shape({n}));
   CADRE_CHECK_LE(num_rows, limits_.max_tokens);
   CADRE_CHECK_LE(k, limits_.max_linear_inputs);
@@ -62,7 +62,7 @@ void CpuOps::Linear(View out, ConstView x, ConstView weight, ConstView bias, boo
   const int64_t num_panels = CeilDiv(n, kPanelRows);
   const int64_t num_chunks = CeilDiv(num_rows, kChunkRows);
   const int64_t num_splits = num_panels >= 4 * num_threads() ? 1 : num_chunks;
-  const int64_t weight_row_bytes = k * static_cast<int64_t>(DTypeBytes(weight.dtype()));
+  const int64_t weight_row_bytes = RowBytes(weight.dtype(), k);
   float* const out_data = out.data<float>();
   pool_.ParallelFor(num_panels * num_splits, [&](int64_t task, int /*thread*/) {
     const int64_t first_n = task / num_splits * kPanelRows;

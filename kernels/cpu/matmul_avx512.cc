@@ -157,23 +157,26 @@ void Dots(float* out, const std::byte* weight, int64_t num_weight_rows, const st
 template <typename Format>
 constexpr MatmulKernels kMatmul = {PackedRowBytes<Format>, Pack<Format>, Dots<Format>};
 
-void SiluMul(float* gate, const float* up, int64_t n) {
+void SiluMul(float* out, const float* gate, const float* up, int64_t n) {
   for (int64_t i = 0; i < n; i += 16) {
     const __mmask16 lanes = FirstLanes16(n - i);
     const __m512 g = _mm512_maskz_loadu_ps(lanes, gate + i);
     const __m512 u = _mm512_maskz_loadu_ps(lanes, up + i);
     const __m512 denominator = _mm512_add_ps(_mm512_set1_ps(1.0f), Exp(_mm512_sub_ps(_mm512_setzero_ps(), g)));
-    _mm512_mask_storeu_ps(gate + i, lanes, _mm512_mul_ps(_mm512_div_ps(g, denominator), u));
+    _mm512_mask_storeu_ps(out + i, lanes, _mm512_mul_ps(_mm512_div_ps(g, denominator), u));
   }
 }
 
 }  // namespace
 
-const CpuKernels kAvx512Kernels = {
+// Constant, so that nothing of this file runs before the machine is asked what it can.
+constinit const CpuKernels kAvx512Kernels = {
     .name = "avx512-bf16",
     .f32 = kMatmul<F32Weights>,
     .bf16 = kMatmul<Bf16Weights>,
     .f16 = kMatmul<F16Weights>,
+    .q8 = {PackedRowBytesQuantizedAvx512, PackQ8Avx512, DotsQ8Avx512, kQuantizedColumns},
+    .q4 = {PackedRowBytesQuantizedAvx512, PackQ4Avx512, DotsQ4Avx512, kQuantizedColumns},
     .silu_mul = SiluMul,
     .attention_scratch = AttentionScratchAvx512,
     .attention = AttentionAvx512,

@@ -50,17 +50,19 @@ void Dots(float* out, const std::byte* weight, int64_t num_weight_rows, const st
 template <typename Weight>
 constexpr MatmulKernels kMatmul = {PackedRowBytes, Pack<Weight>, Dots<Weight>};
 
-void SiluMul(float* gate, const float* up, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) gate[i] = gate[i] / (1.0f + std::exp(-gate[i])) * up[i];
+void SiluMul(float* out, const float* gate, const float* up, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) out[i] = gate[i] / (1.0f + std::exp(-gate[i])) * up[i];
 }
 
 }  // namespace
 
-const CpuKernels kPortableKernels = {
+constinit const CpuKernels kPortableKernels = {
     .name = "portable",
     .f32 = kMatmul<float>,
     .bf16 = kMatmul<BFloat16>,
     .f16 = kMatmul<Float16>,
+    .q8 = {PackedRowBytesQuantizedPortable, PackQuantizedPortable, DotsQ8Portable, kQuantizedColumns},
+    .q4 = {PackedRowBytesQuantizedPortable, PackQuantizedPortable, DotsQ4Portable, kQuantizedColumns},
     .silu_mul = SiluMul,
     .attention_scratch = AttentionScratchPortable,
     .attention = AttentionPortable,

@@ -54,6 +54,8 @@ struct BenchOptions {
   int threads = 0;
   std::string isa;
   std::string dtype;
+  std::string quantize = "none";
+  std::string quantize_parts = "experts";
   std::vector<int> prefill_tokens = {512};
   int context_tokens = 64;  // known tokens of each sequence before decode is timed
   std::vector<int> batches = {1, 2, 4, 8, 16, 32};
@@ -287,6 +289,8 @@ void Run(const BenchOptions& options) {
   const ModelConfig config = MakeConfig(options);
   WeightsOptions weights_options;
   if (options.dtype == "float32") weights_options.dtype = DType::kF32;
+  if (options.quantize != "none") weights_options.quantized = options.quantize == "int8" ? DType::kQ8 : DType::kQ4;
+  if (options.quantize_parts == "all") weights_options.quantized_parts = QuantizedParts::kAll;
   const auto checkpoint =
       options.random_weights ? nullptr : OrFail(Checkpoint::Open(options.model_dir, config, weights_options));
   const CheckpointSummary summary = checkpoint == nullptr ? RandomWeightsSummary(config) : checkpoint->summary();
@@ -334,6 +338,10 @@ int main(int argc, char** argv) {
   app.add_option("--threads", options.threads, "Compute threads; 0: all CPUs");
   app.add_option("--isa", options.isa, "Instruction set: portable, avx512-bf16, amx-bf16; empty: the best");
   app.add_option("--dtype", options.dtype, "Weights: empty as stored, or float32");
+  app.add_option("--quantize", options.quantize, "none, int8 or int4, as of the server")
+      ->check(CLI::IsMember({"none", "int8", "int4"}));
+  app.add_option("--quantize-parts", options.quantize_parts, "experts or all, as of the server")
+      ->check(CLI::IsMember({"experts", "all"}));
   app.add_option("--prefill", options.prefill_tokens, "Tokens of the prefill prompts; 0: none")->delimiter(',');
   app.add_option("--context", options.context_tokens, "Known tokens of a sequence before decode (multiple of 16)");
   app.add_option("--batches", options.batches, "Decode batch sizes")->delimiter(',');

@@ -68,8 +68,9 @@ DeviceBuffer Allocate(size_t bytes) {
   return *std::move(buffer);
 }
 
-// Small values without a random generator's cost: every bit pattern is a float of about 2^-6, positive or negative.
-void FillBf16(const DeviceBuffer& buffer) {
+// Small values without a random generator's cost: every bit pattern is a float of about 2^-6, positive or negative, as
+// bfloat16 and as float32, so that scales of quantized weights are, too.
+void FillWeights(const DeviceBuffer& buffer) {
   uint32_t state = 12345;
   auto* const to = reinterpret_cast<uint16_t*>(buffer.data());
   for (size_t i = 0; i < buffer.size_bytes() / 2; ++i) {
@@ -121,48 +122,55 @@ void ReadBandwidth(benchmark::State& state) {
 BENCHMARK(ReadBandwidth)->UseRealTime()->Unit(benchmark::kMillisecond);
 
 // Arguments: T, N, K.
+template <DType kType>
 void Linear(benchmark::State& state) {
   const int64_t t = state.range(0), n = state.range(1), k = state.range(2);
-  const size_t weight_bytes = static_cast<size_t>(n * k) * 2;
+  const auto weight_bytes = static_cast<size_t>(SizeBytes(kType, {n, k}));
   const size_t copies = (kColdBytes + weight_bytes - 1) / weight_bytes;
   const DeviceBuffer weights = Allocate(copies * weight_bytes);
-  FillBf16(weights);
+  FillWeights(weights);
   const DeviceBuffer x_buffer = Allocate(static_cast<size_t>(t * k) * 4);
   const DeviceBuffer out_buffer = Allocate(static_cast<size_t>(t * n) * 4);
   const View x = x_buffer.view(DType::kF32, {t, k});
   const View out = out_buffer.view(DType::kF32, {t, n});
   FillF32(x);
   size_t copy = 0;
-  BenchDevice().ops().Linear(out, x, weights.view(DType::kBF16, {n, k}), ConstView(), false);  // first touch
+  BenchDevice().ops().Linear(out, x, weights.view(kType, {n, k}), ConstView(), false);  // first touch
   for (auto _ : state) {
-    BenchDevice().ops().Linear(out, x, weights.view(DType::kBF16, {n, k}, copy * weight_bytes), ConstView(), false);
+    BenchDevice().ops().Linear(out, x, weights.view(kType, {n, k}, copy * weight_bytes), ConstView(), false);
     copy = (copy + 1) % copies;
   }
   SetRates(state, static_cast<double>(weight_bytes), 2.0 * static_cast<double>(t * n * k));
 }
-BENCHMARK(Linear)
-    ->ArgNames({"T", "N", "K"})
-    ->ArgsProduct({{1, 4, 16, 64, 512}, {2048}, {2048}})
-    ->ArgsProduct({{1, 4, 16, 64, 512}, {512}, {512}})
-    ->Args({1, 50304, 2048})
-    ->UseRealTime()
-    ->Unit(benchmark::kMicrosecond);
+
+void LinearShapes(benchmark::internal::Benchmark* bench) {
+  bench->ArgNames({"T", "N", "K"})
+      ->ArgsProduct({{1, 4, 16, 64, 512}, {2048}, {2048}})
+      ->ArgsProduct({{1, 4, 16, 64, 512}, {512}, {512}})
+      ->Args({1, 50304, 2048})
+      ->UseRealTime()
+      ->Unit(benchmark::kMicrosecond);
+}
+BENCHMARK(Linear<DType::kBF16>)->Name("Linear")->Apply(LinearShapes);
+BENCHMARK(Linear<DType::kQ8>)->Name("LinearInt8")->Apply(LinearShapes);
+BENCHMARK(Linear<DType::kQ4>)->Name("LinearInt4")->Apply(LinearShapes);
 
 // Arguments: T, D, F, E, K. GB/s counts the experts that have work.
+template <DType kType>
 void ExpertFfn(benchmark::State& state) {
   const int64_t t = state.range(0), d = state.range(1), f = state.range(2), e = state.range(3), k = state.range(4);
-  const size_t matrix_bytes = static_cast<size_t>(d * f) * 2;
-  const size_t layer_bytes = static_cast<size_t>(e) * 3 * matrix_bytes;
+  const auto in_bytes = static_cast<size_t>(SizeBytes(kType, {f, d}));
+  const auto expert_bytes = 2 * in_bytes + static_cast<size_t>(SizeBytes(kType, {d, f}));
+  const size_t layer_bytes = static_cast<size_t>(e) * expert_bytes;
   const size_t copies = (kColdBytes + layer_bytes - 1) / layer_bytes;
   const DeviceBuffer weights = Allocate(copies * layer_bytes);
-  FillBf16(weights);
+  FillWeights(weights);
   std::vector<std::vector<MlpWeights>> layers(copies);
   size_t offset = 0;
   for (std::vector<MlpWeights>& layer : layers) {
-    for (int64_t i = 0; i < e; ++i, offset += 3 * matrix_bytes) {
-      layer.push_back({weights.view(DType::kBF16, {f, d}, offset),
-                       weights.view(DType::kBF16, {f, d}, offset + matrix_bytes),
-                       weights.view(DType::kBF16, {d, f}, offset + 2 * matrix_bytes)});
+    for (int64_t i = 0; i < e; ++i, offset += expert_bytes) {
+      layer.push_back({weights.view(kType, {f, d}, offset), weights.view(kType, {f, d}, offset + in_bytes),
+                       weights.view(kType, {d, f}, offset + 2 * in_bytes)});
     }
   }
   const DeviceBuffer x_buffer = Allocate(static_cast<size_t>(t * d) * 4);
@@ -193,15 +201,20 @@ void ExpertFfn(benchmark::State& state) {
     ops.ExpertFfn(y, x, order, offsets, layers[layer]);
     layer = (layer + 1) % copies;
   }
-  SetRates(state, static_cast<double>(num_used) * 3.0 * static_cast<double>(matrix_bytes),
+  SetRates(state, static_cast<double>(num_used) * static_cast<double>(expert_bytes),
            6.0 * static_cast<double>(t * k * d * f));
 }
-BENCHMARK(ExpertFfn)
-    ->ArgNames({"T", "D", "F", "E", "K"})
-    ->ArgsProduct({{1, 4, 16, 64, 512}, {512}, {512}, {16}, {4}})
-    ->ArgsProduct({{1, 4, 16, 64, 512}, {2048}, {1024}, {64}, {8}})
-    ->UseRealTime()
-    ->Unit(benchmark::kMicrosecond);
+
+void ExpertFfnShapes(benchmark::internal::Benchmark* bench) {
+  bench->ArgNames({"T", "D", "F", "E", "K"})
+      ->ArgsProduct({{1, 4, 16, 64, 512}, {512}, {512}, {16}, {4}})
+      ->ArgsProduct({{1, 4, 16, 64, 512}, {2048}, {1024}, {64}, {8}})
+      ->UseRealTime()
+      ->Unit(benchmark::kMicrosecond);
+}
+BENCHMARK(ExpertFfn<DType::kBF16>)->Name("ExpertFfn")->Apply(ExpertFfnShapes);
+BENCHMARK(ExpertFfn<DType::kQ8>)->Name("ExpertFfnInt8")->Apply(ExpertFfnShapes);
+BENCHMARK(ExpertFfn<DType::kQ4>)->Name("ExpertFfnInt4")->Apply(ExpertFfnShapes);
 
 // Arguments: rows T of one sequence that end at position P - 1, P, H, G, d. GB/s counts keys and values once.
 void PagedAttention(benchmark::State& state) {
@@ -211,8 +224,8 @@ void PagedAttention(benchmark::State& state) {
   const size_t cache_bytes = static_cast<size_t>(p * g * d) * 2;
   const DeviceBuffer k_buffer = Allocate(cache_bytes);
   const DeviceBuffer v_buffer = Allocate(cache_bytes);
-  FillBf16(k_buffer);
-  FillBf16(v_buffer);
+  FillWeights(k_buffer);
+  FillWeights(v_buffer);
   const DeviceBuffer q_buffer = Allocate(static_cast<size_t>(t * h * d) * 4);
   const DeviceBuffer out_buffer = Allocate(static_cast<size_t>(t * h * d) * 4);
   const DeviceBuffer table_buffer = Allocate(static_cast<size_t>(num_blocks) * 4);

@@ -71,7 +71,7 @@ class Filler {
   void Fill(const WeightSlot& slot, View view, bool is_host_memory) {
     const bool is_matrix = slot.shape.rank() == 2;
     const float mean = is_matrix || absl::EndsWith(ToAbsl(slot.stored_name), "bias") ? 0.0f : 1.0f;
-    const float gain = slot.role == WeightRole::kMatrix ? 1.0f : kRouterGain;
+    const float gain = slot.role == WeightRole::kSmall ? kRouterGain : 1.0f;
     const float deviation = is_matrix ? gain / std::sqrt(static_cast<float>(slot.shape[1])) : kSmallDeviation;
     const std::vector<BFloat16>& values = Scaled(mean, deviation);
     const View flat = view.Reshape({view.num_elements()});
@@ -121,7 +121,7 @@ CheckpointSummary RandomWeightsSummary(const ModelConfig& config) {
 absl::StatusOr<Weights> RandomWeights(const ModelConfig& config, Device& device, ExpertPlace experts) {
   CADRE_CHECK(experts != ExpertPlace::kCheckpoint);
   Weights weights;
-  weights.dtype = DType::kBF16;
+  weights.expert_dtype = DType::kBF16;
   std::vector<ArenaLayout> pools;
   for (const int64_t bytes : MeasurePools(config)) {
     const bool is_host_memory = experts == ExpertPlace::kHost && !pools.empty();

@@ -29,6 +29,7 @@ class InvarianceTest : public ::testing::TestWithParam<TestTarget> {
   }
 
   Tensors& tensors() { return *tensors_; }
+  bool can_multiply(DType dtype) const { return devices_[0]->ops().can_multiply(dtype); }
 
   // The rows of `t` in the given order.
   Tensor Take(const Tensor& t, const Rows& rows) {
@@ -110,6 +111,31 @@ TEST_P(InvarianceTest, Linear) {
         Tensor out = tensors().Zeros(DType::kF32, {in.view.dim(0), n});
         ops.Linear(out.view, in.view, w.view, bias.view, false);
         ops.Linear(out.view, in.view, w.view, ConstView(), true);
+        return out;
+      });
+    }
+  }
+}
+
+TEST_P(InvarianceTest, ProductsWithQuantizedWeights) {
+  if (!can_multiply(DType::kQ8)) GTEST_SKIP() << "this device takes no quantized weights";
+  for (const DType dtype : kQuantizedTypes) {
+    for (const auto& [d, f] : {std::pair<int64_t, int64_t>(77, 150), {256, 45}}) {
+      const Tensor x = tensors().Random(DType::kF32, {kRows, d});
+      const Tensor gate = tensors().Random(dtype, {f, d}, 0.1);
+      const Tensor up = tensors().Random(dtype, {f, d}, 0.1);
+      const Tensor down = tensors().Random(dtype, {d, f}, 0.1);
+      ExpectRowsIndependent([&](Ops& ops, const Rows& rows) {
+        const Tensor in = Take(x, rows);
+        Tensor out = tensors().Zeros(DType::kF32, {in.view.dim(0), d});
+        ops.GatedMlp(out.view, in.view, {gate.view, up.view, down.view});
+        return out;
+      });
+      ExpectRowsIndependent([&](Ops& ops, const Rows& rows) {
+        const Tensor in = Take(x, rows);
+        Tensor out = tensors().Zeros(DType::kF32, {in.view.dim(0), f});
+        ops.Linear(out.view, in.view, gate.view, ConstView(), false);
+        ops.Linear(out.view, in.view, up.view, ConstView(), true);
         return out;
       });
     }

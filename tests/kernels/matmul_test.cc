@@ -1,11 +1,10 @@
 // Linear against double precision, over dtypes and the awkward sizes of every blocking factor.
-#include <sys/mman.h>
-
 #include <cmath>
 #include <cstdint>
 
 #include "gtest/gtest.h"
 #include "tests/kernels/op_test.h"
+#include "tests/support/guarded_memory.h"
 
 namespace cadre {
 namespace {
@@ -95,26 +94,6 @@ TEST_P(LinearTest, ReadsOnlyItsOwnWeights) {
     for (const int64_t i : {1, 4}) EXPECT_FALSE(std::isfinite(out.view.data<float>()[i])) << DTypeName(dtype);
   }
 }
-
-// Memory that ends where the next page may not be touched.
-class GuardedMemory {
- public:
-  explicit GuardedMemory(size_t size_bytes) : size_(size_bytes) {
-    mapped_ = (size_ + kPage - 1) / kPage * kPage + kPage;
-    base_ = static_cast<std::byte*>(mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    EXPECT_NE(static_cast<void*>(base_), MAP_FAILED);
-    EXPECT_EQ(mprotect(base_ + mapped_ - kPage, kPage, PROT_NONE), 0);
-  }
-  ~GuardedMemory() { munmap(base_, mapped_); }
-
-  std::byte* data() const { return base_ + mapped_ - kPage - size_; }
-
- private:
-  static constexpr size_t kPage = 4096;
-  size_t size_;
-  size_t mapped_;
-  std::byte* base_;
-};
 
 TEST_P(LinearTest, ReadsNothingBehindTheWeights) {
   if (!GetParam().reads_host_memory) GTEST_SKIP() << "compute-sanitizer's memcheck finds it there";

@@ -15,6 +15,7 @@
 #include "gtest/gtest.h"
 #include "kernels/device.h"
 #include "kernels/ops.h"
+#include "kernels/quantized.h"
 #include "tests/support/test_target.h"
 
 namespace cadre {
@@ -65,7 +66,7 @@ class Tensors {
 
   Tensor Zeros(DType dtype, Shape shape) {
     Tensor t;
-    const size_t bytes = static_cast<size_t>(shape.num_elements()) * DTypeBytes(dtype);
+    const auto bytes = static_cast<size_t>(SizeBytes(dtype, shape));
     absl::StatusOr<DeviceBuffer> buffer = device_.Allocate(bytes);
     EXPECT_TRUE(buffer.ok()) << buffer.status().ToString();
     t.buffer = *std::move(buffer);
@@ -86,7 +87,21 @@ class Tensors {
     std::normal_distribution<double> normal(0.0, scale);
     std::vector<double> values(static_cast<size_t>(shape.num_elements()));
     for (double& value : values) value = normal(random_);
-    return Of(dtype, shape, values);
+    return IsQuantized(dtype) ? Quantized(dtype, shape, values) : Of(dtype, shape, values);
+  }
+
+  // [N, K]; the values are those that the codes stand for.
+  Tensor Quantized(DType dtype, Shape shape, const std::vector<double>& values) {
+    Tensor t = Zeros(dtype, shape);
+    const int64_t k = shape[1];
+    std::vector<float> row(static_cast<size_t>(k));
+    for (int64_t i = 0; i < shape[0]; ++i) {
+      std::copy_n(values.begin() + i * k, k, row.begin());
+      EXPECT_TRUE(QuantizeRow(dtype, row.data(), k, t.view.Rows(i, 1).raw()));
+      DequantizeRow(dtype, t.view.Rows(i, 1).raw(), k, row.data());
+      std::copy_n(row.begin(), k, t.values.begin() + i * k);
+    }
+    return t;
   }
 
   static void Set(Tensor* t, int64_t i, double value) {
@@ -111,6 +126,9 @@ class Tensors {
         const double rounded = RoundToF16(value);
         return Store(t, i, to, static_cast<_Float16>(rounded), rounded);
       }
+      case DType::kQ8:
+      case DType::kQ4:
+        ADD_FAILURE() << "elements of quantized rows cannot be set one by one";
     }
   }
 
@@ -152,6 +170,7 @@ inline std::string TargetName(const ::testing::TestParamInfo<TestTarget>& info) 
   INSTANTIATE_TEST_SUITE_P(AllTargets, suite, ::testing::ValuesIn(TestTargets()), TargetName)
 
 inline constexpr DType kWeightTypes[] = {DType::kF32, DType::kBF16, DType::kF16};
+inline constexpr DType kQuantizedTypes[] = {DType::kQ8, DType::kQ4};
 
 }  // namespace cadre
 

@@ -6,6 +6,7 @@
 from expert_cache_mutants import EXPERT_CACHE_MUTANTS
 from gateway_mutants import GATEWAY_MUTANTS
 from mutant import Mutant
+from quantization_mutants import QUANTIZATION_MUTANTS
 from routing_mutants import ROUTING_MUTANTS
 from scheduling_mutants import SCHEDULING_MUTANTS
 from security_mutants import SECURITY_MUTANTS
@@ -424,4 +425,5 @@ MUTANTS = [
         "  state_->total.Add(step, step.num_tokens);\n",
         "  state_->total.Add(step, step.num_tokens);\n  --state_->total.assignments.back();\n",
         "expert_stats_test", "*"),
-] + ROUTING_MUTANTS + EXPERT_CACHE_MUTANTS + SCHEDULING_MUTANTS + GATEWAY_MUTANTS + SECURITY_MUTANTS
+] + (ROUTING_MUTANTS + EXPERT_CACHE_MUTANTS + SCHEDULING_MUTANTS + GATEWAY_MUTANTS + SECURITY_MUTANTS +
+     QUANTIZATION_MUTANTS)

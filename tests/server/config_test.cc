@@ -34,7 +34,7 @@ TEST(ConfigTest, Defaults) {
   EXPECT_EQ(config.port, 50051);
   EXPECT_EQ(config.metrics_port, 9464);
   EXPECT_EQ(config.metrics_host, "127.0.0.1");
-  EXPECT_FALSE(config.dtype.has_value());
+  EXPECT_FALSE(config.weights.dtype.has_value());
   EXPECT_EQ(config.drain_timeout, absl::Seconds(30));
   EXPECT_EQ(config.max_connection_age, absl::InfiniteDuration());
   EXPECT_TRUE(config.reflection);
@@ -182,6 +182,20 @@ TEST(ConfigTest, ExpertFlags) {
   }
 }
 
+TEST(ConfigTest, WeightsAreQuantizedWhereAskedFor) {
+  EXPECT_FALSE(Parse({"--model=sim"}).config->weights.quantized.has_value());
+  const ServerConfig config = *Parse({"--model=x", "--quantize=int4"}).config;
+  EXPECT_EQ(config.weights.quantized, DType::kQ4);
+  EXPECT_EQ(config.weights.quantized_parts, QuantizedParts::kExperts);
+  EXPECT_EQ(Parse({"--model=x", "--quantize=int8", "--quantize-parts=all"}).config->weights.quantized_parts,
+            QuantizedParts::kAll);
+  EXPECT_EQ(Parse({"--model=x", "--quantize=int5"}).exit_code, 64);
+  EXPECT_EQ(Parse({"--model=x", "--dtype=int8"}).exit_code, 64);
+  const ParsedConfig without = Parse({"--model=x", "--quantize-parts=all"});
+  EXPECT_EQ(without.exit_code, 64);
+  EXPECT_THAT(without.output, HasSubstr("--quantize-parts"));
+}
+
 TEST(ConfigTest, Flags) {
   const ServerConfig config =
       *Parse({"--model=sim", "--port=0", "--dtype=float16", "--kv-cache-gb=1.5", "--drain-timeout=1m30s",
@@ -189,7 +203,7 @@ TEST(ConfigTest, Flags) {
            .config;
   EXPECT_EQ(config.served_model_name, "sim");
   EXPECT_EQ(config.port, 0);
-  EXPECT_EQ(config.dtype, DType::kF16);
+  EXPECT_EQ(config.weights.dtype, DType::kF16);
   EXPECT_EQ(config.kv_cache_gb, 1.5);
   EXPECT_EQ(config.drain_timeout, absl::Seconds(90));
   EXPECT_EQ(config.stall_timeout, absl::Seconds(2));

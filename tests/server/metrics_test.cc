@@ -87,6 +87,7 @@ ServedModel MakeModel(int32_t layers, int32_t experts, int32_t top_k) {
   model.name = "a \"quoted\" \\ name\nof two lines";
   model.family = "qwen3_moe";
   model.dtype = "bfloat16";
+  model.expert_dtype = "int8";
   model.kv_dtype = "bfloat16";
   model.device = "cpu";
   model.kernels = "portable";

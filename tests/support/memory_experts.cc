@@ -100,7 +100,7 @@ std::vector<std::vector<std::byte>> MakeNumberedExperts(int count, size_t bytes)
 }
 
 std::vector<std::vector<std::byte>> TakeExperts(const ModelConfig& config, Weights* weights) {
-  const ExpertLayout layout(config, weights->dtype);
+  const ExpertLayout layout(config, weights->expert_dtype);
   std::vector<std::vector<std::byte>> experts;
   for (LayerWeights& layer : weights->layers) {
     for (MlpWeights& expert : layer.experts) {

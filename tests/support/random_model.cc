@@ -103,7 +103,7 @@ LayerWeights MakeLayer(const ModelConfig& config, bool is_moe, TensorFactory& ma
 
 // As Checkpoint::Load leaves them with ExpertPlace::kHost.
 void MoveExpertsToHost(const ModelConfig& config, Device& device, Weights* weights) {
-  const ExpertLayout layout(config, weights->dtype);
+  const ExpertLayout layout(config, weights->expert_dtype);
   for (LayerWeights& layer : weights->layers) {
     if (layer.experts.empty()) continue;
     const int64_t bytes = layout.size_bytes() * static_cast<int64_t>(layer.experts.size());
@@ -181,7 +181,7 @@ ModelConfig WideConfig() {
 Weights MakeRandomWeights(const ModelConfig& config, DType dtype, uint64_t seed, Device& device) {
   TensorFactory make(dtype, seed, device);
   Weights weights;
-  weights.dtype = dtype;
+  weights.expert_dtype = dtype;
   weights.embedding = make.Make({config.vocab_size, config.hidden_size}, 0.0f, 1.0f);
   weights.final_norm = make.Norm(config.hidden_size);
   weights.head =
@@ -196,7 +196,7 @@ Weights MakeRandomWeights(const ModelConfig& config, DType dtype, uint64_t seed,
 CheckpointSummary SummaryOf(const ModelConfig& config, DType dtype) {
   const auto element = static_cast<int64_t>(DTypeBytes(dtype));
   CheckpointSummary summary;
-  summary.dtype = dtype;
+  summary.dtype = summary.matrix_dtype = summary.expert_dtype = dtype;
   summary.expert_bytes =
       config.num_moe_layers() * config.num_experts * 3 * config.hidden_size * config.expert_ffn_size * element;
   summary.one_expert_bytes = ExpertLayout(config, dtype).size_bytes();

@@ -37,7 +37,7 @@ LAYERS = {
     "tools": ["tools", "proto"],
 }
 KERNELS_API = {"kernels/capacity.h", "kernels/dtype.h", "kernels/view.h", "kernels/device.h", "kernels/ops.h",
-               "kernels/check.h"}
+               "kernels/quantized.h", "kernels/check.h"}
 # The only file that picks a device.
 DEVICE_PICKERS = {"server/main.cc"}
 # Third-party headers that belong to one floor of the house only.

@@ -30,11 +30,9 @@ absl::Status GoOn() { return absl::OkStatus(); }
 
 using testing::HasSubstr;
 
-void ExpectSame(const std::filesystem::path& folder, std::optional<DType> dtype, Device& device) {
+void ExpectSame(const std::filesystem::path& folder, const WeightsOptions& options, Device& device) {
   const auto config = LoadModelConfig(folder);
   ASSERT_TRUE(config.ok()) << config.status();
-  WeightsOptions options;
-  options.dtype = dtype;
   const auto checkpoint = Checkpoint::Open(folder, *config, options);
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
   const auto all = (*checkpoint)->Load(device);
@@ -42,7 +40,7 @@ void ExpectSame(const std::filesystem::path& folder, std::optional<DType> dtype,
   ASSERT_TRUE(all.ok() && dense.ok()) << all.status() << dense.status();
   EXPECT_EQ(all->expert_source, nullptr);
   ASSERT_NE(dense->expert_source, nullptr);
-  const ExpertLayout layout(*config, all->dtype);
+  const ExpertLayout layout(*config, all->expert_dtype);
   ASSERT_EQ(dense->expert_source->expert_bytes(), layout.size_bytes());
   EXPECT_EQ((*checkpoint)->summary().one_expert_bytes, layout.size_bytes());
   const DeviceBuffer slot = device.Allocate(static_cast<size_t>(layout.size_bytes())).value();
@@ -75,10 +73,9 @@ TEST(CheckpointExpertsTest, AreThoseOfAWholeLoad) {
     if (!entry.is_directory()) continue;
     SCOPED_TRACE(entry.path().filename().string());
     ++num_checkpoints;
-    for (const std::optional<DType> dtype :
-         {std::optional<DType>(), std::optional(DType::kF32), std::optional(DType::kBF16)}) {
-      ExpectSame(entry.path(), dtype, *device);
-    }
+    ExpectSame(entry.path(), {}, *device);
+    for (const DType dtype : {DType::kF32, DType::kBF16}) ExpectSame(entry.path(), {.dtype = dtype}, *device);
+    for (const DType dtype : {DType::kQ8, DType::kQ4}) ExpectSame(entry.path(), {.quantized = dtype}, *device);
   }
   EXPECT_GT(num_checkpoints, 10);
 }

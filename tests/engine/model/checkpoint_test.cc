@@ -108,7 +108,7 @@ class LoadedCheckpoint {
   // Everything, with matrices held as `held` and norms, biases, routers and gates as `small_held`.
   void ExpectAll(DType held, DType small_held) const {
     const DType small = spec_.small_dtype.value_or(spec_.dtype);
-    EXPECT_EQ(weights_->dtype, held);
+    EXPECT_EQ(weights_->expert_dtype, held);
     Expect(weights_->embedding, "model.embed_tokens.weight", spec_.dtype, held);
     Expect(weights_->final_norm, "model.norm.weight", small, small_held);
     if (!spec_.tie_word_embeddings) Expect(weights_->head, "lm_head.weight", spec_.dtype, held);
@@ -283,7 +283,7 @@ TEST(CheckpointDTypeTest, MatricesThatDifferAreHeldAsFloat32) {
   FakeDevice device;
   const absl::StatusOr<Weights> weights = (*checkpoint)->Load(device);
   ASSERT_TRUE(weights.ok()) << weights.status();
-  EXPECT_EQ(weights->dtype, DType::kF32);
+  EXPECT_EQ(weights->expert_dtype, DType::kF32);
   EXPECT_EQ(weights->embedding.dtype(), DType::kF32);
   EXPECT_EQ(ElementOf(weights->embedding, 5),
             Round(MakeValues(spec, "model.embed_tokens.weight", {64, 32})[5], DType::kBF16));

@@ -1,0 +1,43 @@
+// Matrices [N, k] whose weights share scales in groups: how a row lies in memory, and how it is made.
+//
+//   kQ8  one scale for 128 weights: w = scale * (code - 128), codes 1 to 255.           8.25 bits a weight
+//        ceil(k / 128) * 128 codes of a byte, then as many scales of float32 as there are blocks of 128.
+//   kQ4  one scale for 32 weights: w = scale * (code - 8), codes 0 to 15.               4.5 bits a weight
+//        Of each block of 128, 64 bytes: byte i has code i in its low half and code i + 64 in its high half. Then, of
+//        each block, 4 scales of bfloat16.
+//
+// Codes are unsigned because the instructions that multiply bytes want one side so. Those behind the last weight of a
+// row stand for 0. Weights are rounded to the nearest code: with kQ8 the largest of a group becomes +-127 scales, with
+// kQ4 -8 scales, so that no code is left unused on either side of 0.
+#ifndef CADRE_KERNELS_QUANTIZED_H_
+#define CADRE_KERNELS_QUANTIZED_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/dtype.h"
+
+namespace cadre {
+
+inline constexpr int kQ8Zero = 128;
+inline constexpr int kQ4Zero = 8;
+inline constexpr int64_t kQ4Group = 32;  // weights that share a scale
+// Groups whose weights are all smaller than this become zeros: their scale would have no reciprocal.
+inline constexpr float kSmallestQuantized = 1e-30f;
+
+// Bytes of the codes at the start of a row of k weights; the scales are behind them.
+constexpr int64_t QuantizedCodeBytes(DType dtype, int64_t k) {
+  const int64_t padded = (k + kQuantizedBlock - 1) / kQuantizedBlock * kQuantizedBlock;
+  return dtype == DType::kQ8 ? padded : padded / 2;
+}
+
+// Writes RowBytes(dtype, k) bytes at `row`, aligned to 4 for kQ8 and to 2 for kQ4. False, and nothing that may be used,
+// if a weight is infinite or not a number. REQUIRES: IsQuantized(dtype). Any thread.
+bool QuantizeRow(DType dtype, const float* weights, int64_t k, std::byte* row);
+
+// What a row stands for, exactly.
+void DequantizeRow(DType dtype, const std::byte* row, int64_t k, float* weights);
+
+}  // namespace cadre
+
+#endif  // CADRE_KERNELS_QUANTIZED_H_

@@ -1,0 +1,54 @@
+"""Seeded bugs of weights with 8 and 4 bits."""
+
+from mutant import Mutant
+
+QUANTIZATION_MUTANTS = [
+    Mutant(
+        "an infinite weight is given a scale",
+        "kernels/quantized.cc",
+        "    if (bits >= kInfinity) return false;\n    const float scale",
+        "    if (bits > kInfinity) return false;\n    const float scale",
+        "kernels_test", "QuantizedRowTest.RefusesWhatIsNotFinite"),
+    Mutant(
+        "half of a block of 8 bits is multiplied as if codes had no zero",
+        "kernels/cpu/matmul_quantized_avx512.cc",
+        "_mm512_add_epi32(low, Start(block->codes + 64, kQ8Zero))",
+        "low",
+        "kernels_test", "*QuantizedOpsTest.LinearMatchesDoublePrecision*"),
+    Mutant(
+        "a group of 4 bits has its neighbor's scale",
+        "kernels/cpu/matmul_quantized_avx512.cc",
+        "Spread(four, 2)",
+        "Spread(four, 0)",
+        "kernels_test", "*QuantizedOpsTest.LinearMatchesDoublePrecision*"),
+    Mutant(
+        "hidden columns share a scale with those of the task before",
+        "kernels/cpu/matmul_quantized_avx512.cc",
+        "reinterpret_cast<ActivationBlock*>(row) + first_column / kQuantizedBlock;",
+        "reinterpret_cast<ActivationBlock*>(row) + first_column / (2 * kQuantizedBlock);",
+        "kernels_test", "*QuantizedOpsTest.GatedMlpMatchesDoublePrecision*"),
+    Mutant(
+        "an activation that is not a number becomes one",
+        "kernels/cpu/matmul_quantized_portable.cc",
+        "  return largest < kSmallestQuantized ? 0.0f : largest / 127.0f;\n",
+        "  return is_coded ? largest / 127.0f : 0.0f;\n",
+        "kernels_test", "*QuantizedOpsTest.WhatIsNotFiniteStaysSo*"),
+    Mutant(
+        "the embedding is quantized",
+        "engine/model/weights.cc",
+        "          placement.dtype = summary.dtype;\n",
+        "          placement.dtype = summary.matrix_dtype;\n",
+        "quantized_weights_test", "QuantizedWeightsTest.AreThoseOfTheExpertsOrOfAllMatrices"),
+    Mutant(
+        "attention is rounded to 4 bits",
+        "engine/model/weights.cc",
+        "QuantizedParts::kAll ? DType::kQ8 : summary.dtype",
+        "QuantizedParts::kAll ? *options.quantized : summary.dtype",
+        "quantized_weights_test", "QuantizedWeightsTest.AreThoseOfTheExpertsOrOfAllMatrices"),
+    Mutant(
+        "what is read at a time ends within a row",
+        "engine/model/weight_reader.cc",
+        "std::max<int64_t>(kChunkBytes / stored_bytes / unit, 1) * unit",
+        "std::max<int64_t>(kChunkBytes / stored_bytes, unit)",
+        "quantized_weights_test", "QuantizedWeightsTest.LargeMatricesAreReadInPieces"),
+]
