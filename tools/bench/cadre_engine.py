@@ -5,10 +5,10 @@ import subprocess
 
 
 class Cadre:
-    def __init__(self, engine_bench, folder, threads, quantize, extra):
+    def __init__(self, engine_bench, folder, threads, quantize, parts, extra):
         self.command = [engine_bench, "--model", str(folder), "--threads", str(threads)]
         if quantize != "none":
-            self.command += ["--quantize", quantize]
+            self.command += ["--quantize", quantize, "--quantize-parts", parts]
         self.extra = extra
 
     def run(self, *flags):

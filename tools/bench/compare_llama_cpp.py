@@ -14,12 +14,21 @@ the logits of both choices tell whether that was one.
 With --quantize, each engine makes its own weights from the same bfloat16 numbers, and each is compared with its own
 bfloat16 run: how many of the first greedy tokens are the same. What differs:
 
-  cadre      int8: one scale for 128 inputs of a row; int4: one for 32; made when the checkpoint is loaded.
-  llama.cpp  int8 is Q8_0 and int4 is Q4_0, both with one float16 scale for 32 inputs; made by llama.cpp's own
-             quantizer. The head is Q8_0 for int8; for int4 it is Q6_K as that quantizer has it (Q8_0 where rows are
-             no multiple of 256). Experts and attention are quantized, the router is float32, norms are float32. The
-             embedding is kept in bfloat16 (the quantizer would take Q8_0 or Q4_0): a step only looks up its rows.
-             Activations are rounded to 8 bits with a scale for 32 (Q8_0) before each product.
+  cadre      int8: one float32 scale for 128 inputs of a row (8.25 bits a weight); int4: one bfloat16 scale for 32
+             (4.5 bits); made when the checkpoint is loaded. Activations are rounded to 8 bits, with a scale for 128
+             inputs, before products with either.
+  llama.cpp  int8 is Q8_0 (8.5 bits) and int4 is Q4_0 (4.5 bits), both with one float16 scale for 32 inputs; made by
+             llama.cpp's own quantizer. Activations are rounded to 8 bits, with a scale for 32 inputs (256 for Q6_K).
+
+  --quantize-parts   experts          attention                       head
+  experts: cadre     int8, int4       bfloat16                        bfloat16
+  llama.cpp          Q8_0, Q4_0       bfloat16                        bfloat16
+  all: cadre         int8, int4       int8                            int8
+  llama.cpp          Q8_0, Q4_0       Q8_0; with int4 Q4_0            Q8_0; with int4 Q6_K (Q8_0 where the hidden size
+                                                                      is no multiple of 256), as its quantizer has it
+
+Routers and norms are float32 in llama.cpp's file, and the embedding stays bfloat16 (its quantizer would take Q8_0 or
+Q4_0; a step only looks up a row for each token).
 
 In both modes llama.cpp keeps keys and values in float16 and decides itself on flash attention (its defaults), with a
 part of the KV cache for each sequence. Development only: needs numpy, gguf and llama-cpp-python, the last one built
@@ -49,6 +58,7 @@ def parse_arguments():
     parser.add_argument("--preset", choices=PRESETS, default="tiny")
     parser.add_argument("--layers", type=int, help="fewer layers than the preset, to fit memory")
     parser.add_argument("--quantize", choices=["none", *FILE_TYPES], default="none")
+    parser.add_argument("--quantize-parts", choices=["experts", "all"], default="all")
     parser.add_argument("--batches", default="1", help="sequences that decode side by side, e.g. 1,8,32")
     parser.add_argument("--prefill", type=int, default=512, help="tokens of the prompt; 0: none")
     parser.add_argument("--context", type=int, default=64, help="known tokens before decode, a multiple of 16")
@@ -70,7 +80,7 @@ def parse_arguments():
 
 
 def cadre_engine(args, folder, kind):
-    return Cadre(args.engine_bench, folder, args.threads, kind, args.extra)
+    return Cadre(args.engine_bench, folder, args.threads, kind, args.quantize_parts, args.extra)
 
 
 def equal_tokens(a, b):
@@ -145,9 +155,9 @@ def main():
         prompts, ours, theirs = compare_greedy(args, folder, gguf_path)
         cadre = cadre_engine(args, folder, args.quantize)
         if args.quantize != "none":
-            source, gguf_path = gguf_path, folder / f"model-{args.quantize}.gguf"
+            source, gguf_path = gguf_path, folder / f"model-{args.quantize}-{args.quantize_parts}.gguf"
             if not gguf_path.exists():
-                quantize(source, gguf_path, args.quantize, args.threads)
+                quantize(source, gguf_path, args.quantize, args.quantize_parts, args.threads)
             print(f"{args.preset:10} {args.quantize} in llama.cpp's file: {tensor_types(gguf_path)}")
         with contextlib.closing(LlamaCpp(gguf_path, args.threads, args.shape["vocab"])) as peer:
             if args.quantize != "none":

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import re
 import statistics
 import time
 
@@ -14,12 +15,17 @@ FILE_TYPES = {"int8": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0, "int4": llama_cpp.LLAMA
 CONTEXT_PAD = 256  # positions; llama.cpp pads a sequence's part of the KV cache to it
 
 
-def quantize(source, target, kind, threads):
-    """Makes `target` from the bfloat16 file `source`, as `llama-quantize --token-embedding-type bf16` would."""
+def quantize(source, target, kind, parts, threads):
+    """Makes `target` from the bfloat16 file `source`, as `llama-quantize --token-embedding-type bf16` would; where
+    `parts` is "experts", with `--output-tensor-type bf16 --tensor-type attn_=bf16` too."""
     options = llama_cpp.llama_model_quantize_default_params()
     options.nthread = threads
     options.ftype = FILE_TYPES[kind]
     options.token_embedding_type = gguf.GGMLQuantizationType.BF16
+    if parts == "experts":
+        options.output_tensor_type = gguf.GGMLQuantizationType.BF16
+        # llama.cpp reads up to the entry without a pattern.
+        options.tt_overrides = (llama_cpp.llama_model_tensor_override * 2)((b"attn_", gguf.GGMLQuantizationType.BF16))
     partial = target.with_suffix(".partial")
     if llama_cpp.llama_model_quantize(str(source).encode(), str(partial).encode(), ctypes.byref(options)) != 0:
         raise RuntimeError(f"llama.cpp could not quantize {source}")
@@ -27,11 +33,12 @@ def quantize(source, target, kind, threads):
 
 
 def tensor_types(path):
-    """What a GGUF file holds, for people: the types of its matrices, and of its embedding, router and head."""
+    """What a GGUF file holds, for people: the types of its matrices."""
     types = {t.name: t.tensor_type.name for t in gguf.GGUFReader(str(path)).tensors if len(t.shape) > 1}
-    apart = {"embedding": "token_embd.weight", "router": "blk.0.ffn_gate_inp.weight", "head": "output.weight"}
-    others = {kind for name, kind in types.items() if name not in apart.values() and "ffn_gate_inp" not in name}
-    return ", ".join([f"matrices {'/'.join(sorted(others))}"] + [f"{k} {types[name]}" for k, name in apart.items()])
+    kinds = {"experts": r"blk.*_exps", "attention": r"blk.*attn_", "router": r"blk.*ffn_gate_inp",
+             "embedding": "token_embd", "head": "output"}
+    return ", ".join(f"{kind} {'/'.join(sorted({t for name, t in types.items() if re.match(pattern, name)}))}"
+                     for kind, pattern in kinds.items())
 
 
 class Context:
