@@ -80,7 +80,8 @@ POD_SPEC = {
         "persistentVolumeClaim": {"claimName!": NAME, "readOnly": bool},
         "image": {"reference!": str, "pullPolicy": one_of("IfNotPresent", "Always", "Never")},
         "configMap": {"name!": NAME},
-        "secret": {"secretName!": NAME, "defaultMode!": int_in(0, 0o777)},
+        "secret": {"secretName!": NAME, "defaultMode!": int_in(0, 0o777),
+                   "items": [{"key!": NAME, "path!": NAME}]},
         "emptyDir": {"sizeLimit": QUANTITY}}],
 }
 SCALING_RULES = {"stabilizationWindowSeconds": COUNT,

@@ -22,6 +22,7 @@ KUBERNETES_MARK = "@KUBERNETES@"
 OTHER_OVERLAYS = ("monitoring", "autoscale/hpa", "autoscale/keda", "kserve", "gateway")
 MODEL_COMPONENTS = ("model-image", "model-init")
 EDGE_COMPONENT = "edge"
+EDGE_TLS_COMPONENT = "edge-tls"
 KEYS_COMPONENT = "api-keys"
 TLS_COMPONENT = "tls"
 # The first kubectl whose kustomize knows all that is used: 5.0.

@@ -32,14 +32,15 @@ def long_request(tokens):
 class Edge:
     """An HAProxy process with the shipped configuration, in front of a server."""
 
-    def __init__(self, server, **settings):
+    def __init__(self, server, credentials=None, **settings):
         self.port = free_port()
         self.log = tempfile.NamedTemporaryFile(prefix="cadre-edge-", suffix=".log")
         environment = {"CADRE_EDGE_BIND": f"127.0.0.1:{self.port}", "CADRE_EDGE_PORT": str(server.port),
                        "CADRE_EDGE_METRICS_PORT": str(server.metrics_port), **settings}
         self.process = subprocess.Popen(["haproxy", "-f", str(CONFIG)], stdout=self.log, stderr=subprocess.STDOUT,
                                         env={**os.environ, **environment})
-        self.channel = grpc.insecure_channel(f"127.0.0.1:{self.port}")
+        address = f"127.0.0.1:{self.port}"
+        self.channel = grpc.secure_channel(address, credentials) if credentials else grpc.insecure_channel(address)
         self.generation = generation_grpc.GenerationServiceStub(self.channel)
         self.experts = experts_grpc.ExpertServiceStub(self.channel)
         try:
@@ -60,10 +61,26 @@ class EdgeTest(unittest.TestCase):
         self.server = Server("--drain-delay", "1s", "--drain-timeout", "30s", model=MODEL)
         self.addCleanup(self.server.stop)
 
-    def edge(self, **settings):
-        edge = Edge(self.server, **settings)
+    def edge(self, credentials=None, **settings):
+        edge = Edge(self.server, credentials, **settings)
         self.addCleanup(edge.stop)
         return edge
+
+    def test_it_may_have_a_certificate(self):
+        folder = tempfile.TemporaryDirectory(prefix="cadre-edge-")
+        self.addCleanup(folder.cleanup)
+        # The key as components/edge-tls of deploy/kubernetes mounts it: in a file of its own.
+        cert = pathlib.Path(folder.name) / "edge.pem"
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                        "-days", "2", "-subj", "/CN=cadre", "-addext", "subjectAltName=IP:127.0.0.1",
+                        "-keyout", f"{cert}.key", "-out", cert], check=True, capture_output=True)
+        edge = self.edge(grpc.ssl_channel_credentials(cert.read_bytes()), CADRE_EDGE_TLS=f"ssl crt {cert} alpn h2")
+        direct = Completion(self.server.generation.Generate(long_request(20), timeout=30))
+        through = Completion(edge.generation.Generate(long_request(20), timeout=30))
+        self.assertEqual(through.token_ids, direct.token_ids)
+        with grpc.insecure_channel(f"127.0.0.1:{edge.port}") as plaintext, self.assertRaises(grpc.RpcError) as caught:
+            health_status(plaintext)
+        self.assertEqual(caught.exception.code(), grpc.StatusCode.UNAVAILABLE)
 
     def test_honest_clients_notice_nothing(self):
         edge = self.edge()
