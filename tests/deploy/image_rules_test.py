@@ -217,7 +217,7 @@ class ComposeTest(unittest.TestCase):
                 shutil.copy(here, pathlib.Path(folder) / pathlib.PurePosixPath(inside).name)
             subprocess.run(["promtool", "check", "config", f"{folder}/prometheus.yml"], check=True, capture_output=True)
 
-    def test_grafana_finds_prometheus_and_the_dashboard(self):
+    def test_grafana_finds_prometheus_and_the_dashboards(self):
         mounts = self.mounts("grafana")
         file = next(path for inside, path in mounts.items() if "/provisioning/datasources/" in inside)
         source, = yaml.safe_load(file.read_text(encoding="utf-8"))["datasources"]
@@ -225,10 +225,12 @@ class ComposeTest(unittest.TestCase):
         file = next(path for inside, path in mounts.items() if "/provisioning/dashboards/" in inside)
         provider, = yaml.safe_load(file.read_text(encoding="utf-8"))["providers"]
         boards = [i for i in mounts if i.startswith(provider["options"]["path"] + "/")]
-        self.assertEqual(boards, [self.services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]])
-        variables = json.loads(mounts[boards[0]].read_text(encoding="utf-8"))["templating"]["list"]
-        self.assertIn({"type": "datasource", "query": source["type"]},
-                      [{key: v.get(key) for key in ("type", "query")} for v in variables])
+        self.assertIn(self.services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"], boards)
+        self.assertEqual({mounts[board] for board in boards}, set((ROOT / "deploy" / "grafana").glob("*.json")))
+        for board in boards:
+            variables = json.loads(mounts[board].read_text(encoding="utf-8"))["templating"]["list"]
+            self.assertIn({"type": "datasource", "query": source["type"]},
+                          [{key: v.get(key) for key in ("type", "query")} for v in variables])
 
 
 if __name__ == "__main__":

@@ -236,10 +236,11 @@ class AgreementTest(RenderedCase):
         kept = (KUBERNETES / "overlays" / "monitoring" / "prometheus-rule.yaml").read_text(encoding="utf-8")
         self.assertEqual(kept, made, "run deploy/prometheus/make_prometheus_rule.py")
 
-    def test_the_dashboard_is_that_of_grafana(self):
+    def test_the_dashboards_are_those_of_grafana(self):
         data = only(overlay("monitoring"), "ConfigMap")["data"]
-        kept = (ROOT / "deploy" / "grafana" / "cadre-experts.json").read_text(encoding="utf-8")
-        self.assertEqual(json.loads(data["cadre-experts.json"]), json.loads(kept))
+        kept = {path.name: json.loads(path.read_text(encoding="utf-8"))
+                for path in (ROOT / "deploy" / "grafana").glob("*.json")}
+        self.assertEqual({name: json.loads(text) for name, text in data.items()}, kept)
 
 
 class SecurityTest(RenderedCase):

@@ -1,30 +1,32 @@
-"""The Grafana dashboard and the alert rules against what a server really exports: every expression is put to a real
+"""The Grafana dashboards and the alert rules against what a server really exports: every expression is put to a real
 Prometheus that scrapes it, and has to find something."""
 
 import json
 import re
 import shutil
+import tempfile
 import threading
 import unittest
 
 from harness import DEMO_MODEL, ROOT, Completion, Server, request
 from prometheus import Prometheus
 
-DASHBOARD = ROOT / "deploy" / "grafana" / "cadre-experts.json"
+EXPERTS, SERVICE = (ROOT / "deploy" / "grafana" / f"cadre-{name}.json" for name in ("experts", "service"))
 RULES = sorted((ROOT / "deploy" / "prometheus").glob("*.rules.yml"))
 # What Grafana would put in place of its variables.
 VARIABLES = {"$__rate_interval": "10s", "$instance": ".*", "$experts_job": "cadre-experts", "$layer": ".*"}
 
 
+SECRET = "a-secret-of-many-characters"
 # Panels and alerts that have nothing to show where all experts are in memory.
 CACHE_PANELS = "Expert cache: "
 CACHE_ALERTS = "CadreExpertCache"
 
 
-def expressions():
-    """[(panel, expression)] of the dashboard, with values for its variables."""
+def expressions(dashboard=EXPERTS):
+    """[(panel, expression)] of a dashboard, with values for its variables."""
     found = []
-    for panel in json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]:
+    for panel in json.loads(dashboard.read_text(encoding="utf-8"))["panels"]:
         for target in panel["targets"]:
             expression = target["expr"]
             for name, value in VARIABLES.items():
@@ -49,7 +51,12 @@ class DashboardCase(unittest.TestCase):
     def setUpClass(cls):
         if cls.MODEL is None:
             raise unittest.SkipTest("what the cases share")
-        cls.server = Server(*cls.SERVER_FLAGS, model=cls.MODEL)
+        # Without keys what is told of them is not there.
+        keys = tempfile.NamedTemporaryFile("w", prefix="cadre-keys-")
+        cls.addClassCleanup(keys.close)
+        keys.write(f"board generation {SECRET}\n")
+        keys.flush()
+        cls.server = Server("--api-keys-file", keys.name, *cls.SERVER_FLAGS, model=cls.MODEL)
         cls.prometheus = Prometheus(cls.server.metrics_port)
         cls.prometheus.wait_for('up{job="cadre-experts"}', 1)
         # Rates need counters that move.
@@ -61,7 +68,8 @@ class DashboardCase(unittest.TestCase):
     @classmethod
     def generate(cls):
         while not cls.is_over.is_set():
-            Completion(cls.server.generation.Generate(request("x", max_tokens=100, temperature=0), timeout=20))
+            Completion(cls.server.generation.Generate(request("x", max_tokens=100, temperature=0), timeout=20,
+                                                      metadata=[("authorization", f"Bearer {SECRET}")]))
 
     @classmethod
     def tearDownClass(cls):
@@ -115,6 +123,15 @@ class DashboardTest(DashboardCase):
         panels = [each for each in expressions() if not each[0].startswith(CACHE_PANELS)]
         self.assertGreater(len(panels), 15)
         self.check_panels(panels)
+
+    def test_every_panel_of_the_service_shows_something(self):
+        panels = expressions(SERVICE)
+        self.assertGreater(len(panels), 30)
+        self.check_panels(panels)
+        # Both jobs scrape the same server: nothing may be counted twice.
+        stats = {panel: self.prometheus.query(expression)[0][1] for panel, expression in panels[:6]}
+        self.assertEqual((stats["Servers ready"], stats["Servers stalled"], stats["Requests failed"]), (1, 0, 0))
+        self.assertLessEqual(stats["Requests running"] + stats["Requests waiting"], 1)
 
     def test_every_alert_looks_at_something_and_none_fires(self):
         self.assertEqual(len(rule_expressions()), sum(p.read_text(encoding="utf-8").count("- alert:") for p in RULES))
