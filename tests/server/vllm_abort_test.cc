@@ -154,8 +154,9 @@ TEST_F(VllmAbortTest, ARequestHasOneId) {
 
 TEST_F(VllmAbortTest, EndsALongRequestBeforeItIsRead) {
   Start();
-  absl::Notification gate;
-  ASSERT_TRUE(server_->work_queue().Post([&gate] { gate.WaitForNotification(); }));
+  // Shared: who waits may be in it for a moment longer than this test.
+  const auto gate = std::make_shared<absl::Notification>();
+  ASSERT_TRUE(server_->work_queue().Post([gate] { gate->WaitForNotification(); }));
   grpc::ClientContext context;
   context.AddMetadata("x-request-id", "waits");
   vllm_api::GenerateRequest request = LongAnswer("");
@@ -164,7 +165,7 @@ TEST_F(VllmAbortTest, EndsALongRequestBeforeItIsRead) {
   EXPECT_TRUE(Eventually([&] { return server_->host().num_open_calls() == 1; }));
   EXPECT_TRUE(Abort({"waits"}).ok());
   ExpectAborted(*reader);
-  gate.Notify();
+  gate->Notify();
   EXPECT_TRUE(Eventually([&] { return server_->host().num_open_calls() == 0; }));
   EXPECT_EQ(server_->host().Snapshot().admitted_requests, 0);
 }
