@@ -32,7 +32,9 @@ absl::StatusOr<std::string_view> ShownSecret(std::span<const std::string_view> a
 }
 
 absl::Status UnknownMethod(std::string_view path) {
-  return absl::UnimplementedError(absl::StrCat("no method ", Excerpt(path)));
+  return MakeError({.code = absl::StatusCode::kUnimplemented,
+                    .reason = reason::kUnsupportedMethod,
+                    .message = absl::StrCat("no method ", Excerpt(path))});
 }
 
 }  // namespace
@@ -85,6 +87,16 @@ absl::Status AccessControl::Check(std::string_view path, std::span<const std::st
                                               "--enable-operator-services")});
   }
   return absl::OkStatus();
+}
+
+absl::Status AccessControl::CheckAtDoor(std::string_view path, std::span<const std::string_view> authorizations) const {
+  if (handled_.contains(path)) return absl::OkStatus();
+  CADRE_RETURN_IF_ERROR(Check(path, authorizations));
+  if (!path.starts_with(kVllmEnginePrefix)) return absl::OkStatus();
+  return MakeError(
+      {.code = absl::StatusCode::kUnimplemented,
+       .reason = reason::kUnsupportedMethod,
+       .message = absl::StrCat(std::string(path), " is off: start the server with --enable-vllm-engine-api")});
 }
 
 absl::StatusOr<std::string> AccessControl::CallerName(std::span<const std::string_view> authorizations) const {

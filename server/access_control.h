@@ -2,11 +2,14 @@
 #ifndef CADRE_SERVER_ACCESS_CONTROL_H_
 #define CADRE_SERVER_ACCESS_CONTROL_H_
 
+#include <functional>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -15,7 +18,7 @@
 
 namespace cadre {
 
-// Thread-safe.
+// Thread-safe, but for what says otherwise.
 class AccessControl {
  public:
   // `metrics` may be null; else it outlives this.
@@ -31,6 +34,13 @@ class AccessControl {
   //   UNIMPLEMENTED      no such method, or one that is for operators while these are off
   absl::Status Check(std::string_view path, std::span<const std::string_view> authorizations) const;
 
+  // The question at the door, before a call has a handler. A refusal there travels without details; so calls of methods
+  // whose handlers ask Check themselves pass, and get theirs from them. All others are asked here: a method that nobody
+  // has handled, too.
+  absl::Status CheckAtDoor(std::string_view path, std::span<const std::string_view> authorizations) const;
+  // The handler of `path` asks. Before the server starts; not thread-safe.
+  void LeaveToHandler(std::string path) { handled_.insert(std::move(path)); }
+
   // The name of the caller's key: the tenant of its requests. Empty where no keys are asked for.
   absl::StatusOr<std::string> CallerName(std::span<const std::string_view> authorizations) const;
 
@@ -40,6 +50,7 @@ class AccessControl {
 
   const bool operator_services_;
   Metrics* const metrics_;
+  std::set<std::string, std::less<>> handled_;  // constant once the server has started
   mutable std::mutex mutex_;
   std::shared_ptr<const ApiKeys> keys_;  // null: none are asked for
 };

@@ -144,7 +144,7 @@ void AddNetworkOptions(CLI::App& app, Typed* typed) {
                  "A client that lets more than 64 KiB wait for so long has its request ended")
       ->check(DurationIn(absl::Milliseconds(100), absl::Hours(1)));
   app.add_option("--request-timeout", typed->request_timeout,
-                 "A generation request that has not come whole after so long is refused")
+                 "A request that has not come whole after so long is refused")
       ->check(DurationIn(absl::Milliseconds(100), absl::Hours(1)));
   app.add_option("--stream-interval", typed->stream_interval,
                  "Tokens of a stream that come sooner than this after the last message travel together; 0: never; "

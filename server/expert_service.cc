@@ -1,6 +1,4 @@
 #include <grpcpp/server_context.h>
-#include <grpcpp/support/byte_buffer.h>
-#include <grpcpp/support/server_callback.h>
 #include <spdlog/spdlog.h>
 
 #include <cstdint>
@@ -16,9 +14,11 @@
 #include "server/call_alarm.h"
 #include "server/call_place.h"
 #include "server/errors.h"
-#include "server/grpc_status.h"
+#include "server/guarded_service.h"
+#include "server/incoming_call.h"
 #include "server/proto_time.h"
 #include "server/request_limits.h"
+#include "server/request_log.h"
 #include "server/services.h"
 #include "server/stats_request.h"
 #include "server/stats_stream.h"
@@ -34,113 +34,70 @@
 namespace cadre {
 namespace {
 
-using Service = v1::ExpertService;
-using RawReads = Service::WithRawCallbackMethod_GetExpertStats<Service::WithRawCallbackMethod_WatchExpertStats<
-    Service::WithRawCallbackMethod_GetTenantStats<Service::WithRawCallbackMethod_GetPlacement<Service::Service>>>>;
-using RawWrites = Service::WithRawCallbackMethod_ResetStats<Service::WithRawCallbackMethod_SetCapacityPolicy<
-    Service::WithRawCallbackMethod_ResetRouterBias<Service::WithRawCallbackMethod_PinExperts<RawReads>>>>;
-using RawService = Service::WithRawCallbackMethod_ExportProfile<
-    Service::WithRawCallbackMethod_ImportProfile<Service::WithRawCallbackMethod_GetWhatIf<RawWrites>>>;
-
 // How often, and how long, a call of GetWhatIf looks for its simulation.
 constexpr absl::Duration kWhatIfPause = absl::Milliseconds(20);
 constexpr absl::Duration kMaxWhatIfWait = absl::Seconds(5);
 
-class ExpertService final : public RawService {
+class ExpertService final : public GuardedService<v1::ExpertService> {
  public:
-  explicit ExpertService(const ServiceContext& services) : services_(services) {}
-
-  grpc::ServerUnaryReactor* GetExpertStats(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
-                                           grpc::ByteBuffer* response) override {
-    const auto call = std::make_shared<StatsCall>();
-    call->request = request;
-    call->response = response;
-    call->reactor = context->DefaultReactor();
-    call->num_ended = services_.host->num_ended();
-    AnswerStats(call);
-    return call->reactor;
-  }
-
-  grpc::ServerWriteReactor<grpc::ByteBuffer>* WatchExpertStats(grpc::CallbackServerContext* context,
-                                                               const grpc::ByteBuffer* request) override {
-    return NewStatsStream(services_, *context, *request, watchers_);
-  }
-
-  grpc::ServerUnaryReactor* ResetStats(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
-                                       grpc::ByteBuffer* response) override {
-    return AnswerNow<v1::ResetStatsRequest, v1::ResetStatsResponse>(
-        context, *request, response,
-        [this, peer = context->peer()](const auto& in, auto* out) { return Reset(peer, in, out); });
-  }
-
-  grpc::ServerUnaryReactor* SetCapacityPolicy(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
-                                              grpc::ByteBuffer* response) override {
-    return AnswerNow<v1::SetCapacityPolicyRequest, v1::SetCapacityPolicyResponse>(
-        context, *request, response,
-        [this, peer = context->peer()](const auto& in, auto* out) { return SetCapacity(peer, in, out); });
-  }
-
-  grpc::ServerUnaryReactor* ExportProfile(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
-                                          grpc::ByteBuffer* response) override {
-    return AnswerOnQueue<v1::ExportProfileRequest, v1::ExportProfileResponse>(
-        context, request, response, [this](const auto& in, auto* out) { return Export(in, out); });
-  }
-
-  grpc::ServerUnaryReactor* ImportProfile(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
-                                          grpc::ByteBuffer* response) override {
-    return AnswerOnQueue<v1::ImportProfileRequest, v1::ImportProfileResponse>(
-        context, request, response, [this, peer = context->peer()](const auto& in, auto*) { return Import(peer, in); });
-  }
-
-  grpc::ServerUnaryReactor* ResetRouterBias(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
-                                            grpc::ByteBuffer* response) override {
-    return AnswerNow<v1::ResetRouterBiasRequest, v1::ResetRouterBiasResponse>(
-        context, *request, response,
-        [this, peer = context->peer()](const auto& in, auto* out) { return ResetBias(peer, in, out); });
-  }
-
-  grpc::ServerUnaryReactor* GetTenantStats(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
-                                           grpc::ByteBuffer* response) override {
-    return AnswerNow<v1::GetTenantStatsRequest, v1::GetTenantStatsResponse>(
-        context, *request, response, [this](const auto& in, auto* out) { return GetTenants(in, out); });
-  }
-
-  grpc::ServerUnaryReactor* PinExperts(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
-                                       grpc::ByteBuffer* response) override {
-    return AnswerNow<v1::PinExpertsRequest, v1::PinExpertsResponse>(
-        context, *request, response,
-        [this, peer = context->peer()](const auto& in, auto* out) { return Pin(peer, in, out); });
-  }
-
-  grpc::ServerUnaryReactor* GetPlacement(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
-                                         grpc::ByteBuffer* response) override {
-    return AnswerNow<v1::GetPlacementRequest, v1::GetPlacementResponse>(
-        context, *request, response, [this](const auto& in, auto* out) { return Place(in, out); });
-  }
-
-  grpc::ServerUnaryReactor* GetWhatIf(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
-                                      grpc::ByteBuffer* response) override {
-    const auto call = std::make_shared<WhatIfCall>(what_if_calls_);
-    absl::Status status = ParseMessage(*request, &call->request);
-    if (status.ok()) status = CheckModelRequest(*services_.host, call->request).status();
-    if (status.ok() && !call->place.is_taken()) status = TooManyWhatIfCalls();
-    if (!status.ok()) return AnswerStatus(context, status);
-    call->response = response;
-    call->reactor = context->DefaultReactor();
-    call->num_accesses = services_.host->RefreshWhatIf();
-    AnswerWhatIf(call);
-    return call->reactor;
+  explicit ExpertService(const ServiceContext& context) : GuardedService(context), services_(services()) {
+    Handle("WatchExpertStats",
+           [this](grpc::CallbackServerContext* watcher) { return NewStatsStream(services_, watcher, watchers_); });
+    HandleUnary("GetExpertStats", [this](UnaryCall* call) { BeginStats(call); });
+    HandleUnary("GetWhatIf", [this](UnaryCall* call) { BeginWhatIf(call); });
+    HandleUnary("ExportProfile", [this](UnaryCall* call) {
+      AnswerOnQueue<v1::ExportProfileRequest, v1::ExportProfileResponse>(
+          call, [this](const auto& in, auto* out) { return Export(in, out); });
+    });
+    HandleNow<v1::GetTenantStatsRequest, v1::GetTenantStatsResponse>(
+        "GetTenantStats", [this](const auto& in, auto* out) { return GetTenants(in, out); });
+    HandleNow<v1::GetPlacementRequest, v1::GetPlacementResponse>(
+        "GetPlacement", [this](const auto& in, auto* out) { return Place(in, out); });
+    HandleOperators();
   }
 
  private:
+  // Methods that change what is everybody's, and leave a line in the log of who did.
+  void HandleOperators() {
+    HandleUnary("ResetStats", [this](UnaryCall* call) {
+      AnswerNow<v1::ResetStatsRequest, v1::ResetStatsResponse>(
+          call, [&](const auto& in, auto* out) { return Reset(WhoCalls(*call, "ResetStats"), in, out); });
+    });
+    HandleUnary("SetCapacityPolicy", [this](UnaryCall* call) {
+      AnswerNow<v1::SetCapacityPolicyRequest, v1::SetCapacityPolicyResponse>(
+          call, [&](const auto& in, auto* out) { return SetCapacity(WhoCalls(*call, "SetCapacityPolicy"), in, out); });
+    });
+    HandleUnary("ResetRouterBias", [this](UnaryCall* call) {
+      AnswerNow<v1::ResetRouterBiasRequest, v1::ResetRouterBiasResponse>(
+          call, [&](const auto& in, auto* out) { return ResetBias(WhoCalls(*call, "ResetRouterBias"), in, out); });
+    });
+    HandleUnary("PinExperts", [this](UnaryCall* call) {
+      AnswerNow<v1::PinExpertsRequest, v1::PinExpertsResponse>(
+          call, [&](const auto& in, auto* out) { return Pin(WhoCalls(*call, "PinExperts"), in, out); });
+    });
+    HandleUnary("ImportProfile", [this](UnaryCall* call) {
+      AnswerOnQueue<v1::ImportProfileRequest, v1::ImportProfileResponse>(
+          call, [this, who = WhoCalls(*call, "ImportProfile")](const auto& in, auto*) { return Import(who, in); });
+    });
+  }
+
+  CallLabels WhoCalls(const UnaryCall& call, const char* method) const {
+    return LabelsOf(services_, call.context(), PathOf(method));
+  }
+
   // A call of GetExpertStats that may wait for a copy. gRPC's, until it is finished.
   struct StatsCall {
-    const grpc::ByteBuffer* request = nullptr;
-    grpc::ByteBuffer* response = nullptr;
-    grpc::ServerUnaryReactor* reactor = nullptr;
+    UnaryCall* call = nullptr;
     int64_t num_ended = 0;  // sequences, when it came
     CallAlarm alarm;
   };
+
+  void BeginStats(UnaryCall* unary) const {
+    const auto call = std::make_shared<StatsCall>();
+    call->call = unary;
+    call->num_ended = services_.host->num_ended();
+    AnswerStats(call);
+  }
 
   // Now, or when there may be a copy that is new enough; no thread waits for that.
   void AnswerStats(const std::shared_ptr<StatsCall>& call) const {
@@ -151,10 +108,9 @@ class ExpertService final : public RawService {
     }
     v1::GetExpertStatsRequest request;
     v1::GetExpertStatsResponse response;
-    absl::Status status = ParseMessage(*call->request, &request);
+    absl::Status status = ParseMessage(call->call->request(), &request);
     if (status.ok()) status = GetStats(request, *copy, &response);
-    if (status.ok()) *call->response = SerializeMessage(response);
-    call->reactor->Finish(ToGrpcStatus(status));
+    call->call->FinishWith(status, response);
   }
 
   // A call of GetWhatIf that waits for a simulation. gRPC's, until it is finished.
@@ -163,12 +119,22 @@ class ExpertService final : public RawService {
 
     const CallPlace place;
     v1::GetWhatIfRequest request;
-    grpc::ByteBuffer* response = nullptr;
-    grpc::ServerUnaryReactor* reactor = nullptr;
+    UnaryCall* call = nullptr;
     int64_t num_accesses = 0;  // of the cache, when it came
     absl::Duration waited;
     CallAlarm alarm;
   };
+
+  void BeginWhatIf(UnaryCall* unary) const {
+    const auto call = std::make_shared<WhatIfCall>(what_if_calls_);
+    absl::Status status = ParseMessage(unary->request(), &call->request);
+    if (status.ok()) status = CheckModelRequest(*services_.host, call->request).status();
+    if (status.ok() && !call->place.is_taken()) status = TooManyWhatIfCalls();
+    if (!status.ok()) return unary->FinishWith(status);
+    call->call = unary;
+    call->num_accesses = services_.host->RefreshWhatIf();
+    AnswerWhatIf(call);
+  }
 
   // As AnswerStats.
   void AnswerWhatIf(const std::shared_ptr<WhatIfCall>& call) const {
@@ -182,8 +148,7 @@ class ExpertService final : public RawService {
     }
     v1::GetWhatIfResponse response;
     const absl::Status status = TellWhatIf(call->request, report.get(), &response);
-    if (status.ok()) *call->response = SerializeMessage(response);
-    call->reactor->Finish(ToGrpcStatus(status));
+    call->call->FinishWith(status, response);
   }
 
   absl::Status TellWhatIf(const v1::GetWhatIfRequest& request, const WhatIfReport* report,
@@ -236,33 +201,27 @@ class ExpertService final : public RawService {
 
   // As AnswerNow, for what takes so long that gRPC's few threads cannot be spared for it.
   template <typename Request, typename Response, typename Method>
-  grpc::ServerUnaryReactor* AnswerOnQueue(grpc::CallbackServerContext* context, const grpc::ByteBuffer* bytes,
-                                          grpc::ByteBuffer* response, Method method) const {
+  void AnswerOnQueue(UnaryCall* call, Method method) const {
     auto place = std::make_shared<CallPlace>(profile_calls_, kMaxProfileCalls);
-    if (!place->is_taken()) return AnswerStatus(context, TooManyProfileCalls());
-    auto charge = ChargeReading(services_, bytes->Length());
-    if (!charge.ok()) return AnswerStatus(context, charge.status());
-    grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
-    const bool is_posted =
-        services_.work_queue->Post([host = services_.host, context, bytes, response, method, reactor,
-                                    place = std::move(place), charge = *std::move(charge)]() mutable {
+    if (!place->is_taken()) return call->FinishWith(TooManyProfileCalls());
+    auto charge = ChargeReading(services_, call->request().Length());
+    if (!charge.ok()) return call->FinishWith(charge.status());
+    const bool is_posted = services_.work_queue->Post(
+        [host = services_.host, call, method, place = std::move(place), charge = *std::move(charge)]() mutable {
           Request request;
           Response message;
-          absl::Status status = CheckStillWanted(*host, *context);
-          if (status.ok()) status = ParseMessage(*bytes, &request);
+          absl::Status status = CheckStillWanted(*host, call->context());
+          if (status.ok()) status = ParseMessage(call->request(), &request);
           if (status.ok()) status = method(request, &message);
-          if (status.ok()) *response = SerializeMessage(message);
           charge.reset();
           place.reset();  // whoever has the answer may call again
-          reactor->Finish(ToGrpcStatus(status));
+          call->FinishWith(status, message);
         });
-    if (!is_posted) {
-      reactor->Finish(ToGrpcStatus(MakeError({.code = absl::StatusCode::kResourceExhausted,
-                                              .reason = reason::kQueueFull,
-                                              .message = "too much waits to be done",
-                                              .retry_delay = services_.host->RetryDelay()})));
-    }
-    return reactor;
+    if (is_posted) return;
+    call->FinishWith(MakeError({.code = absl::StatusCode::kResourceExhausted,
+                                .reason = reason::kQueueFull,
+                                .message = "too much waits to be done",
+                                .retry_delay = services_.host->RetryDelay()}));
   }
 
   absl::Status GetStats(const v1::GetExpertStatsRequest& request, const TimedExperts& copy,
@@ -284,14 +243,14 @@ class ExpertService final : public RawService {
     return absl::OkStatus();
   }
 
-  absl::Status Reset(const std::string& peer, const v1::ResetStatsRequest& request,
+  absl::Status Reset(const CallLabels& who, const v1::ResetStatsRequest& request,
                      v1::ResetStatsResponse* response) const {
     CADRE_ASSIGN_OR_RETURN(const auto model, CheckModelRequest(*services_.host, request));
     CADRE_ASSIGN_OR_RETURN(const StatsSelection selection,
                            SelectStats(v1::STATS_SCOPE_UNSPECIFIED, {}, /*experts=*/true, model->card));
     const ExpertSnapshot last = services_.host->ResetExperts();
     FillExpertStats(last, last.total, selection, model->card, absl::Now(), response->mutable_last_stats());
-    spdlog::warn("expert statistics reset by {}", peer);
+    LogOperation(who, "expert statistics reset");
     return absl::OkStatus();
   }
 
@@ -306,18 +265,18 @@ class ExpertService final : public RawService {
     return absl::OkStatus();
   }
 
-  absl::Status Import(const std::string& peer, const v1::ImportProfileRequest& request) const {
+  absl::Status Import(const CallLabels& who, const v1::ImportProfileRequest& request) const {
     CADRE_ASSIGN_OR_RETURN(const auto model, CheckModelRequest(*services_.host, request));
     if (!request.has_profile()) return InvalidField("profile", "is not set");
     CADRE_ASSIGN_OR_RETURN(std::vector<int64_t> loads, ReadProfile(request.profile(), model->card));
     services_.host->SetExpertBaseline(std::move(loads));
-    spdlog::warn("profile of experts imported by {}: drift is measured against {} tokens", peer,
-                 request.profile().tokens());
+    LogOperation(who, "profile of experts imported",
+                 absl::StrCat(": drift is measured against ", request.profile().tokens(), " tokens"));
     return absl::OkStatus();
   }
 
   // Leaves a line in the log, for whoever asks later who changed what.
-  absl::Status SetCapacity(const std::string& peer, const v1::SetCapacityPolicyRequest& request,
+  absl::Status SetCapacity(const CallLabels& who, const v1::SetCapacityPolicyRequest& request,
                            v1::SetCapacityPolicyResponse* response) {
     CADRE_RETURN_IF_ERROR(CheckModelRequest(*services_.host, request).status());
     if (!request.has_policy()) return InvalidField("policy", "is not set");
@@ -326,8 +285,8 @@ class ExpertService final : public RawService {
     CADRE_ASSIGN_OR_RETURN(const CapacityPolicy policy,
                            TranslateCapacity(request.policy(), services_.host->capacity_policy(), "policy"));
     CADRE_ASSIGN_OR_RETURN(const CapacityPolicy before, services_.host->SetCapacityPolicy(policy));
-    spdlog::warn("capacity of experts changed by {}: {}; before: {}", peer, DescribeCapacityPolicy(policy),
-                 DescribeCapacityPolicy(before));
+    LogOperation(who, "capacity of experts changed",
+                 absl::StrCat(": ", DescribeCapacityPolicy(policy), "; before: ", DescribeCapacityPolicy(before)));
     if (policy.scope == CapacityScope::kBatch) {
       spdlog::warn("capacity scope batch: what a request loses depends on the requests beside it");
     }
@@ -335,27 +294,28 @@ class ExpertService final : public RawService {
     return absl::OkStatus();
   }
 
-  absl::Status Pin(const std::string& peer, const v1::PinExpertsRequest& request,
+  absl::Status Pin(const CallLabels& who, const v1::PinExpertsRequest& request,
                    v1::PinExpertsResponse* response) const {
     CADRE_ASSIGN_OR_RETURN(const auto model, CheckModelRequest(*services_.host, request));
     CADRE_ASSIGN_OR_RETURN(std::vector<ExpertId> experts, ReadPins(request, model->card));
     CADRE_ASSIGN_OR_RETURN(const PinChange change, services_.host->PinExperts(std::move(experts)));
-    spdlog::warn("experts pinned by {}: {}; before: {}", peer, change.now, change.before);
+    LogOperation(who, "experts pinned", absl::StrCat(": ", change.now, "; before: ", change.before));
     response->set_num_pinned(static_cast<int32_t>(change.now));
     return absl::OkStatus();
   }
 
-  absl::Status ResetBias(const std::string& peer, const v1::ResetRouterBiasRequest& request,
+  absl::Status ResetBias(const CallLabels& who, const v1::ResetRouterBiasRequest& request,
                          v1::ResetRouterBiasResponse* response) {
     CADRE_ASSIGN_OR_RETURN(const auto model, CheckModelRequest(*services_.host, request));
     const RouterBiasReport before = services_.host->router_bias();
     CADRE_RETURN_IF_ERROR(services_.host->ResetRouterBias());
-    spdlog::warn("router bias reset by {}: the checkpoint's again, after {} updates", peer, before.num_updates);
+    LogOperation(who, "router bias reset",
+                 absl::StrCat(": the checkpoint's again, after ", before.num_updates, " updates"));
     FillRouterBias(before, model->card.moe_layers, /*with_experts=*/true, response->mutable_last_bias());
     return absl::OkStatus();
   }
 
-  const ServiceContext services_;
+  const ServiceContext& services_;
   std::mutex capacity_mutex_;
   const std::shared_ptr<CallPlaces> watchers_ = std::make_shared<CallPlaces>();
   const std::shared_ptr<CallPlaces> what_if_calls_ = std::make_shared<CallPlaces>();

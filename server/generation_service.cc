@@ -14,6 +14,7 @@
 #include "server/errors.h"
 #include "server/field_support.h"
 #include "server/grpc_status.h"
+#include "server/guarded_service.h"
 #include "server/request_call.h"
 #include "server/request_limits.h"
 #include "server/services.h"
@@ -63,6 +64,7 @@ class TextCall final : public RequestCall {
     }
     const auto answer = [this] {
       message_ = SerializeMessage(response_);
+      CutOffUnread(message_.Length());
       StartWriteAndFinish(&message_, grpc::WriteOptions(), grpc::Status::OK);
     };
     // All streams share the thread that this may be; but an answer that is ready waits for nobody else's work.
@@ -137,67 +139,35 @@ absl::Status Detokenize(const ServiceContext& services, const grpc::ByteBuffer& 
   return absl::OkStatus();
 }
 
-// Answers a unary call with `method`, on the work queue: both methods take as long as their text is.
+// Answers a call with `method`, on the work queue: both methods take as long as their text is.
 template <typename Response>
-grpc::ServerUnaryReactor* AnswerLater(const ServiceContext& services, grpc::CallbackServerContext* context,
-                                      const grpc::ByteBuffer* request, grpc::ByteBuffer* response,
-                                      absl::Status (*method)(const ServiceContext&, const grpc::ByteBuffer&,
-                                                             Response*)) {
-  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  const auto charge = ChargeReading(services, request->Length());
-  if (!charge.ok()) {
-    reactor->Finish(ToGrpcStatus(charge.status()));
-    return reactor;
-  }
+void AnswerLater(const ServiceContext& services, UnaryCall* call,
+                 absl::Status (*method)(const ServiceContext&, const grpc::ByteBuffer&, Response*)) {
+  const auto charge = ChargeReading(services, call->request().Length());
+  if (!charge.ok()) return call->FinishWith(charge.status());
   const bool is_posted = services.work_queue->Post([=, &services] {
     Response message;
-    absl::Status status = CheckStillWanted(*services.host, *context);
-    if (status.ok()) status = method(services, *request, &message);
-    if (status.ok()) *response = SerializeMessage(message);
-    reactor->Finish(ToGrpcStatus(status));
+    absl::Status status = CheckStillWanted(*services.host, call->context());
+    if (status.ok()) status = method(services, call->request(), &message);
+    call->FinishWith(status, message);
   });
-  if (!is_posted) {
-    reactor->Finish(ToGrpcStatus(MakeError({.code = absl::StatusCode::kResourceExhausted,
-                                            .reason = reason::kQueueFull,
-                                            .message = "too many texts wait to be tokenized",
-                                            .retry_delay = services.host->RetryDelay()})));
-  }
-  return reactor;
+  if (is_posted) return;
+  call->FinishWith(MakeError({.code = absl::StatusCode::kResourceExhausted,
+                              .reason = reason::kQueueFull,
+                              .message = "too many texts wait to be tokenized",
+                              .retry_delay = services.host->RetryDelay()}));
 }
 
-// The methods in the order of the proto.
-constexpr int kGenerate = 0;
-constexpr int kGenerateText = 1;
-
-using Service = v1::GenerationService;
-using RawService = Service::WithRawCallbackMethod_Tokenize<Service::WithRawCallbackMethod_Detokenize<Service::Service>>;
-
-class GenerationService final : public RawService {
+class GenerationService final : public GuardedService<v1::GenerationService> {
  public:
-  explicit GenerationService(const ServiceContext& services) : services_(services) {
-    Handle<StreamCall>(kGenerate);
-    Handle<TextCall>(kGenerateText);
+  explicit GenerationService(const ServiceContext& services) : GuardedService(services) {
+    Handle("Generate",
+           [this](grpc::CallbackServerContext* context) { return new StreamCall(this->services(), context); });
+    Handle("GenerateText",
+           [this](grpc::CallbackServerContext* context) { return new TextCall(this->services(), context); });
+    HandleUnary("Tokenize", [this](UnaryCall* call) { AnswerLater(this->services(), call, &cadre::Tokenize); });
+    HandleUnary("Detokenize", [this](UnaryCall* call) { AnswerLater(this->services(), call, &cadre::Detokenize); });
   }
-
-  grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
-                                     grpc::ByteBuffer* response) override {
-    return AnswerLater<v1::TokenizeResponse>(services_, context, request, response, &cadre::Tokenize);
-  }
-  grpc::ServerUnaryReactor* Detokenize(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
-                                       grpc::ByteBuffer* response) override {
-    return AnswerLater<v1::DetokenizeResponse>(services_, context, request, response, &cadre::Detokenize);
-  }
-
- private:
-  template <typename Call>
-  void Handle(int method) {
-    MarkMethodStreamed(method, nullptr);
-    MarkMethodRawCallback(method, HandleRequestCalls([this](grpc::CallbackServerContext* context) {
-                            return new Call(services_, context);
-                          }));
-  }
-
-  const ServiceContext services_;
 };
 
 }  // namespace

@@ -19,6 +19,9 @@ struct MethodRole {
 // Everybody may ask for it, without a key: probes have none.
 inline constexpr std::string_view kHealthPrefix = "/grpc.health.v1.Health/";
 
+// Served with --enable-vllm-engine-api alone.
+inline constexpr std::string_view kVllmEnginePrefix = "/vllm.grpc.engine.VllmEngine/";
+
 std::span<const MethodRole> MethodRoles();
 std::optional<MethodRole> FindMethodRole(std::string_view path);
 

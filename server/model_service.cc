@@ -1,7 +1,3 @@
-#include <grpcpp/server_context.h>
-#include <grpcpp/support/byte_buffer.h>
-#include <grpcpp/support/server_callback.h>
-
 #include <algorithm>
 #include <optional>
 
@@ -10,11 +6,11 @@
 #include "engine/base/status_macros.h"
 #include "server/errors.h"
 #include "server/field_support.h"
+#include "server/guarded_service.h"
 #include "server/proto_time.h"
 #include "server/request_limits.h"
 #include "server/services.h"
 #include "server/translate_capacity.h"
-#include "server/unary_call.h"
 #include "server/version.h"
 
 namespace cadre {
@@ -141,29 +137,15 @@ void FillCounts(const EngineSnapshot& snapshot, v1::ModelLoad* wire) {
   wire->set_prefix_cache_hit_tokens(snapshot.prefix_hit_tokens);
 }
 
-using RawService = v1::ModelService::WithRawCallbackMethod_GetModel<v1::ModelService::WithRawCallbackMethod_ListModels<
-    v1::ModelService::WithRawCallbackMethod_GetLoad<v1::ModelService::Service>>>;
-
-class ModelService final : public RawService {
+class ModelService final : public GuardedService<v1::ModelService> {
  public:
-  explicit ModelService(const ServiceContext& services) : host_(*services.host) {}
-
-  grpc::ServerUnaryReactor* GetModel(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
-                                     grpc::ByteBuffer* response) override {
-    return AnswerNow<v1::GetModelRequest, v1::GetModelResponse>(
-        context, *request, response, [this](const auto& in, auto* out) { return Get(in, out); });
-  }
-
-  grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
-                                       grpc::ByteBuffer* response) override {
-    return AnswerNow<v1::ListModelsRequest, v1::ListModelsResponse>(
-        context, *request, response, [this](const auto& in, auto* out) { return List(in, out); });
-  }
-
-  grpc::ServerUnaryReactor* GetLoad(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
-                                    grpc::ByteBuffer* response) override {
-    return AnswerNow<v1::GetLoadRequest, v1::GetLoadResponse>(
-        context, *request, response, [this](const auto& in, auto* out) { return Load(in, out); });
+  explicit ModelService(const ServiceContext& services) : GuardedService(services), host_(*services.host) {
+    HandleNow<v1::GetModelRequest, v1::GetModelResponse>("GetModel",
+                                                         [this](const auto& in, auto* out) { return Get(in, out); });
+    HandleNow<v1::ListModelsRequest, v1::ListModelsResponse>(
+        "ListModels", [this](const auto& in, auto* out) { return List(in, out); });
+    HandleNow<v1::GetLoadRequest, v1::GetLoadResponse>("GetLoad",
+                                                       [this](const auto& in, auto* out) { return Load(in, out); });
   }
 
  private:

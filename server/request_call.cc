@@ -1,10 +1,7 @@
 #include "server/request_call.h"
 
-#include <grpcpp/generic/async_generic_service.h>
-
 #include <string_view>
 #include <utility>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
@@ -14,30 +11,14 @@
 namespace cadre {
 namespace {
 
-constexpr char kRequestIdKey[] = "x-request-id";
-constexpr char kAuthorizationKey[] = "authorization";
 constexpr size_t kMaxTraceStateBytes = 512;  // W3C Trace Context, section 3.3.1.5
-
-// Empty where the caller sent no such header.
-std::string Metadata(const grpc::CallbackServerContext& context, const char* key) {
-  const auto& metadata = context.client_metadata();
-  const auto found = metadata.find(key);
-  return found == metadata.end() ? std::string() : std::string(found->second.data(), found->second.size());
-}
-
-std::vector<std::string_view> Authorizations(const grpc::CallbackServerContext& context) {
-  std::vector<std::string_view> authorizations;
-  const auto [begin, end] = context.client_metadata().equal_range(kAuthorizationKey);
-  for (auto it = begin; it != end; ++it) authorizations.emplace_back(it->second.data(), it->second.size());
-  return authorizations;
-}
 
 std::optional<CallTrace> BeginTrace(const ServiceContext& services, const std::optional<TraceContext>& trace_context,
                                     const grpc::CallbackServerContext& context, std::string_view method) {
   if (services.tracer == nullptr) return std::nullopt;
   std::optional<CallTrace> trace = services.tracer->Begin(trace_context);
   if (!trace) return std::nullopt;
-  if (trace_context) trace->trace_state = Metadata(context, "tracestate");
+  if (trace_context) trace->trace_state = MetadataOf(context, "tracestate");
   // Half of one could not be read, and longer ones are more than anybody has to pass on.
   if (trace->trace_state.size() > kMaxTraceStateBytes) trace->trace_state.clear();
   trace->method = method;
@@ -51,33 +32,15 @@ absl::Time EngineDeadline(const grpc::CallbackServerContext& context, const Cloc
   return left > kFar ? absl::InfiniteFuture() : clock.Now() + left;
 }
 
-absl::Status RequestTimeout(absl::Duration timeout) {
-  return MakeError({.code = absl::StatusCode::kDeadlineExceeded,
-                    .reason = reason::kRequestTimeout,
-                    .message = absl::StrCat("the request had not come whole after ", absl::FormatDuration(timeout))});
-}
-
 }  // namespace
-
-// The door has asked already, but the key may have been withdrawn since.
-absl::StatusOr<std::string> CallerOf(const ServiceContext& services, const grpc::CallbackServerContext& context) {
-  if (services.access == nullptr) return "";
-  return services.access->CallerName(Authorizations(context));
-}
-
-absl::Status CheckAccess(const ServiceContext& services, const grpc::CallbackServerContext& context,
-                         std::string_view path) {
-  if (services.access == nullptr) return absl::OkStatus();
-  return services.access->Check(path, Authorizations(context));
-}
 
 RequestCall::RequestCall(const ServiceContext& services, grpc::CallbackServerContext* context, std::string_view method)
     : services_(services),
       context_(*context),
-      metadata_id_(Metadata(*context, kRequestIdKey)),
+      metadata_id_(MetadataOf(*context, kRequestIdKey)),
       stream_(std::make_shared<TokenStream>(this, services.host, services.metrics, services.stream,
                                             EngineDeadline(*context, services.host->clock()))) {
-  const std::optional<TraceContext> trace_context = ParseTraceparent(Metadata(*context, "traceparent"));
+  const std::optional<TraceContext> trace_context = ParseTraceparent(MetadataOf(*context, "traceparent"));
   trace_ = BeginTrace(services, trace_context, *context, method);
   if (trace_) {
     stream_->SetTrace(Hex(trace_->trace_id), Hex(trace_->span_id));
@@ -86,6 +49,7 @@ RequestCall::RequestCall(const ServiceContext& services, grpc::CallbackServerCon
   }
 }
 
+// Its key was good a moment ago, but may have been withdrawn since.
 absl::Status RequestCall::FindCaller() {
   CADRE_ASSIGN_OR_RETURN(std::string name, CallerOf(services_, context_));
   stream_->SetCaller(std::move(name));
@@ -146,6 +110,12 @@ void RequestCall::AddInitialMetadata() {
   context_.AddInitialMetadata(kRequestIdKey, request_id_);
 }
 
+void RequestCall::CutOffUnread(size_t answer_bytes) {
+  const absl::Duration patience = AnswerPatience(answer_bytes, services_.stream);
+  if (patience == absl::InfiniteDuration()) return;
+  unread_.Set(patience, [stream = stream_] { stream->CutOffAnswer(); });
+}
+
 void RequestCall::EndTrace(const absl::Status& status, const std::optional<RequestTotals>& totals) {
   if (trace_) services_.tracer->End(*trace_, status, totals);
   trace_.reset();
@@ -161,10 +131,6 @@ void RequestCall::AddTrailers(const absl::Status& status, const std::optional<Re
   if (const auto delay = ErrorRetryDelay(status); delay.has_value()) {
     context_.AddTrailingMetadata("grpc-retry-pushback-ms", absl::StrCat(absl::ToInt64Milliseconds(*delay)));
   }
-}
-
-grpc::internal::MethodHandler* HandleRequestCalls(std::function<RequestCall*(grpc::CallbackServerContext*)> make) {
-  return new grpc::internal::CallbackBidiHandler<grpc::ByteBuffer, grpc::ByteBuffer>(std::move(make));
 }
 
 }  // namespace cadre

@@ -5,10 +5,8 @@
 
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/byte_buffer.h>
-#include <grpcpp/support/server_callback.h>
 
 #include <atomic>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -18,20 +16,14 @@
 #include "server/admission.h"
 #include "server/call_alarm.h"
 #include "server/call_trace.h"
+#include "server/incoming_call.h"
 #include "server/services.h"
 #include "server/token_stream.h"
 
 namespace cadre {
 
-// The name of the key that the call shows; empty where no keys are asked for. UNAUTHENTICATED.
-absl::StatusOr<std::string> CallerOf(const ServiceContext& services, const grpc::CallbackServerContext& context);
-
-// Whether the key that the call shows may still call `path`, "/package.Service/Method", as AccessControl::Check says.
-absl::Status CheckAccess(const ServiceContext& services, const grpc::CallbackServerContext& context,
-                         std::string_view path);
-
 // One message comes, and as many leave as the subclass writes. Deletes itself when gRPC is done with it.
-class RequestCall : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>, public ResponseWriter {
+class RequestCall : public BytesReactor, public ResponseWriter {
  public:
   void OnReadDone(bool ok) final;
   void OnCancel() final { stream_->OnCancel(); }
@@ -57,6 +49,9 @@ class RequestCall : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteB
   void AddInitialMetadata();
   // Once, before the call ends.
   void AddTrailers(const absl::Status& status, const std::optional<RequestTotals>& totals);
+  // Right before the last message begins to leave: a client that does not take it in time, as AnswerPatience says, has
+  // its call cancelled, and with it what it holds.
+  void CutOffUnread(size_t answer_bytes);
   const ServiceContext& services() const { return services_; }
   const std::shared_ptr<TokenStream>& stream() const { return stream_; }
 
@@ -74,14 +69,10 @@ class RequestCall : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteB
   // Whoever sets it answers: the request that has come, or the time that is over. Outlives the call.
   const std::shared_ptr<std::atomic<bool>> is_read_ = std::make_shared<std::atomic<bool>>(false);
   CallAlarm read_timeout_;
+  CallAlarm unread_;  // the answer
   grpc::ByteBuffer request_;
   bool is_counted_ = false;  // as an open call, since its request came: nobody waits for half of one
 };
-
-// For a method with one request; `make` makes a call. To the library it is a method that may read and write as it
-// likes, which is the same on the wire. Of one with a single request it would read the request first, and wait for it
-// without an end. The service marks the method as streamed, and as raw with this.
-grpc::internal::MethodHandler* HandleRequestCalls(std::function<RequestCall*(grpc::CallbackServerContext*)> make);
 
 }  // namespace cadre
 

@@ -15,4 +15,15 @@ void LogRequest(spdlog::level::level_enum level, const RequestLabels& labels, st
                              labels.trace_id, std::string(what)));
 }
 
+void LogOperation(const CallLabels& labels, std::string_view what, std::string_view details) {
+  LogWithFields(spdlog::level::warn,
+                {{"method", labels.method},
+                 {"key", labels.key},
+                 {"peer", labels.peer},
+                 {"request_id", labels.request_id},
+                 {"trace_id", labels.trace_id}},
+                absl::StrCat(std::string(what), " by ", labels.key, labels.key.empty() ? "" : " at ", labels.peer,
+                             std::string(details)));
+}
+
 }  // namespace cadre

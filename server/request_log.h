@@ -18,9 +18,21 @@ struct RequestLabels {
   std::string tenant;    // at most kMaxLabelBytes
 };
 
+// Of a call that changes what is everybody's. Each may be empty, and is left out then.
+struct CallLabels {
+  std::string method;      // "/package.Service/Method"
+  std::string key;         // the name of the caller's key, never the secret
+  std::string peer;        // the caller's address, as gRPC writes it
+  std::string request_id;  // at most kMaxRequestIdBytes
+  std::string trace_id;
+};
+
 // "request ID of trace T" and `what`, which begins with a blank or a colon; in JSON the labels beside it, by their
 // names above. Any thread.
 void LogRequest(spdlog::level::level_enum level, const RequestLabels& labels, std::string_view what);
+
+// "WHAT by KEY at PEER" and `details`, which is empty or begins with a colon; in JSON the labels beside it. Any thread.
+void LogOperation(const CallLabels& labels, std::string_view what, std::string_view details = "");
 
 }  // namespace cadre
 

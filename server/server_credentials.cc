@@ -35,7 +35,7 @@ void AskAccess(void* state, grpc_auth_context*, const grpc_metadata* metadata, s
     if (key == ":path") path = ToView(metadata[i].value);
     if (key == "authorization") authorizations.push_back(ToView(metadata[i].value));
   }
-  const absl::Status status = static_cast<const Door*>(state)->access->Check(path, authorizations);
+  const absl::Status status = static_cast<const Door*>(state)->access->CheckAtDoor(path, authorizations);
   const std::string message(status.message());
   done(user_data, nullptr, 0, nullptr, 0, static_cast<grpc_status_code>(status.code()),
        status.ok() ? nullptr : message.c_str());

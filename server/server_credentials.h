@@ -13,7 +13,8 @@ namespace cadre {
 
 // Asks `access` about each call of the port when its headers have come, before gRPC takes any of its message or looks
 // for its method: whatever is registered, and whatever will be, is behind it. A refusal travels as status and message;
-// gRPC gives it no place for google.rpc details. Calls through an in-process channel are not asked about.
+// gRPC gives it no place for google.rpc details, so that methods whose handlers ask at the same moment are left to them
+// (AccessControl::CheckAtDoor). Calls through an in-process channel are asked by such handlers alone.
 //
 // With `identity`, the port speaks TLS of version 1.2 or newer: each new connection gets what the identity is by then.
 // If that has a client CA, clients must show a certificate that it signed. Null: plaintext.

@@ -29,11 +29,11 @@ struct ServiceContext {
   WorkQueue* work_queue = nullptr;
   TokenStreamOptions stream;
   MemoryGuard* memory = nullptr;  // may be null
-  // A generation request that has not come whole after so long is refused.
+  // A request that has not come whole after so long is refused.
   absl::Duration request_timeout = absl::Seconds(30);
   Tracer* tracer = nullptr;  // may be null
-  // Whose key a call shows; may be null.
-  const AccessControl* access = nullptr;
+  // Who may call, and whose key a call shows; may be null.
+  AccessControl* access = nullptr;
   TenantLimiter* tenants = nullptr;  // may be null
 };
 

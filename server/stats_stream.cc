@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <mutex>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -13,7 +14,6 @@
 #include "server/errors.h"
 #include "server/grpc_status.h"
 #include "server/proto_time.h"
-#include "server/request_call.h"
 #include "server/request_limits.h"
 #include "server/stats_request.h"
 #include "server/wire.h"
@@ -34,17 +34,22 @@ absl::StatusOr<absl::Duration> WatchInterval(const v1::WatchExpertStatsRequest& 
   return interval;
 }
 
-// WatchExpertStats: write, wait, write. Exactly one of a write, an alarm and the end is under way at any time. Deletes
-// itself when gRPC is done with it.
-class StatsStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
+// WatchExpertStats: read, write, wait, write. Exactly one of the read, a write, an alarm and the end is under way at
+// any time. Deletes itself when gRPC is done with it.
+class StatsStream final : public BytesReactor {
  public:
-  StatsStream(const ServiceContext& services, const grpc::CallbackServerContext& context,
-              const grpc::ByteBuffer& request, std::shared_ptr<CallPlaces> watchers)
-      : services_(services), context_(context), host_(*services.host), place_(std::move(watchers), kMaxStatsWatchers) {
-    if (const absl::Status status = Prepare(request); !status.ok()) {
-      Finish(ToGrpcStatus(status));
-      return;
-    }
+  StatsStream(const ServiceContext& services, grpc::CallbackServerContext* context,
+              std::shared_ptr<CallPlaces> watchers)
+      : services_(services), context_(*context), host_(*services.host), watchers_(std::move(watchers)) {
+    StartRead(&request_);
+  }
+
+  void OnReadDone(bool ok) override {
+    const std::lock_guard lock(mutex_);
+    if (!ok || is_cancelled_) return Finish(grpc::Status::CANCELLED);
+    const absl::Status status = Prepare();
+    request_.Clear();
+    if (!status.ok()) return Finish(ToGrpcStatus(status));
     next_ = host_.clock().Now();
     WriteStats();
   }
@@ -76,8 +81,9 @@ class StatsStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   }
 
  private:
-  absl::Status Prepare(const grpc::ByteBuffer& bytes) {
-    if (!place_.is_taken()) {
+  absl::Status Prepare() {
+    place_.emplace(watchers_, kMaxStatsWatchers);
+    if (!place_->is_taken()) {
       return MakeError(
           {.code = absl::StatusCode::kResourceExhausted,
            .reason = reason::kTooManyWatchers,
@@ -85,7 +91,7 @@ class StatsStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
            .metadata = {{"limit", absl::StrCat(kMaxStatsWatchers)}}});
     }
     v1::WatchExpertStatsRequest request;
-    CADRE_RETURN_IF_ERROR(ParseMessage(bytes, &request));
+    CADRE_RETURN_IF_ERROR(ParseMessage(request_, &request));
     CADRE_ASSIGN_OR_RETURN(model_, CheckModelRequest(host_, request));
     CADRE_ASSIGN_OR_RETURN(selection_, SelectionOf(request, model_->card));
     CADRE_ASSIGN_OR_RETURN(interval_, WatchInterval(request));
@@ -125,11 +131,13 @@ class StatsStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
     StartWrite(&message_);
   }
 
-  // Constant after construction.
   const ServiceContext& services_;
   const grpc::CallbackServerContext& context_;
   ModelHost& host_;
-  const CallPlace place_;
+  const std::shared_ptr<CallPlaces> watchers_;
+
+  // Constant once the request is read: whoever has not said it yet takes nobody's place.
+  std::optional<CallPlace> place_;
   std::shared_ptr<const ServedText> model_;
   StatsSelection selection_;
   absl::Duration interval_;
@@ -141,16 +149,15 @@ class StatsStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   bool is_cancelled_ = false;
   absl::Time next_;
   std::shared_ptr<const TimedExperts> last_;  // of deltas
-  grpc::ByteBuffer message_;                  // in flight
+  grpc::ByteBuffer request_;
+  grpc::ByteBuffer message_;  // in flight
 };
 
 }  // namespace
 
-grpc::ServerWriteReactor<grpc::ByteBuffer>* NewStatsStream(const ServiceContext& services,
-                                                           const grpc::CallbackServerContext& context,
-                                                           const grpc::ByteBuffer& request,
-                                                           std::shared_ptr<CallPlaces> watchers) {
-  return new StatsStream(services, context, request, std::move(watchers));
+BytesReactor* NewStatsStream(const ServiceContext& services, grpc::CallbackServerContext* context,
+                             std::shared_ptr<CallPlaces> watchers) {
+  return new StatsStream(services, context, std::move(watchers));
 }
 
 }  // namespace cadre

@@ -3,22 +3,18 @@
 #ifndef CADRE_SERVER_STATS_STREAM_H_
 #define CADRE_SERVER_STATS_STREAM_H_
 
-#include <grpcpp/support/byte_buffer.h>
-#include <grpcpp/support/server_callback.h>
-
 #include <memory>
 
 #include "server/call_place.h"
+#include "server/incoming_call.h"
 #include "server/services.h"
 
 namespace cadre {
 
 // Deletes itself when gRPC is done with it. RESOURCE_EXHAUSTED while kMaxStatsWatchers others are open.
 // It ends with the reason when its key is withdrawn.
-grpc::ServerWriteReactor<grpc::ByteBuffer>* NewStatsStream(const ServiceContext& services,
-                                                           const grpc::CallbackServerContext& context,
-                                                           const grpc::ByteBuffer& request,
-                                                           std::shared_ptr<CallPlaces> watchers);
+BytesReactor* NewStatsStream(const ServiceContext& services, grpc::CallbackServerContext* context,
+                             std::shared_ptr<CallPlaces> watchers);
 
 }  // namespace cadre
 

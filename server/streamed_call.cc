@@ -30,6 +30,7 @@ void StreamedCall::WriteNext() {
   message_ = waiting_.front();
   waiting_.pop_front();
   if (is_ending_ && waiting_.empty()) {
+    CutOffUnread(message_.Length());
     StartWriteAndFinish(&message_, grpc::WriteOptions(), grpc::Status::OK);
   } else {
     // Without a buffer hint, though a last message may follow at once: the library may keep what has one until the next

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -87,25 +88,31 @@ class ReadingWatch : public std::enable_shared_from_this<ReadingWatch> {
   bool is_too_slow_ = false;
 };
 
-class TokenizerStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
+class TokenizerStream final : public BytesReactor {
  public:
   TokenizerStream(const ServiceContext& services, grpc::CallbackServerContext* context,
                   std::shared_ptr<TokenizerShelf> shelf)
       : services_(services),
         context_(*context),
         shelf_(std::move(shelf)),
-        place_(shelf_->places(), kMaxTokenizerCalls),
         watch_(std::make_shared<ReadingWatch>(context, services.stream.slow_reader_timeout)) {
-    const auto charge = ChargeReading(services, /*message_bytes=*/0);
-    if (!place_.is_taken()) {
-      Finish(ToGrpcStatus(TooManyCalls(*services.host)));
+    StartRead(&request_);
+  }
+
+  // Whoever has not said its request yet takes nobody's place.
+  void OnReadDone(bool ok) override {
+    if (!ok) return Finish(grpc::Status::CANCELLED);
+    place_.emplace(shelf_->places(), kMaxTokenizerCalls);
+    const auto charge = ChargeReading(services_, /*message_bytes=*/0);
+    if (!place_->is_taken()) {
+      Finish(ToGrpcStatus(TooManyCalls(*services_.host)));
     } else if (!charge.ok()) {
       Finish(ToGrpcStatus(charge.status()));
-    } else if (!services.work_queue->Post([this] { Begin(); })) {
+    } else if (!services_.work_queue->Post([this] { Begin(); })) {
       Finish(ToGrpcStatus(MakeError({.code = absl::StatusCode::kResourceExhausted,
                                      .reason = reason::kQueueFull,
                                      .message = "too many texts wait to be tokenized",
-                                     .retry_delay = services.host->RetryDelay()})));
+                                     .retry_delay = services_.host->RetryDelay()})));
     }
   }
 
@@ -157,10 +164,11 @@ class TokenizerStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> 
   const ServiceContext& services_;
   grpc::CallbackServerContext& context_;
   const std::shared_ptr<TokenizerShelf> shelf_;
-  const CallPlace place_;
+  std::optional<CallPlace> place_;
   const std::shared_ptr<ReadingWatch> watch_;
   std::shared_ptr<const TokenizerArchive> archive_;
   size_t sent_ = 0;
+  grpc::ByteBuffer request_;  // says nothing
   grpc::ByteBuffer message_;  // in flight
 };
 
@@ -175,9 +183,8 @@ absl::StatusOr<std::shared_ptr<const TokenizerArchive>> TokenizerShelf::Get(cons
   return archive;
 }
 
-grpc::ServerWriteReactor<grpc::ByteBuffer>* NewTokenizerStream(const ServiceContext& services,
-                                                               grpc::CallbackServerContext* context,
-                                                               std::shared_ptr<TokenizerShelf> shelf) {
+BytesReactor* NewTokenizerStream(const ServiceContext& services, grpc::CallbackServerContext* context,
+                                 std::shared_ptr<TokenizerShelf> shelf) {
   return new TokenizerStream(services, context, std::move(shelf));
 }
 

@@ -2,13 +2,11 @@
 #ifndef CADRE_SERVER_TOKENIZER_STREAM_H_
 #define CADRE_SERVER_TOKENIZER_STREAM_H_
 
-#include <grpcpp/support/byte_buffer.h>
-#include <grpcpp/support/server_callback.h>
-
 #include <memory>
 #include <mutex>
 
 #include "server/call_place.h"
+#include "server/incoming_call.h"
 #include "server/services.h"
 #include "server/tokenizer_archive.h"
 
@@ -30,9 +28,8 @@ class TokenizerShelf {
 // Makes the archive on the work queue, and sends it in pieces of 64 KiB. RESOURCE_EXHAUSTED while kMaxTokenizerCalls
 // others are open, and for a client that takes nothing for `services.stream.slow_reader_timeout`, which is cancelled
 // when it takes nothing for as long again. Deletes itself when gRPC is done with it.
-grpc::ServerWriteReactor<grpc::ByteBuffer>* NewTokenizerStream(const ServiceContext& services,
-                                                               grpc::CallbackServerContext* context,
-                                                               std::shared_ptr<TokenizerShelf> shelf);
+BytesReactor* NewTokenizerStream(const ServiceContext& services, grpc::CallbackServerContext* context,
+                                 std::shared_ptr<TokenizerShelf> shelf);
 
 }  // namespace cadre
 

@@ -12,6 +12,7 @@
 #include "engine/base/status_macros.h"
 #include "server/admission.h"
 #include "server/errors.h"
+#include "server/guarded_service.h"
 #include "server/request_limits.h"
 #include "server/running_requests.h"
 #include "server/services.h"
@@ -78,69 +79,43 @@ class VllmCall final : public StreamedCall {
   const std::shared_ptr<Exchange> exchange_ = std::make_shared<Exchange>();
 };
 
-// The first method of the proto.
-constexpr int kGenerate = 0;
-
-using Service = vllm_api::VllmEngine;
-using RawService = Service::WithRawCallbackMethod_HealthCheck<Service::WithRawCallbackMethod_Abort<
-    Service::WithRawCallbackMethod_GetModelInfo<Service::WithRawCallbackMethod_GetServerInfo<
-        Service::WithRawCallbackMethod_GetLoads<Service::WithRawCallbackMethod_GetTokenizer<Service::Service>>>>>>;
-
-class VllmService final : public RawService {
+class VllmService final : public GuardedService<vllm_api::VllmEngine> {
  public:
   VllmService(const ServiceContext& services, std::shared_ptr<const std::atomic<bool>> is_ready)
-      : services_(services), is_ready_(std::move(is_ready)) {
-    MarkMethodStreamed(kGenerate, nullptr);
-    MarkMethodRawCallback(kGenerate, HandleRequestCalls([this](grpc::CallbackServerContext* context) {
-                            last_request_.store(absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch()));
-                            return new VllmCall(services_, context, running_);
-                          }));
-  }
-
-  grpc::ServerUnaryReactor* HealthCheck(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
-                                        grpc::ByteBuffer* response) override {
-    return AnswerNow<vllm_api::HealthCheckRequest, vllm_api::HealthCheckResponse>(
-        context, *request, response, [this](const auto&, auto* out) { return CheckHealth(out); });
-  }
-  grpc::ServerUnaryReactor* Abort(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
-                                  grpc::ByteBuffer* response) override {
-    const auto charge = ChargeAbort(request->Length());
-    if (!charge.ok()) return AnswerStatus(context, charge.status());
-    return AnswerNow<vllm_api::AbortRequest, vllm_api::AbortResponse>(
-        context, *request, response, [this, context](const auto& in, auto*) { return AbortAll(*context, in); });
-  }
-  grpc::ServerUnaryReactor* GetModelInfo(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
-                                         grpc::ByteBuffer* response) override {
-    return AnswerNow<vllm_api::GetModelInfoRequest, vllm_api::GetModelInfoResponse>(
-        context, *request, response, [this](const auto&, auto* out) -> absl::Status {
-          CADRE_ASSIGN_OR_RETURN(const std::shared_ptr<const ServedText> model, services_.host->Text());
-          FillModelInfo(model->card, out);
-          return absl::OkStatus();
-        });
-  }
-  grpc::ServerUnaryReactor* GetServerInfo(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
-                                          grpc::ByteBuffer* response) override {
-    return AnswerNow<vllm_api::GetServerInfoRequest, vllm_api::GetServerInfoResponse>(
-        context, *request, response, [this](const auto&, auto* out) { return DescribeServer(out); });
-  }
-  grpc::ServerUnaryReactor* GetLoads(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
-                                     grpc::ByteBuffer* response) override {
-    return AnswerNow<vllm_api::GetLoadsRequest, vllm_api::GetLoadsResponse>(
-        context, *request, response, [this](const auto& in, auto* out) { return DescribeLoad(in, out); });
-  }
-  grpc::ServerWriteReactor<grpc::ByteBuffer>* GetTokenizer(grpc::CallbackServerContext* context,
-                                                           const grpc::ByteBuffer* /*request*/) override {
-    return NewTokenizerStream(services_, context, shelf_);
+      : GuardedService(services), host_(*services.host), is_ready_(std::move(is_ready)) {
+    Handle("Generate", [this](grpc::CallbackServerContext* context) {
+      last_request_.store(absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch()));
+      return new VllmCall(this->services(), context, running_);
+    });
+    Handle("GetTokenizer", [this](grpc::CallbackServerContext* context) {
+      return NewTokenizerStream(this->services(), context, shelf_);
+    });
+    HandleUnary("Abort", [this](UnaryCall* call) { AnswerAbort(call); });
+    HandleNow<vllm_api::HealthCheckRequest, vllm_api::HealthCheckResponse>(
+        "HealthCheck", [this](const auto&, auto* out) { return CheckHealth(out); });
+    HandleNow<vllm_api::GetModelInfoRequest, vllm_api::GetModelInfoResponse>(
+        "GetModelInfo", [this](const auto&, auto* out) { return DescribeModel(out); });
+    HandleNow<vllm_api::GetServerInfoRequest, vllm_api::GetServerInfoResponse>(
+        "GetServerInfo", [this](const auto&, auto* out) { return DescribeServer(out); });
+    HandleNow<vllm_api::GetLoadsRequest, vllm_api::GetLoadsResponse>(
+        "GetLoads", [this](const auto& in, auto* out) { return DescribeLoad(in, out); });
   }
 
  private:
+  void AnswerAbort(UnaryCall* call) const {
+    const auto charge = ChargeAbort(call->request().Length());
+    if (!charge.ok()) return call->FinishWith(charge.status());
+    AnswerNow<vllm_api::AbortRequest, vllm_api::AbortResponse>(
+        call, [this, call](const auto& in, auto*) { return AbortAll(call->context(), in); });
+  }
+
   // What reading an Abort takes, which may be nothing.
   absl::StatusOr<std::shared_ptr<MemoryGuard::Charge>> ChargeAbort(size_t bytes) const {
     if (bytes > kMaxAbortBytes) {
       return InvalidField("request_ids", absl::StrCat(bytes, " bytes in one message, the limit is ", kMaxAbortBytes));
     }
     if (bytes <= kMaxUnchargedAbortBytes) return nullptr;
-    return ChargeReading(services_, bytes);
+    return ChargeReading(services(), bytes);
   }
 
   // Of the same caller: with keys, nobody ends somebody else's requests.
@@ -148,7 +123,7 @@ class VllmService final : public RawService {
     if (request.request_ids_size() > kMaxAbortIds) {
       return InvalidField("request_ids", absl::StrCat(request.request_ids_size(), " ids, the limit is ", kMaxAbortIds));
     }
-    CADRE_ASSIGN_OR_RETURN(const std::string caller, CallerOf(services_, context));
+    CADRE_ASSIGN_OR_RETURN(const std::string caller, CallerOf(services(), context));
     for (const std::string& id : request.request_ids()) running_->Abort(id, caller);
     return absl::OkStatus();
   }
@@ -156,19 +131,25 @@ class VllmService final : public RawService {
   absl::Status CheckHealth(vllm_api::HealthCheckResponse* out) const {
     out->set_healthy(is_ready_->load());
     if (out->healthy()) return absl::OkStatus();
-    const absl::Status status = services_.host->Admit().status();
+    const absl::Status status = host_.Admit().status();
     out->set_message(status.ok() ? "no step has ended for a while" : std::string(status.message()));
     return absl::OkStatus();
   }
 
+  absl::Status DescribeModel(vllm_api::GetModelInfoResponse* out) const {
+    CADRE_ASSIGN_OR_RETURN(const std::shared_ptr<const ServedText> model, host_.Text());
+    FillModelInfo(model->card, out);
+    return absl::OkStatus();
+  }
+
   absl::Status DescribeServer(vllm_api::GetServerInfoResponse* out) const {
-    CADRE_ASSIGN_OR_RETURN(const std::shared_ptr<const ServedText> model, services_.host->Text());
+    CADRE_ASSIGN_OR_RETURN(const std::shared_ptr<const ServedText> model, host_.Text());
     FillServerInfo(model->card, out);
-    const EngineSnapshot snapshot = services_.host->Snapshot();
+    const EngineSnapshot snapshot = host_.Snapshot();
     out->set_active_requests(static_cast<uint32_t>(snapshot.running_requests + snapshot.waiting_requests));
-    out->set_is_paused(services_.host->state() != ModelHost::State::kReady);
+    out->set_is_paused(host_.state() != ModelHost::State::kReady);
     out->set_last_receive_timestamp(last_request_.load());
-    out->set_uptime_seconds(absl::ToDoubleSeconds(services_.host->clock().Now() - start_time_));
+    out->set_uptime_seconds(absl::ToDoubleSeconds(host_.clock().Now() - start_time_));
     return absl::OkStatus();
   }
 
@@ -178,17 +159,17 @@ class VllmService final : public RawService {
     out->set_version(ServerVersion());
     out->set_dp_rank_count(1);
     vllm_api::SchedulerLoad* load = out->add_loads();
-    const auto model = services_.host->Text();
+    const auto model = host_.Text();
     if (!model.ok()) return absl::OkStatus();
-    const EngineSnapshot snapshot = services_.host->Snapshot();
+    const EngineSnapshot snapshot = host_.Snapshot();
     FillLoad(snapshot, (*model)->card, load);
-    load->set_gen_throughput(throughput_.Observe(snapshot.generated_tokens, services_.host->clock().Now()));
+    load->set_gen_throughput(throughput_.Observe(snapshot.generated_tokens, host_.clock().Now()));
     return absl::OkStatus();
   }
 
-  const ServiceContext services_;
+  ModelHost& host_;
   const std::shared_ptr<const std::atomic<bool>> is_ready_;
-  const absl::Time start_time_ = services_.host->clock().Now();
+  const absl::Time start_time_ = host_.clock().Now();
   const std::shared_ptr<RunningRequests> running_ = std::make_shared<RunningRequests>();
   const std::shared_ptr<TokenizerShelf> shelf_ = std::make_shared<TokenizerShelf>();
   CounterRate throughput_;

@@ -88,6 +88,31 @@ class JsonLogTest(unittest.TestCase):
         self.assertEqual(self.fields(lines, "other"), {"request_id": "other", "tenant": "shop"})
         self.assertNotIn(SECRET, server.log_text())
 
+    def test_who_changed_what_is_found_by_its_fields(self):
+        with tempfile.NamedTemporaryFile("w", prefix="cadre-keys-") as keys:
+            os.fchmod(keys.fileno(), 0o600)
+            keys.write(f"on-call operator {SECRET}\n")
+            keys.flush()
+            server = self.server("--api-keys-file", keys.name)
+            metadata = (("authorization", f"Bearer {SECRET}"), ("x-request-id", "r" * 500),
+                        ("traceparent", f"00-{TRACE}-{PARENT}-01"))
+            policy = harness.experts.SetCapacityPolicyRequest()
+            policy.policy.scope = 1  # off, as it is
+            server.experts.SetCapacityPolicy(policy, metadata=metadata, timeout=10)
+            server.experts.ResetStats(harness.experts.ResetStatsRequest(), metadata=metadata[:1], timeout=10)
+            lines = lines_of(server)
+        changed, = [line for line in lines if line.get("method", "").endswith("/SetCapacityPolicy")]
+        reset, = [line for line in lines if line.get("method", "").endswith("/ResetStats")]
+        peer = changed["peer"]
+        self.assertRegex(peer, r"^ipv[46]:")
+        self.assertTrue(changed.pop("message").startswith(f"capacity of experts changed by on-call at {peer}: "))
+        self.assertEqual({name: changed[name] for name in set(changed) - COMMON},
+                         {"method": "/cadre.v1.ExpertService/SetCapacityPolicy", "key": "on-call", "peer": peer,
+                          "request_id": "r" * 128, "trace_id": TRACE})
+        self.assertEqual(reset["message"], f"expert statistics reset by on-call at {reset['peer']}")
+        self.assertEqual(set(reset) - COMMON, {"method", "key", "peer"})
+        self.assertNotIn(SECRET, server.log_text())
+
     def test_a_client_writes_no_field(self):
         server = self.server()
         tenant = 'a","request_id":"forged\n{"level":"error"}'

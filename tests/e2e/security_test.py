@@ -9,6 +9,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 from unittest import mock
@@ -58,8 +59,8 @@ def all_methods():
     return found
 
 
-def raw_call(channel, path, streams, metadata=(), body=b""):
-    """The status code and message with which an empty request ends."""
+def raw_error(channel, path, streams, metadata=(), body=b""):
+    """The error with which an empty request ends, or None."""
     try:
         if streams:
             for _ in channel.unary_stream(path)(body, metadata=metadata, timeout=10):
@@ -67,8 +68,18 @@ def raw_call(channel, path, streams, metadata=(), body=b""):
         else:
             channel.unary_unary(path)(body, metadata=metadata, timeout=10)
     except grpc.RpcError as error:
-        return error.code().name, error.details()
-    return "OK", ""
+        return error
+    return None
+
+
+def raw_call(*arguments, **options):
+    """Its status code and message."""
+    error = raw_error(*arguments, **options)
+    return (error.code().name, error.details()) if error else ("OK", "")
+
+
+def reason_of(error):
+    return error_details(error)["ErrorInfo"].reason
 
 
 class KeyTest(unittest.TestCase):
@@ -101,26 +112,63 @@ class KeyTest(unittest.TestCase):
         self.assertEqual(code, expected, message)
 
     def test_every_method_needs_a_key(self):
-        server = self.start()
+        server = self.start("--enable-vllm-engine-api")
         methods = all_methods()
         self.assertGreaterEqual(len(methods), 18)
         self.assertIn("/cadre.v1.ExpertService/WatchExpertStats", methods)
         for path, streams in methods.items():
             for metadata in ((), bearer("somebody-elses-secret"), [("authorization", "Basic " + ALICE)],
                              bearer(ALICE) + bearer(ALICE)):
-                code, message = raw_call(server.channel, path, streams, metadata)
-                self.assertEqual(code, "UNAUTHENTICATED", f"{path} with {metadata}")
-                self.assertIn("key" if not metadata or "some" in metadata[0][1] else "authorization", message)
+                error = raw_error(server.channel, path, streams, metadata)
+                self.assertEqual(error.code().name, "UNAUTHENTICATED", f"{path} with {metadata}")
+                self.assertEqual(reason_of(error), "UNAUTHENTICATED", path)
+                self.assertIn("key" if not metadata or "some" in metadata[0][1] else "authorization", error.details())
         code, _ = raw_call(server.channel, REFLECTION, True, body=LIST_SERVICES)
         self.assertEqual(code, "UNAUTHENTICATED")
         self.assertEqual(server.metric("cadre_calls_refused_total", reason="unknown_key"), len(methods))
         self.assertEqual(server.metric("cadre_requests_received_total"), 0)
 
+    def test_nothing_of_a_stranger_is_read(self):
+        server = self.start("--enable-vllm-engine-api")
+        never = threading.Event()
+        self.addCleanup(never.set)
+        for path in (*all_methods(), REFLECTION):
+            with self.assertRaises(grpc.RpcError) as refused:
+                list(server.channel.stream_stream(path)(iter(never.wait, False), timeout=10))
+            self.assertEqual(refused.exception.code().name, "UNAUTHENTICATED", path)
+
+    def test_who_says_nothing_is_not_waited_for(self):
+        server = self.start("--request-timeout", "300ms")
+        never = threading.Event()
+        self.addCleanup(never.set)
+        for path, secret in (("/cadre.v1.GenerationService/Generate", ALICE),
+                             ("/cadre.v1.ModelService/GetModel", ALICE),
+                             ("/cadre.v1.ExpertService/PinExperts", OPS)):
+            call = server.channel.stream_stream(path)(iter(never.wait, False), metadata=bearer(secret), timeout=30)
+            with self.assertRaises(grpc.RpcError) as ended:
+                list(call)
+            self.assertEqual(reason_of(ended.exception), "REQUEST_TIMEOUT", path)
+
+    def test_what_is_not_served_is_named(self):
+        server = self.start()
+        for path, word in (("/vllm.grpc.engine.VllmEngine/Embed", "no method"),
+                           ("/vllm.grpc.engine.VllmEngine/GetModelInfo", "--enable-vllm-engine-api"),
+                           ("/cadre.v1.ModelService/GetSecrets", "no method")):
+            code, message = raw_call(server.channel, path, False, bearer(ALICE))
+            self.assertEqual(code, "UNIMPLEMENTED", path)
+            self.assertIn(path, message)
+            self.assertIn(word, message)
+            self.assertEqual(raw_call(server.channel, path, False)[0], "UNAUTHENTICATED", path)
+
     def test_every_method_has_a_role(self):
         server = self.start("--enable-vllm-engine-api")
         for path, streams in all_methods().items():
-            codes = {secret: raw_call(server.channel, path, streams, bearer(secret))[0]
-                     for secret in (ALICE, GRAFANA, OPS)}
+            errors = {secret: raw_error(server.channel, path, streams, bearer(secret))
+                      for secret in (ALICE, GRAFANA, OPS)}
+            codes = {secret: error.code().name if error else "OK" for secret, error in errors.items()}
+            for secret, code in codes.items():
+                if code == "PERMISSION_DENIED":
+                    self.assertEqual(reason_of(errors[secret]), "ROLE_MISSING", path)
             self.assertNotIn("UNAUTHENTICATED", codes.values(), path)
             let_in = [secret for secret, code in codes.items() if code != "PERMISSION_DENIED"]
             self.assertTrue(let_in, f"{path}: nobody may call it")
@@ -163,9 +211,9 @@ class KeyTest(unittest.TestCase):
     def test_operators_calls_are_off_unless_enabled(self):
         server = self.start(operator_services=False)
         pin = "/cadre.v1.ExpertService/PinExperts"
-        code, message = raw_call(server.channel, pin, False, bearer(OPS))
-        self.assertEqual(code, "UNIMPLEMENTED")
-        self.assertIn("--enable-operator-services", message)
+        off = raw_error(server.channel, pin, False, bearer(OPS))
+        self.assertEqual((off.code().name, reason_of(off)), ("UNIMPLEMENTED", "OPERATORS_OFF"))
+        self.assertIn("--enable-operator-services", off.details())
         self.assert_code(server, ALICE, "PERMISSION_DENIED", pin)
         open_server = Server(model="sim", operator_services=False)
         self.addCleanup(open_server.stop)

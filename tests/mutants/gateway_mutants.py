@@ -66,8 +66,8 @@ GATEWAY_MUTANTS = [
     Mutant(
         "as many as like take the tokenizer at a time",
         "server/tokenizer_stream.cc",
-        "place_(shelf_->places(), kMaxTokenizerCalls)",
-        "place_(shelf_->places(), 100 * kMaxTokenizerCalls)",
+        "place_.emplace(shelf_->places(), kMaxTokenizerCalls)",
+        "place_.emplace(shelf_->places(), 100 * kMaxTokenizerCalls)",
         "vllm_engine_test", "TokenizerStreamTest.OnlySoManyTakeItAtATime"),
     Mutant(
         "who does not read the tokenizer keeps its place",

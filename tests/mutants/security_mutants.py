@@ -28,6 +28,30 @@ SECURITY_MUTANTS = [
         "method->is_operators && !operator_services_ && keys() != nullptr",
         "access_test", "AccessControlTest.OperatorsCallsAreOffUnlessEnabled"),
     Mutant(
+        "the door leaves everything to handlers",
+        "server/access_control.cc",
+        "if (handled_.contains(path)) return absl::OkStatus();",
+        "if (!handled_.empty()) return absl::OkStatus();",
+        "access_test", "AccessControlTest.TheDoorLeavesNothingToNobody"),
+    Mutant(
+        "a handler that was left with the question does not ask",
+        "server/incoming_call.cc",
+        "CheckAccess(services, *context, path); !status.ok()",
+        "CheckAccess(services, *context, path); status.code() == absl::StatusCode::kInternal",
+        "services_test", "UnreadAnswerTest.AStrangerIsToldWhyAndNotRead"),
+    Mutant(
+        "an unread answer to a generation is kept",
+        "server/token_stream.cc",
+        "  if (writer_ != nullptr) writer_->Cancel();\n",
+        "  if (writer_ == nullptr) DropOutbox();\n",
+        "services_test", "UnreadAnswerTest.AnAnswerThatNobodyTakesIsCutOff"),
+    Mutant(
+        "any other unread answer is kept",
+        "server/unary_call.cc",
+        "if (link->context != nullptr) link->context->TryCancel();",
+        "if (link->context == nullptr) return;",
+        "services_test", "UnreadAnswerTest.AnAnswerThatNobodyTakesIsCutOff"),
+    Mutant(
         "whatever begins like health needs no key",
         "server/method_roles.h",
         "\"/grpc.health.v1.Health/\"",

@@ -135,6 +135,32 @@ TEST(AccessControlTest, AKeyIsGoodForItsRoles) {
   EXPECT_EQ(CodeOf(access, "/cadre.v1.ModelService/GetSecrets", {kOps}), absl::StatusCode::kUnimplemented);
 }
 
+// Fail closed: what no handler has taken upon itself is asked at the door.
+TEST(AccessControlTest, TheDoorLeavesNothingToNobody) {
+  AccessControl access(/*operator_services=*/true, nullptr);
+  SetKeys(access);
+  access.LeaveToHandler(std::string(kGenerate));
+  for (const MethodRole& method : MethodRoles()) {
+    EXPECT_EQ(access.CheckAtDoor(method.path, {}).ok(), method.path == kGenerate) << method.path;
+    EXPECT_FALSE(access.Check(method.path, {}).ok()) << method.path;
+  }
+  EXPECT_FALSE(access.CheckAtDoor("/cadre.v1.GenerationService/GenerateMore", {}).ok());
+  EXPECT_TRUE(access.CheckAtDoor("/grpc.health.v1.Health/Check", {}).ok());
+}
+
+TEST(AccessControlTest, AServiceThatIsOffSaysWhatTurnsItOn) {
+  constexpr std::string_view kInfo = "/vllm.grpc.engine.VllmEngine/GetModelInfo";
+  AccessControl access(/*operator_services=*/true, nullptr);
+  const absl::Status off = access.CheckAtDoor(kInfo, {});
+  EXPECT_EQ(off.code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(std::string(off.message()), HasSubstr("VllmEngine/GetModelInfo is off"));
+  EXPECT_THAT(std::string(off.message()), HasSubstr("--enable-vllm-engine-api"));
+  SetKeys(access);
+  EXPECT_EQ(access.CheckAtDoor(kInfo, {}).code(), absl::StatusCode::kUnauthenticated) << "strangers learn nothing";
+  access.LeaveToHandler(std::string(kInfo));
+  EXPECT_TRUE(access.CheckAtDoor(kInfo, {}).ok());
+}
+
 TEST(AccessControlTest, OperatorsCallsAreOffUnlessEnabled) {
   const AccessControl off(/*operator_services=*/false, nullptr);
   const AccessControl on(/*operator_services=*/true, nullptr);
