@@ -13,6 +13,7 @@ namespace cadre {
 // kQ8 and kQ4 are weights in groups that share a scale (kernels/quantized.h): rows of them have a size, elements none.
 enum class DType : uint8_t { kF32, kBF16, kF16, kI32, kI64, kF64, kQ8, kQ4 };
 
+constexpr bool IsFloat(DType dtype) { return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16; }
 constexpr bool IsQuantized(DType dtype) { return dtype == DType::kQ8 || dtype == DType::kQ4; }
 
 // Of an element; 0 where elements have no size of their own.

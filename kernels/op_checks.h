@@ -11,11 +11,9 @@
 
 namespace cadre {
 
-constexpr bool IsFloat(DType dtype) { return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16; }
-
-inline void CheckMlp(const MlpWeights& w, int64_t d) {
+inline void CheckMlp(const Ops& ops, const MlpWeights& w, int64_t d) {
   const int64_t f = w.gate.dim(0);
-  CADRE_CHECK(IsFloat(w.gate.dtype()) || IsQuantized(w.gate.dtype()));
+  CADRE_CHECK(ops.can_multiply(w.gate.dtype()));
   CADRE_CHECK(w.gate.dtype() == w.up.dtype() && w.gate.dtype() == w.down.dtype());
   CADRE_CHECK(w.gate.shape() == Shape({f, d}));
   CADRE_CHECK(w.up.shape() == Shape({f, d}));

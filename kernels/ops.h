@@ -198,9 +198,7 @@ class Ops {
   virtual absl::Status Reserve(const OpsLimits& limits) = 0;
 
   // Whether Linear, ExpertFfn and GatedMlp take weights of `dtype`.
-  virtual bool can_multiply(DType dtype) const {
-    return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16;
-  }
+  virtual bool can_multiply(DType dtype) const { return IsFloat(dtype); }
 
   // out[i] = table[rows[i]], converted to float32; zeros for kPadding. Also the token embedding.
   virtual void GatherRows(View out /*[R, D]*/, ConstView table /*[N, D] any float*/, ConstView rows /*[R] i32*/) = 0;

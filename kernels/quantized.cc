@@ -89,21 +89,4 @@ bool QuantizeRow(DType dtype, const float* weights, int64_t k, std::byte* row) {
   return true;
 }
 
-void DequantizeRow(DType dtype, const std::byte* row, int64_t k, float* weights) {
-  CADRE_CHECK(IsQuantized(dtype));
-  const std::byte* const scales = row + QuantizedCodeBytes(dtype, k);
-  for (int64_t i = 0; i < k; ++i) {
-    if (dtype == DType::kQ8) {
-      const float scale = reinterpret_cast<const float*>(scales)[i / kQuantizedBlock];
-      weights[i] = scale * static_cast<float>(std::to_integer<int>(row[i]) - kQ8Zero);
-      continue;
-    }
-    constexpr int64_t kHalf = kQuantizedBlock / 2;
-    const int64_t within = i % kQuantizedBlock;
-    const auto byte = std::to_integer<int>(row[i / kQuantizedBlock * kHalf + within % kHalf]);
-    const int code = within < kHalf ? byte & 15 : byte >> 4;
-    weights[i] = ToFloat(reinterpret_cast<const BFloat16*>(scales)[i / kQ4Group]) * static_cast<float>(code - kQ4Zero);
-  }
-}
-
 }  // namespace cadre

@@ -7,8 +7,9 @@
 //        each block, 4 scales of bfloat16.
 //
 // Codes are unsigned because the instructions that multiply bytes want one side so. Those behind the last weight of a
-// row stand for 0. Weights are rounded to the nearest code: with kQ8 the largest of a group becomes +-127 scales, with
-// kQ4 -8 scales, so that no code is left unused on either side of 0.
+// row stand for 0. Weights are rounded to the nearest code: with kQ8 the largest of a group becomes +-127 scales. With
+// kQ4 it becomes -8 scales (but for the rounding of the scale), so that no code is left unused, and one of the opposite
+// sign that is as large is cut at 7.
 #ifndef CADRE_KERNELS_QUANTIZED_H_
 #define CADRE_KERNELS_QUANTIZED_H_
 
@@ -34,9 +35,6 @@ constexpr int64_t QuantizedCodeBytes(DType dtype, int64_t k) {
 // Writes RowBytes(dtype, k) bytes at `row`, aligned to 4 for kQ8 and to 2 for kQ4. False, and nothing that may be used,
 // if a weight is infinite or not a number. REQUIRES: IsQuantized(dtype). Any thread.
 bool QuantizeRow(DType dtype, const float* weights, int64_t k, std::byte* row);
-
-// What a row stands for, exactly.
-void DequantizeRow(DType dtype, const std::byte* row, int64_t k, float* weights);
 
 }  // namespace cadre
 

@@ -84,6 +84,7 @@ class BasicView {
   constexpr BasicView Rows(int64_t begin, int64_t count) const {
     CADRE_CHECK_GE(begin, int64_t{0});
     CADRE_CHECK_LE(begin + count, shape_[0]);
+    CADRE_CHECK(!IsQuantized(dtype_) || shape_.rank() == 2);
     const int64_t row_bytes = shape_[0] == 0 ? 0 : SizeBytes(dtype_, shape_) / shape_[0];
     Shape rows = shape_;
     switch (shape_.rank()) {

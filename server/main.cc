@@ -252,8 +252,7 @@ class Server {
     metrics_.SetLoadDuration(absl::Now() - start_time_);
     spdlog::info(
         "ready: {} ({}), {} weights, {} experts, {} KV cache, {} [{}], context {} tokens, {} sequences and {} tokens a "
-        "step, "
-        "{} may wait; gRPC on {}, metrics on {}",
+        "step, {} may wait; gRPC on {}, metrics on {}",
         card.name, card.family, card.weight_dtype, card.expert_dtype, card.kv_dtype, card.device, card.kernels,
         card.max_sequence_tokens(), card.engine.max_num_seqs, card.engine.max_num_batched_tokens,
         card.engine.max_queue_requests, HostPort(config_.host, grpc_->port()), http_->address());

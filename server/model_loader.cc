@@ -114,12 +114,6 @@ absl::Status CheckCapacity(const CapacityPolicy& policy, bool can_limit, std::st
                                             " does not limit the capacity of experts"));
 }
 
-absl::Status CheckQuantized(std::optional<DType> quantized, Device& device) {
-  if (!quantized.has_value() || device.ops().can_multiply(*quantized)) return absl::OkStatus();
-  return absl::OutOfRangeError(absl::StrCat("--quantize: ", device.name(), " computes with no weights of type ",
-                                            ToAbsl(DTypeName(*quantized)), "; --device cpu does"));
-}
-
 // Where the routers are to be nudged, they need something to be nudged.
 absl::Status PrepareBias(const BiasBalancerOptions& options, ModelConfig* model) {
   if (!options.is_on()) return absl::OkStatus();
@@ -209,7 +203,6 @@ absl::StatusOr<LoadedModel> LoadCheckpoint(const ServerConfig& config, std::uniq
       CheckCapacity(config.capacity,
                     device->ops().can_limit_capacity() && model_config.routing.scheme != RoutingScheme::kExpertChoice,
                     device->name(), RoutingSchemeName(model_config.routing.scheme)));
-  CADRE_RETURN_IF_ERROR(CheckQuantized(config.weights.quantized, *device));
   CADRE_ASSIGN_OR_RETURN(GenerationDefaults defaults, LoadGenerationDefaults(folder));
   CADRE_ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer, Tokenizer::Load(folder));
   if (tokenizer->vocab_size() > model_config.vocab_size) {

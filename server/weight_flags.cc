@@ -15,15 +15,16 @@ std::optional<DType> ToDType(const std::string& name) {
 void WeightFlags::AddTo(CLI::App& app) {
   app.add_option("--dtype", dtype_, "Type of the weights in memory; auto: as stored")
       ->check(CLI::IsMember({"auto", "float32", "bfloat16", "float16"}));
-  app.add_option("--quantize", quantize_,
-                 "Round weights to 8 or 4 bits while loading: half or a quarter of the memory, and other answers; on "
-                 "the CPU")
+  app.add_option(
+         "--quantize", quantize_,
+         "Round weights to 8 or 4 bits while loading: about half or a quarter of the memory, and other answers; "
+         "on the CPU")
       ->check(CLI::IsMember({"none", "int8", "int4"}));
   app.add_option("--quantize-parts", quantize_parts_,
                  "What is rounded: the routed experts, or all matrices but routers and the embedding, those that are "
                  "not experts' to 8 bits")
       ->check(CLI::IsMember({"experts", "all"}));
-  app.add_option("--kv-cache-dtype", kv_cache_dtype_, "auto: the type of the weights")
+  app.add_option("--kv-cache-dtype", kv_cache_dtype_, "auto: the type of the weights that are not quantized")
       ->check(CLI::IsMember({"auto", "float32", "bfloat16", "float16"}));
 }
 

@@ -13,7 +13,7 @@ namespace cadre {
 
 struct WeightConfig {
   std::optional<DType> dtype;           // of the weights; absent: as stored
-  std::optional<DType> kv_cache_dtype;  // absent: like the weights
+  std::optional<DType> kv_cache_dtype;  // absent: like weights that are not quantized
   std::optional<DType> quantized;       // absent: nothing is
   QuantizedParts quantized_parts = QuantizedParts::kExperts;
 };

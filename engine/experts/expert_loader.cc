@@ -182,7 +182,9 @@ absl::Status ExpertLoader::Load(const Job& job, ReadPace pace) {
     NoteBeginOfRead(begin);
     absl::Status status = ReadAndCheck(job, pace);
     NoteEndOfRead(begin, status.ok());
-    if (status.ok() || attempt == options_.max_attempts || !Pause(pause)) return status;
+    // What cannot be held as it is asked for will not be another time.
+    if (status.ok() || absl::IsInvalidArgument(status)) return status;
+    if (attempt == options_.max_attempts || !Pause(pause)) return status;
     pause *= 2;
   }
 }

@@ -22,6 +22,7 @@ class ArenaLayout {
 
   // The next piece of the arena.
   View Take(DType dtype, Shape shape) {
+    CADRE_CHECK_GE(shape.rank(), 1);
     const int last = shape.rank() - 1;
     int64_t bytes = IsQuantized(dtype) ? RowBytes(dtype, shape[last])
                                        : SaturatingMultiply(shape[last], static_cast<int64_t>(DTypeBytes(dtype)));

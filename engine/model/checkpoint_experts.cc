@@ -98,7 +98,9 @@ absl::Status CheckpointExperts::ReadMatrix(const WeightSource& from, View to, Re
                                     static_cast<size_t>(piece.dim(0) * row_bytes));
     CADRE_RETURN_IF_ERROR(ReadAt(shard, from.offset_bytes + first * row_bytes, read));
     if (!is_converted) continue;
-    CADRE_RETURN_IF_ERROR(ConvertRows(stored, read.data(), piece.dim(0), row_elements, piece.dtype(), piece.raw()));
+    const absl::Status converted =
+        ConvertRows(stored, read.data(), piece.dim(0), row_elements, piece.dtype(), piece.raw());
+    if (!converted.ok()) return OfTensor(converted, *from.tensor);
   }
   return absl::OkStatus();
 }

@@ -33,7 +33,8 @@ class CheckpointExperts final : public ExpertSource {
                                                             std::vector<int64_t> layers, bool is_direct);
 
   int64_t expert_bytes() const override { return layout_.size_bytes(); }
-  // DATA_LOSS when a file has become shorter or another one, else what the disk says.
+  // DATA_LOSS when a file has become shorter or another one, INVALID_ARGUMENT when a weight cannot be quantized, else
+  // what the disk says.
   absl::Status Read(ExpertId expert, std::span<std::byte> to, ReadPace pace) const override;
   std::string Describe(ExpertId expert) const override;
 

@@ -63,6 +63,15 @@ absl::Status CheckOptions(const RunnerOptions& options) {
   return absl::OkStatus();
 }
 
+absl::Status CheckTypes(const CheckpointSummary& checkpoint, const Device& device, const Ops& ops) {
+  for (const DType dtype : {checkpoint.expert_dtype, checkpoint.matrix_dtype}) {
+    if (ops.can_multiply(dtype)) continue;
+    return absl::OutOfRangeError(absl::StrCat("--quantize: ", device.name(), " does not compute with weights of type ",
+                                              std::string(DTypeName(dtype)), "; --device cpu does"));
+  }
+  return absl::OkStatus();
+}
+
 // Assignments of tokens to experts are numbered in int32.
 absl::Status CheckAssignments(const ModelConfig& config, const RunnerOptions& options) {
   const int64_t assignments = options.max_num_batched_tokens * config.router.top_k;
@@ -323,6 +332,7 @@ int64_t HeadRows(const RunnerOptions& options) {
 absl::StatusOr<MemoryPlan> PlanMemory(const ModelConfig& config, const CheckpointSummary& checkpoint,
                                       const RunnerOptions& options, const Device& device, const Ops& ops) {
   CADRE_RETURN_IF_ERROR(CheckOptions(options));
+  CADRE_RETURN_IF_ERROR(CheckTypes(checkpoint, device, ops));
   CADRE_RETURN_IF_ERROR(CheckAssignments(config, options));
   CADRE_RETURN_IF_ERROR(CheckPromptGroup(config, options));
   if (options.expert_host_bytes.has_value() && device.shares_host_memory()) {

@@ -30,11 +30,11 @@ int64_t HeldBytes(const View& to, int64_t num_elements) {
   return num_elements / UnitElements(to) * RowBytes(to.dtype(), UnitElements(to));
 }
 
+}  // namespace
+
 absl::Status OfTensor(const absl::Status& error, const StoredTensor& tensor) {
   return absl::Status(error.code(), absl::StrCat(error.message(), " (tensor ", Quoted(tensor.info.name), ")"));
 }
-
-}  // namespace
 
 WeightReader::WeightReader(const std::vector<InputFile>& files, Device& device, int num_threads,
                            std::function<void(int64_t, int64_t)> on_progress)

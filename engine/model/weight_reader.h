@@ -24,6 +24,9 @@ struct WeightSource {
   int64_t num_elements = 0;
 };
 
+// An error of reading or converting `tensor`, with its name.
+absl::Status OfTensor(const absl::Status& error, const StoredTensor& tensor);
+
 struct WeightTransfer {
   WeightSource from;
   View to;                      // as many elements, of the type they are converted to; [N, k] where that is quantized

@@ -81,12 +81,17 @@ absl::Status CheckNothingIsLeft(const CheckpointFiles& files, const ModelConfig&
 // float64 is more than anything is computed in.
 DType HeldAs(DType stored) { return stored == DType::kF64 ? DType::kF32 : stored; }
 
-// The type of the matrices: what all of them are stored as; float32, which holds every other type exactly, when they
-// differ.
-DType CommonMatrixDType(const std::vector<Placement>& placements) {
+bool WillBeQuantized(const Placement& placement, const WeightsOptions& options) {
+  if (!options.quantized.has_value() || placement.role != WeightRole::kMatrix) return false;
+  return placement.pool > 0 || options.quantized_parts == QuantizedParts::kAll;
+}
+
+// The type of the matrices that are not quantized: what all of them are stored as; float32, which holds every other
+// type exactly, when they differ.
+DType CommonMatrixDType(const std::vector<Placement>& placements, const WeightsOptions& options) {
   std::optional<DType> common;
   for (const Placement& placement : placements) {
-    if (placement.role == WeightRole::kSmall) continue;
+    if (placement.role == WeightRole::kSmall || WillBeQuantized(placement, options)) continue;
     const DType dtype = HeldAs(*placement.source.tensor->info.dtype);
     if (common.value_or(dtype) != dtype) return DType::kF32;
     common = dtype;
@@ -96,8 +101,9 @@ DType CommonMatrixDType(const std::vector<Placement>& placements) {
 
 int NumThreads(const WeightsOptions& options) {
   if (options.num_threads > 0) return options.num_threads;
-  // More than copy as fast as any link or disk does.
-  return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, 8);
+  const int num_cpus = std::max(static_cast<int>(std::thread::hardware_concurrency()), 1);
+  // A few copy as fast as any link or disk does; quantizing is work.
+  return options.quantized.has_value() ? num_cpus : std::min(num_cpus, 8);
 }
 
 absl::Status CheckOptions(const WeightsOptions& options) {
@@ -140,17 +146,12 @@ struct Checkpoint::State {
     return CheckNothingIsLeft(files, config, placements);
   }
 
-  DType MatrixType(bool is_expert) const {
-    if (!options.quantized.has_value()) return summary.dtype;
-    if (is_expert) return *options.quantized;
-    // What every token meets is worth its bits, and is the smaller part.
-    return options.quantized_parts == QuantizedParts::kAll ? DType::kQ8 : summary.dtype;
-  }
-
   void DecideTypes() {
-    summary.dtype = options.dtype.value_or(CommonMatrixDType(placements));
-    summary.matrix_dtype = MatrixType(/*is_expert=*/false);
-    summary.expert_dtype = MatrixType(/*is_expert=*/true);
+    summary.dtype = options.dtype.value_or(CommonMatrixDType(placements, options));
+    const bool is_all = options.quantized.has_value() && options.quantized_parts == QuantizedParts::kAll;
+    // What every token meets is worth its bits, and is the smaller part.
+    summary.matrix_dtype = is_all ? DType::kQ8 : summary.dtype;
+    summary.expert_dtype = options.quantized.value_or(summary.dtype);
     for (Placement& placement : placements) {
       const DType own = HeldAs(*placement.source.tensor->info.dtype);
       switch (placement.role) {

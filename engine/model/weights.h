@@ -59,7 +59,7 @@ struct WeightsOptions {
   std::optional<DType> quantized = std::nullopt;
   QuantizedParts quantized_parts = QuantizedParts::kExperts;
   // Threads that read and copy tensor data, each with a few MiB of staging memory. 0: one for each CPU of the machine,
-  // up to 8.
+  // up to 8 where nothing is quantized.
   int num_threads = 0;
   // Routed experts that are not loaded are read past the page cache.
   bool reads_experts_directly = false;

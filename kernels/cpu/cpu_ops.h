@@ -15,7 +15,6 @@
 #include "kernels/cpu/compute_pool.h"
 #include "kernels/cpu/cpu_kernels.h"
 #include "kernels/device.h"
-#include "kernels/op_checks.h"
 #include "kernels/ops.h"
 
 namespace cadre {
@@ -88,6 +87,8 @@ class CpuOps final : public Ops {
   // order[i] / divisor of x, or row i when `order` is null.
   void PackGroups(std::byte* packed, const MatmulKernels& matmul, ConstView x, std::span<const RowGroup> groups,
                   const int32_t* order, int64_t divisor);
+  // The packed hidden rows of a group, columns [first_f, first_f + matmul.pack_columns): silu(gate x) * (up x).
+  void FillHidden(const MatmulKernels& matmul, const RowGroup& group, int64_t first_f);
   // Row order[i] (or i) of `out` [., D] = down(silu(gate x) * (up x)) for every row i of the groups.
   void RunMlp(View out, ConstView x, std::span<const RowGroup> groups, const int32_t* order, int64_t divisor);
 

@@ -1,8 +1,9 @@
 // Gated MLPs: the experts chosen for each row, and shared or dense ones.
 //
 // Three parallel passes: pack the rows of each expert side by side; panels of gate and up together, SiLU and product
-// while they are in L1, packed at once as the input of the third; panels of down. A task is one panel of weight rows
-// of one expert against all its rows, so weights are read from memory once whatever the skew.
+// while they are in the nearest caches, packed at once as the input of the third; panels of down. A task is one panel
+// of weight rows of one expert against all its rows, or in the second pass as many as share the scales of their packed
+// columns: so weights are read from memory once whatever the skew.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -14,42 +15,49 @@
 #include "kernels/op_checks.h"
 
 namespace cadre {
+
+void CpuOps::FillHidden(const MatmulKernels& matmul, const RowGroup& group, int64_t first_f) {
+  const MlpWeights& weights = group.weights;
+  const int64_t f = weights.gate.dim(0);
+  const int64_t d = weights.gate.dim(1);
+  const int64_t num_columns = std::min(matmul.pack_columns, f - first_f);
+  const std::byte* input = packed_inputs_ + group.first_packed * matmul.packed_row_bytes(d);
+  std::byte* hidden = packed_hidden_ + group.first_packed * matmul.packed_row_bytes(f);
+  alignas(64) float gate[kChunkRows * kPanelRows];
+  alignas(64) float up[kChunkRows * kPanelRows];
+  alignas(64) float wide[kChunkRows * kQuantizedColumns];
+  // What is packed as one panel can stay where it is.
+  float* const products = matmul.pack_columns == kPanelRows ? gate : wide;
+  for (int64_t first_row = 0; first_row < group.num_rows; first_row += kChunkRows) {
+    const int64_t chunk_rows = std::min(kChunkRows, group.num_rows - first_row);
+    for (int64_t panel = 0; panel < num_columns; panel += kPanelRows) {
+      const int64_t panel_rows = std::min(kPanelRows, num_columns - panel);
+      const int64_t weight_offset = (first_f + panel) * RowBytes(weights.gate.dtype(), d);
+      matmul.dots(gate, weights.gate.raw() + weight_offset, panel_rows, input, first_row, chunk_rows, d);
+      matmul.dots(up, weights.up.raw() + weight_offset, panel_rows, input, first_row, chunk_rows, d);
+      for (int64_t r = 0; r < chunk_rows; ++r) {
+        kernels_.silu_mul(products + r * matmul.pack_columns + panel, gate + r * kPanelRows, up + r * kPanelRows,
+                          panel_rows);
+      }
+    }
+    const float* rows[kChunkRows];
+    for (int64_t r = 0; r < chunk_rows; ++r) rows[r] = products + r * matmul.pack_columns;
+    matmul.pack(hidden, f, first_row, chunk_rows, first_f, num_columns, rows);
+  }
+}
+
 void CpuOps::RunMlp(View out, ConstView x, std::span<const RowGroup> groups, const int32_t* order, int64_t divisor) {
   const int64_t d = x.dim(1);
   const int64_t f = groups.front().weights.gate.dim(0);
   const DType dtype = groups.front().weights.gate.dtype();
   const MatmulKernels& matmul = kernels_.matmul(dtype);
-  const int64_t input_row_bytes = matmul.packed_row_bytes(d);
   const int64_t hidden_row_bytes = matmul.packed_row_bytes(f);
 
   PackGroups(packed_inputs_, matmul, x, groups, order, divisor);
 
   const int64_t hidden_tasks = CeilDiv(f, matmul.pack_columns);
   pool_.ParallelFor(static_cast<int64_t>(groups.size()) * hidden_tasks, [&](int64_t task, int /*thread*/) {
-    const RowGroup& group = groups[static_cast<size_t>(task / hidden_tasks)];
-    const int64_t first_f = task % hidden_tasks * matmul.pack_columns;
-    const int64_t num_columns = std::min(matmul.pack_columns, f - first_f);
-    const std::byte* input = packed_inputs_ + group.first_packed * input_row_bytes;
-    std::byte* hidden = packed_hidden_ + group.first_packed * hidden_row_bytes;
-    alignas(64) float gate[kChunkRows * kPanelRows];
-    alignas(64) float up[kChunkRows * kPanelRows];
-    alignas(64) float products[kChunkRows * kQuantizedColumns];
-    for (int64_t first_row = 0; first_row < group.num_rows; first_row += kChunkRows) {
-      const int64_t chunk_rows = std::min(kChunkRows, group.num_rows - first_row);
-      for (int64_t panel = 0; panel < num_columns; panel += kPanelRows) {
-        const int64_t panel_rows = std::min(kPanelRows, num_columns - panel);
-        const int64_t weight_offset = (first_f + panel) * RowBytes(dtype, d);
-        matmul.dots(gate, group.weights.gate.raw() + weight_offset, panel_rows, input, first_row, chunk_rows, d);
-        matmul.dots(up, group.weights.up.raw() + weight_offset, panel_rows, input, first_row, chunk_rows, d);
-        for (int64_t r = 0; r < chunk_rows; ++r) {
-          kernels_.silu_mul(products + r * matmul.pack_columns + panel, gate + r * kPanelRows, up + r * kPanelRows,
-                            panel_rows);
-        }
-      }
-      const float* rows[kChunkRows];
-      for (int64_t r = 0; r < chunk_rows; ++r) rows[r] = products + r * matmul.pack_columns;
-      matmul.pack(hidden, f, first_row, chunk_rows, first_f, num_columns, rows);
-    }
+    FillHidden(matmul, groups[static_cast<size_t>(task / hidden_tasks)], task % hidden_tasks * matmul.pack_columns);
   });
 
   const int64_t out_panels = CeilDiv(d, kPanelRows);
@@ -97,7 +105,7 @@ void CpuOps::ExpertFfn(View y, ConstView x, ConstView order, ConstView offsets, 
     const int64_t count = begins[e + 1] - begins[e];
     CADRE_CHECK_GE(count, int64_t{0});
     if (count == 0 || experts[e].gate.empty()) continue;
-    CheckMlp(experts[e], d);
+    CheckMlp(*this, experts[e], d);
     groups_.push_back({begins[e], count, first_packed, experts[e]});
     CADRE_CHECK(experts[e].gate.shape() == groups_.front().weights.gate.shape());
     CADRE_CHECK(experts[e].gate.dtype() == groups_.front().weights.gate.dtype());
@@ -112,7 +120,7 @@ void CpuOps::GatedMlp(View out, ConstView x, const MlpWeights& weights) {
   const int64_t num_rows = x.dim(0);
   const int64_t d = x.dim(1);
   CADRE_CHECK(out.shape() == x.shape());
-  CheckMlp(weights, d);
+  CheckMlp(*this, weights, d);
   CADRE_CHECK_LE(num_rows, limits_.max_tokens);
   CADRE_CHECK_LE(d, limits_.hidden_size);
   CADRE_CHECK_LE(weights.gate.dim(0), limits_.max_ffn_size);

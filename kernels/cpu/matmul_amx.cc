@@ -38,6 +38,7 @@ struct AmxTiles {
 
 }  // namespace
 
-const MatmulKernels kAmxBf16Matmul = {AmxPackedRowBytes, AmxPack, AmxDots<AmxTiles>};
+// Constant, so that nothing of this file runs before the machine is asked what it can.
+constinit const MatmulKernels kAmxBf16Matmul = {AmxPackedRowBytes, AmxPack, AmxDots<AmxTiles>};
 
 }  // namespace cadre

@@ -56,7 +56,7 @@ void SiluMul(float* out, const float* gate, const float* up, int64_t n) {
 
 }  // namespace
 
-constinit const CpuKernels kPortableKernels = {
+const CpuKernels kPortableKernels = {
     .name = "portable",
     .f32 = kMatmul<float>,
     .bf16 = kMatmul<BFloat16>,

@@ -82,8 +82,9 @@ void Pack(std::byte* packed, int64_t k, int64_t first_row, int64_t num_rows, int
 }
 
 struct Q8 {
-  static constexpr DType kType = DType::kQ8;
   static constexpr int64_t kCodeBytes = kQuantizedBlock;  // of a block
+  static constexpr int64_t kScaleBytes = 4;
+  static_assert(kCodeBytes + kScaleBytes == kQ8BlockBytes);
 
   struct Weights {
     __m512i low, high;
@@ -98,8 +99,8 @@ struct Q8 {
   static void MultiplyScales(const std::byte* const* scales, int64_t index, const float* const* x_scales, float* out) {
     for (int m = 0; m < M; m += 4) {
       const auto scale = [&](int row) { return reinterpret_cast<const float*>(scales[m + row])[index]; };
-      const __m128 four = _mm_setr_ps(scale(0), scale(1), scale(2), scale(3));
-      for (int n = 0; n < N; ++n) _mm_store_ps(out + n * M + m, _mm_mul_ps(four, _mm_set1_ps(x_scales[n][index])));
+      const __m128 rows = _mm_setr_ps(scale(0), scale(1), scale(2), scale(3));
+      for (int n = 0; n < N; ++n) _mm_store_ps(out + n * M + m, _mm_mul_ps(rows, _mm_set1_ps(x_scales[n][index])));
     }
   }
   static Weights Load(const std::byte* codes, const std::byte* /*scales*/, int64_t /*index*/) {
@@ -114,8 +115,9 @@ struct Q8 {
 };
 
 struct Q4 {
-  static constexpr DType kType = DType::kQ4;
   static constexpr int64_t kCodeBytes = kQuantizedBlock / 2;
+  static constexpr int64_t kScaleBytes = 8;
+  static_assert(kCodeBytes + kScaleBytes == kQ4BlockBytes);
 
   struct Weights {
     __m512i low, high;
@@ -157,15 +159,21 @@ struct Q4 {
   }
 };
 
+// RowBytes, which is not for this file: a copy of it that is compiled for AVX-512 could be linked into other files.
+template <typename Format>
+int64_t WeightRowBytes(int64_t k) {
+  return NumBlocks(k) * (Format::kCodeBytes + Format::kScaleBytes);
+}
+
 // out[n * kPanelRows + m] = dot(x row n, w[m]) for M weight rows and N activation rows. kFetch asks for the next M rows
 // of the panel as well.
 template <typename Format, int M, int N, bool kFetch>
 void Tile(float* out, const std::byte* const* w, const std::byte* x, int64_t k) {
-  const int64_t next_rows = M * RowBytes(Format::kType, k);
+  const int64_t next_rows = M * WeightRowBytes<Format>(k);
   const std::byte* scales[M];
   const ActivationBlock* x_blocks[N];
   const float* x_scales[N];
-  for (int m = 0; m < M; ++m) scales[m] = w[m] + QuantizedCodeBytes(Format::kType, k);
+  for (int m = 0; m < M; ++m) scales[m] = w[m] + NumBlocks(k) * Format::kCodeBytes;
   for (int n = 0; n < N; ++n) {
     x_blocks[n] = BlocksOf(x + n * PackedRowBytes(k));
     x_scales[n] = ScalesOf(x + n * PackedRowBytes(k), k);
@@ -204,7 +212,7 @@ template <typename Format, int N, bool kCold>
 void TileColumn(float* out, const std::byte* weight, int64_t num_weight_rows, const std::byte* x, int64_t k) {
   constexpr int kStreams = N <= 2 ? 8 : 4;
   static_assert(kPanelRows % kStreams == 0);
-  const int64_t row_bytes = RowBytes(Format::kType, k);
+  const int64_t row_bytes = WeightRowBytes<Format>(k);
   for (int64_t first = 0; first < num_weight_rows; first += kStreams) {
     const std::byte* w[kStreams];
     for (int m = 0; m < kStreams; ++m) {

@@ -99,7 +99,7 @@ void CudaOps::Linear(View out, ConstView x, ConstView weight, ConstView bias, bo
   const int64_t n = weight.dim(0);
   CADRE_CHECK(out.shape() == Shape({x.dim(0), n}));
   CADRE_CHECK_EQ(weight.dim(1), x.dim(1));
-  CADRE_CHECK(IsFloat(weight.dtype()));
+  CADRE_CHECK(can_multiply(weight.dtype()));
   CADRE_CHECK(bias.empty() || bias.shape() == Shape({n}));
   CADRE_CHECK_LE(x.dim(0), limits_.max_tokens);
   CADRE_CHECK_LE(x.dim(1), limits_.max_linear_inputs);
@@ -255,7 +255,7 @@ void CudaOps::ExpertFfn(View y, ConstView x, ConstView order, ConstView offsets,
   const MlpWeights* present = nullptr;
   for (const MlpWeights& expert : experts) {
     if (expert.gate.empty()) continue;
-    CheckMlp(expert, x.dim(1));
+    CheckMlp(*this, expert, x.dim(1));
     if (present == nullptr) present = &expert;
     CADRE_CHECK(expert.gate.shape() == present->gate.shape());
     CADRE_CHECK(expert.gate.dtype() == present->gate.dtype());
@@ -278,7 +278,7 @@ void CudaOps::Combine(View x, ConstView y, ConstView weights) {
 
 void CudaOps::GatedMlp(View out, ConstView x, const MlpWeights& weights) {
   CADRE_CHECK(out.shape() == x.shape());
-  CheckMlp(weights, x.dim(1));
+  CheckMlp(*this, weights, x.dim(1));
   CADRE_CHECK_LE(x.dim(0), limits_.max_tokens);
   CADRE_CHECK_LE(x.dim(1), limits_.hidden_size);
   CADRE_CHECK_LE(weights.gate.dim(0), limits_.max_ffn_size);

@@ -291,6 +291,12 @@ void Run(const BenchOptions& options) {
   if (options.dtype == "float32") weights_options.dtype = DType::kF32;
   if (options.quantize != "none") weights_options.quantized = options.quantize == "int8" ? DType::kQ8 : DType::kQ4;
   if (options.quantize_parts == "all") weights_options.quantized_parts = QuantizedParts::kAll;
+  if (options.random_weights && options.quantize != "none") {
+    Fail(absl::InvalidArgumentError("--quantize: random weights are bfloat16"));
+  }
+  if (options.quantize == "none" && options.quantize_parts != "experts") {
+    Fail(absl::InvalidArgumentError("--quantize-parts: needs --quantize"));
+  }
   const auto checkpoint =
       options.random_weights ? nullptr : OrFail(Checkpoint::Open(options.model_dir, config, weights_options));
   const CheckpointSummary summary = checkpoint == nullptr ? RandomWeightsSummary(config) : checkpoint->summary();

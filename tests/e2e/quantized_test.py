@@ -1,9 +1,11 @@
 """Weights that are rounded to fewer bits while the server loads them."""
 
 import concurrent.futures
+import math
 import subprocess
 import unittest
 
+from cached_model import CONFIG
 from harness import BIN, Completion, Server, models, request
 
 PROMPTS = ["Once upon a time", "12 + 30 =", "The king of the sea said", "def add(a, b):", "In a small village", "Why"]
@@ -25,15 +27,17 @@ class QuantizedTest(unittest.TestCase):
     def test_experts_take_half_and_a_quarter_of_the_memory(self):
         exact = self.model(self.start())
         self.assertEqual(exact.execution.expert_dtype, exact.execution.weight_dtype)
-        for name, share in (("int8", 0.52), ("int4", 0.28)):
+        width, inner = CONFIG["hidden_size"], CONFIG["moe_intermediate_size"]
+        in_bfloat16 = 3 * width * inner * 2
+        for name, block_bytes in (("int8", 132), ("int4", 72)):
+            in_blocks = 2 * inner * math.ceil(width / 128) * block_bytes + width * math.ceil(inner / 128) * block_bytes
             server = self.start("--quantize", name)
             model = self.model(server)
             self.assertEqual(model.execution.expert_dtype, name)
             self.assertEqual(model.execution.weight_dtype, exact.execution.weight_dtype)
             self.assertEqual(model.memory_plan.dense_weight_bytes, exact.memory_plan.dense_weight_bytes)
-            # Widths that 128 does not divide are padded.
-            ratio = model.memory_plan.expert_weight_bytes / exact.memory_plan.expert_weight_bytes
-            self.assertTrue(share - 0.01 <= ratio <= share + 0.2, ratio)
+            self.assertEqual(model.memory_plan.expert_weight_bytes * in_bfloat16,
+                             exact.memory_plan.expert_weight_bytes * in_blocks)
             self.assertEqual(server.metric("cadre_model_info", expert_dtype=name), 1)
             shown = subprocess.run([str(BIN / "cadre"), "--address", server.address, "model"], capture_output=True,
                                    text=True, check=True, timeout=20).stdout

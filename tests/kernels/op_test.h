@@ -16,6 +16,7 @@
 #include "kernels/device.h"
 #include "kernels/ops.h"
 #include "kernels/quantized.h"
+#include "tests/support/dequantize.h"
 #include "tests/support/test_target.h"
 
 namespace cadre {
@@ -98,8 +99,8 @@ class Tensors {
     for (int64_t i = 0; i < shape[0]; ++i) {
       std::copy_n(values.begin() + i * k, k, row.begin());
       EXPECT_TRUE(QuantizeRow(dtype, row.data(), k, t.view.Rows(i, 1).raw()));
-      DequantizeRow(dtype, t.view.Rows(i, 1).raw(), k, row.data());
-      std::copy_n(row.begin(), k, t.values.begin() + i * k);
+      const std::vector<float> held = DequantizedRow(dtype, t.view.Rows(i, 1).raw(), k);
+      std::copy(held.begin(), held.end(), t.values.begin() + i * k);
     }
     return t;
   }

@@ -1,26 +1,22 @@
 // Quantized weights: the format, and products with it against double precision.
 #include "kernels/quantized.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <limits>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "tests/kernels/op_test.h"
+#include "tests/support/dequantize.h"
 #include "tests/support/guarded_memory.h"
 
 namespace cadre {
 namespace {
 
 std::vector<float> Dequantized(DType dtype, const std::vector<std::byte>& row, int64_t k) {
-  std::vector<float> weights(static_cast<size_t>(k));
-  DequantizeRow(dtype, row.data(), k, weights.data());
-  return weights;
+  return DequantizedRow(dtype, row.data(), k);
 }
 
 std::vector<std::byte> Quantized(DType dtype, const std::vector<float>& weights) {

@@ -42,9 +42,21 @@ QUANTIZATION_MUTANTS = [
     Mutant(
         "attention is rounded to 4 bits",
         "engine/model/weights.cc",
-        "QuantizedParts::kAll ? DType::kQ8 : summary.dtype",
-        "QuantizedParts::kAll ? *options.quantized : summary.dtype",
+        "is_all ? DType::kQ8 : summary.dtype;",
+        "is_all ? *options.quantized : summary.dtype;",
         "quantized_weights_test", "QuantizedWeightsTest.AreThoseOfTheExpertsOrOfAllMatrices"),
+    Mutant(
+        "a device is given weights that it does not compute with",
+        "engine/model/memory_plan.cc",
+        "    if (ops.can_multiply(dtype)) continue;\n",
+        "    if (ops.can_multiply(dtype) || IsQuantized(dtype)) continue;\n",
+        "emulated_cuda_model_test", "*QuantizedPlanTest*"),
+    Mutant(
+        "experts of float32 that will be quantized widen the KV cache",
+        "engine/model/weights.cc",
+        "    if (placement.role == WeightRole::kSmall || WillBeQuantized(placement, options)) continue;\n",
+        "    if (placement.role == WeightRole::kSmall || (WillBeQuantized(placement, options) && false)) continue;\n",
+        "quantized_weights_test", "QuantizedWeightsTest.WhatIsQuantizedDoesNotWidenTheRest"),
     Mutant(
         "what is read at a time ends within a row",
         "engine/model/weight_reader.cc",

@@ -163,6 +163,15 @@ TEST_F(ExpertCacheTest, AnErrorIsTriedAgainAndThenTold) {
   EXPECT_EQ(cache.Report().empty_slots, 3);
 }
 
+TEST_F(ExpertCacheTest, WhatCannotBeHeldIsNotReadTwiceInARow) {
+  ExpertCache& cache = Start(4);
+  experts_.Fail(2, absl::InvalidArgumentError("not a number"), 1'000'000);
+  cache.BeginStep();
+  EXPECT_THAT(Serve(0, {2}), ElementsAre());
+  EXPECT_EQ(experts_.num_reads(2), 1);
+  EXPECT_EQ(cache.missing().front().status.message(), "expert number 2 cannot be read: not a number");
+}
+
 TEST_F(ExpertCacheTest, AQuarantinedExpertIsLeftAloneForLongerEachTimeAndComesBack) {
   ExpertCache& cache = Start(4);
   experts_.Fail(3, absl::InternalError("no answer"), 1'000'000);

@@ -151,10 +151,33 @@ TEST(QuantizedWeightsTest, WeightsThatAreNotFiniteAreNamed) {
   const auto checkpoint =
       Checkpoint::Open(dir.path(), LoadModelConfig(dir.path()).value(), {.quantized = DType::kQ8}).value();
   FakeDevice device;
-  const absl::Status status = checkpoint->Load(device).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(status.message()), HasSubstr(name));
-  EXPECT_THAT(std::string(status.message()), HasSubstr("int8"));
+  const absl::Status whole = checkpoint->Load(device).status();
+  // Where experts are read when they are needed, that one is missing.
+  const Weights dense = checkpoint->Load(device, ExpertPlace::kCheckpoint).value();
+  std::vector<std::byte> slot(static_cast<size_t>(checkpoint->summary().one_expert_bytes));
+  const auto go_on = [] { return absl::OkStatus(); };
+  EXPECT_TRUE(dense.expert_source->Read(8 + 2, slot, go_on).ok());
+  const absl::Status lone = dense.expert_source->Read(8 + 3, slot, go_on);
+  for (const absl::Status& status : {whole, lone}) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(status.message()), HasSubstr(name));
+    EXPECT_THAT(std::string(status.message()), HasSubstr("int8"));
+  }
+}
+
+TEST(QuantizedWeightsTest, WhatIsQuantizedDoesNotWidenTheRest) {
+  const TempDir dir;
+  const CheckpointSpec spec{.dtype = DType::kBF16};
+  std::vector<FileTensor> tensors = MakeTensors(spec);
+  const std::vector<FileTensor> wide = MakeTensors({.dtype = DType::kF32});
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    if (tensors[i].name.find(".experts.") != std::string::npos) tensors[i] = wide[i];
+  }
+  WriteFile(dir.path() / "config.json", MakeConfigJson(spec).dump());
+  WriteTensors(dir.path(), tensors, 1);
+  const ModelConfig config = LoadModelConfig(dir.path()).value();
+  EXPECT_EQ(Checkpoint::Open(dir.path(), config).value()->summary().dtype, DType::kF32);
+  EXPECT_EQ(Checkpoint::Open(dir.path(), config, {.quantized = DType::kQ8}).value()->summary().dtype, DType::kBF16);
 }
 
 TEST(QuantizedWeightsTest, OnlyToEightAndFourBits) {
