@@ -131,7 +131,7 @@ void TileColumn(float* out, const typename Format::Weight* weight, int64_t num_w
       // Rows after the last are computed as copies of it, into columns of `out` that nobody reads.
       w[m] = weight + (first + m < num_weight_rows ? first + m : num_weight_rows - 1) * k;
     }
-    Tile<Format, kStreams, N, kCold && kStreams == 4>(out + first, w, x, k);
+    Tile<Format, kStreams, N, kCold>(out + first, w, x, k);
   }
 }
 

@@ -219,7 +219,7 @@ void TileColumn(float* out, const std::byte* weight, int64_t num_weight_rows, co
       // Rows after the last are computed as copies of it, into columns of `out` that nobody reads.
       w[m] = weight + (first + m < num_weight_rows ? first + m : num_weight_rows - 1) * row_bytes;
     }
-    Tile<Format, kStreams, N, kCold && kStreams == 4>(out + first, w, x, k);
+    Tile<Format, kStreams, N, kCold>(out + first, w, x, k);
   }
 }
 
