@@ -118,8 +118,8 @@ void Tile(float* out, const typename Format::Weight* const* w, const typename Fo
   }
 }
 
-// All weight rows against N activation rows. Few activation rows leave registers for eight streams of weights; with
-// four, the hardware follows too late, and weights that are not in the cache yet (`kCold`) are fetched ahead.
+// All weight rows against N activation rows. Few activation rows leave registers for eight streams of weights. Rows
+// often end before the hardware follows them: weights that are not in the cache yet (`kCold`) are fetched ahead.
 template <typename Format, int N, bool kCold>
 void TileColumn(float* out, const typename Format::Weight* weight, int64_t num_weight_rows,
                 const typename Format::Packed* x, int64_t k) {

@@ -206,8 +206,8 @@ void Tile(float* out, const std::byte* const* w, const std::byte* x, int64_t k) 
   }
 }
 
-// All weight rows against N activation rows. Few activation rows leave registers for eight streams of weights; with
-// four, the hardware follows too late, and weights that are not in the cache yet (`kCold`) are fetched ahead.
+// All weight rows against N activation rows. Few activation rows leave registers for eight streams of weights. Rows
+// often end before the hardware follows them: weights that are not in the cache yet (`kCold`) are fetched ahead.
 template <typename Format, int N, bool kCold>
 void TileColumn(float* out, const std::byte* weight, int64_t num_weight_rows, const std::byte* x, int64_t k) {
   constexpr int kStreams = N <= 2 ? 8 : 4;
