@@ -272,7 +272,7 @@ class ExpertCacheTest(CachedModelTest):
                     self.complete(server, ask(prompt))
                 self.assertEqual(caught.exception.code(), grpc.StatusCode.UNAVAILABLE)
                 self.assertEqual(error_details(caught.exception)["ErrorInfo"].reason, "EXPERT_UNAVAILABLE")
-                self.assertIn(f"expert {victim[1]} of layer {victim[0]} cannot be read", server.log_text())
+                server.wait_for_log(f"expert {victim[1]} of layer {victim[0]} cannot be read")
         # It is set aside for a second or two; an idle server sees that end.
         def set_aside():
             placement = server.experts.GetPlacement(experts_pb.GetPlacementRequest(), timeout=5)

@@ -150,6 +150,14 @@ class Server:
             raise KeyError(f"{name}{labels} is not on /metrics")
         return total
 
+    def wait_for_log(self, pattern, timeout=10):
+        """Waits for a line that the regular expression matches: the log is written by a thread of its own."""
+        end = time.monotonic() + timeout
+        while not re.search(pattern, self.log_text()):
+            if time.monotonic() > end:
+                raise AssertionError(f"no line of the log matches {pattern}:\n{self.log_text()}")
+            time.sleep(0.01)
+
     def wait_until_idle(self, timeout=10):
         """Waits until no request is queued or running; returns the seconds it took."""
         start = time.monotonic()

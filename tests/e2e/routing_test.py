@@ -270,7 +270,7 @@ class RoutingTest(unittest.TestCase):
             bias = stats(server).router_bias
             self.assertEqual((bias.updates, bias.largest_nudge), (0, 0))
             self.assertEqual({value for layer in bias.layers for value in layer.bias}, {0})
-            self.assertIn("router bias reset by", server.log_text())
+            server.wait_for_log("router bias reset by")
             self.assertEqual(server.audit(), [])
         # Window and rate that change nothing before the end of the first window.
         with Server("--router-bias-rate=0.5", "--router-bias-window=100000") as server:

@@ -69,7 +69,7 @@ class TraceTest(unittest.TestCase):
                 self.assertLessEqual(whole.start_time_unix_nano, spans[name].start_time_unix_nano)
                 self.assertLessEqual(spans[name].end_time_unix_nano, whole.end_time_unix_nano + 1000)
             self.assertNotIn("Once", str(self.collector.spans))
-            self.assertIn(f"request traced-1 of trace {TRACE}:", server.log_text())
+            server.wait_for_log(f"request traced-1 of trace {TRACE}:")
 
     def test_a_trace_state_too_long_to_pass_on_is_dropped(self):
         with harness.Server("--otlp-endpoint", self.collector.endpoint) as server:
