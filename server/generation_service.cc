@@ -143,12 +143,14 @@ absl::Status Detokenize(const ServiceContext& services, const grpc::ByteBuffer& 
 template <typename Response>
 void AnswerLater(const ServiceContext& services, UnaryCall* call,
                  absl::Status (*method)(const ServiceContext&, const grpc::ByteBuffer&, Response*)) {
-  const auto charge = ChargeReading(services, call->request().Length());
+  auto charge = ChargeReading(services, call->request().Length());
   if (!charge.ok()) return call->FinishWith(charge.status());
-  const bool is_posted = services.work_queue->Post([=, &services] {
+  // The request is in memory until it is answered, and is charged for as long.
+  const bool is_posted = services.work_queue->Post([&services, call, method, charge = *std::move(charge)]() mutable {
     Response message;
     absl::Status status = CheckStillWanted(*services.host, call->context());
     if (status.ok()) status = method(services, call->request(), &message);
+    charge.reset();
     call->FinishWith(status, message);
   });
   if (is_posted) return;
