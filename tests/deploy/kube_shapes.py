@@ -127,12 +127,13 @@ SPECS = {
             "labels!": {"severity!": one_of("info", "warning", "critical")},
             "annotations!": {"summary!": str, "description!": str, "runbook_url!": str}}]}]},
     "serving.kserve.io/v1alpha1 ServingRuntime": {
-        "annotations": {ANY_KEYS: str}, "containers!": [CONTAINER],
+        "annotations": {ANY_KEYS: str}, "containers!": [CONTAINER], "volumes": POD_SPEC["volumes"],
         "supportedModelFormats!": [{"name!": str, "version": str, "autoSelect": bool, "priority": POSITIVE}]},
     "serving.kserve.io/v1beta1 InferenceService": {
         "predictor!": {
             "minReplicas": COUNT, "terminationGracePeriodSeconds": POSITIVE, "automountServiceAccountToken": bool,
             "enableServiceLinks": bool,
+            "securityContext": {"fsGroup": UID, "fsGroupChangePolicy": one_of("OnRootMismatch", "Always")},
             "model!": {"runtime": NAME, "modelFormat!": {"name!": str}, "storageUri!": str}}},
     "inference.networking.k8s.io/v1 InferencePool": {
         "selector!": {"matchLabels!": LABELS}, "targetPorts!": [{"number!": PORT}], "appProtocol": str,

@@ -64,12 +64,15 @@ def overlay(name):
     return kustomize(KUBERNETES / "overlays" / name)
 
 
-def rendered(text):
-    """The objects of a kustomization.yaml with this text, in which KUBERNETES_MARK stands for deploy/kubernetes."""
+def rendered(text, **files):
+    """The objects of a kustomization.yaml with this text, in which KUBERNETES_MARK stands for deploy/kubernetes; with
+    other files beside it, by their names."""
     with tempfile.TemporaryDirectory(prefix="cadre-kustomize-") as folder:
         path = pathlib.Path(folder)
         relative = os.path.relpath(KUBERNETES.resolve(), path.resolve())  # kustomize takes no absolute paths
         (path / "kustomization.yaml").write_text(text.replace(KUBERNETES_MARK, relative), encoding="utf-8")
+        for name, content in files.items():
+            (path / name).write_text(content, encoding="utf-8")
         return kustomize(path)
 
 
@@ -114,6 +117,11 @@ def settings(objects):
         name, _, value = argument.removeprefix("--").partition("=")
         found[name] = value
     return found
+
+
+def variables_of(container):
+    """{name: value} of what a container says for itself, which wins over its ConfigMap."""
+    return {entry["name"]: entry["value"] for entry in container.get("env", [])}
 
 
 def seconds(duration):

@@ -14,17 +14,13 @@ import urllib.request
 
 from kube_shapes import object_findings
 from rendered import (KEYS_COMPONENT, KUBERNETES_MARK, ROOT, SERVER_OVERLAYS, TLS_COMPONENT, RenderedCase, of_kind,
-                      only, overlay, rendered, server_container, with_component, yaml)
+                      only, overlay, rendered, server_container, variables_of, with_component, yaml)
 from settings_test import BIN, environment, free_port
 
 PROBES = {"startupProbe": "/readyz", "readinessProbe": "/readyz", "livenessProbe": "/healthz"}
 BOTH = ("apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n"
         f"resources: [{KUBERNETES_MARK}/overlays/cpu]\n"
         f"components: [{KUBERNETES_MARK}/components/{TLS_COMPONENT}, {KUBERNETES_MARK}/components/{KEYS_COMPONENT}]\n")
-
-
-def variables_of(container):
-    return {entry["name"]: entry["value"] for entry in container.get("env", [])}
 
 
 def make_certificate(folder, cert, key):
@@ -47,23 +43,24 @@ class ServerCase:
         self.addCleanup(server.wait)
         self.addCleanup(server.kill)
 
-    def page(self, path):
+    def page(self, path, host="127.0.0.1"):
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://{host}:{self.metrics_port}{path}", timeout=5) as answer:
                 return answer.status
         except urllib.error.HTTPError as error:
             return error.code
         except OSError:
             return None
 
-    def await_page(self, path):
+    def await_page(self, path, host="127.0.0.1"):
         end = time.monotonic() + 60
-        while self.page(path) != 200 and time.monotonic() < end:
+        while self.page(path, host) != 200 and time.monotonic() < end:
             time.sleep(0.1)
-        return self.page(path)
+        return self.page(path, host)
 
-    def cadre(self, *words):
-        return subprocess.run([str(BIN / "cadre"), "--address", f"127.0.0.1:{self.port}", *map(str, words)],
+    def cadre(self, *words, address=None):
+        address = address or f"127.0.0.1:{self.port}"
+        return subprocess.run([str(BIN / "cadre"), "--address", address, *map(str, words)],
                               env=environment({}), capture_output=True, check=False, timeout=60).returncode
 
 
