@@ -14,7 +14,7 @@ build_packages=(
 )
 test_packages=(
   git libgtest-dev libgmock-dev libbenchmark-dev libboost-context-dev clang-format clang-tidy
-  python3-grpcio python3-protobuf python3-yaml prometheus haproxy mandoc zsh
+  python3-grpcio python3-protobuf python3-yaml prometheus haproxy docker-compose mandoc zsh
 )
 # The page /experts is tested in it where the distribution has it as a package (Debian: 122 MB, half a minute; Ubuntu
 # has none); elsewhere those tests are skipped.
