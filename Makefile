@@ -33,6 +33,7 @@ install:
 test:
 	tools/install_dependencies.sh test
 	tools/install_gateway.sh
+	tools/install_grpc_js.sh
 	cmake --preset release -DCADRE_TESTS=ON
 	cmake --build --preset release -j $(JOBS)
 	ctest --preset release

@@ -9,6 +9,7 @@ const definition = protoLoader.loadSync('cadre/v1/generation_service.proto', {
   keepCase: true,
   longs: String,  // 64-bit integers do not fit into a number
   enums: String,
+  defaults: true,  // what is empty is not sent, and would be undefined
   oneofs: true,
 });
 const {GenerationService} = grpc.loadPackageDefinition(definition).cadre.v1;

@@ -1,5 +1,6 @@
 """The examples of clients/examples: Python is run against a server, C++ is checked against the distribution's headers,
-JavaScript is parsed."""
+JavaScript is parsed, and run where tools/install_grpc_js.sh could install its packages (or where CADRE_GRPC_JS names a
+folder with such node_modules)."""
 
 import os
 import pathlib
@@ -13,6 +14,7 @@ import harness
 from harness import ROOT, Server, clean_environment
 
 EXAMPLES = ROOT / "clients" / "examples"
+GRPC_JS = pathlib.Path(os.environ.get("CADRE_GRPC_JS", ROOT / "build" / "grpc-js"))
 
 
 class ExamplesTest(unittest.TestCase):
@@ -57,6 +59,28 @@ class ExamplesTest(unittest.TestCase):
         self.assertTrue((ROOT / "proto" / "cadre/v1/generation_service.proto").is_file())
         for name in ("delta", "finished", "usage", "generated_tokens", "max_tokens", "text"):
             self.assertIn(name, text)
+
+    @unittest.skipUnless(shutil.which("node"), "node is not installed")
+    @unittest.skipUnless((GRPC_JS / "node_modules").is_dir(), "tools/install_grpc_js.sh could not install grpc-js")
+    def test_javascript_streams_and_tells_errors(self):
+        # Node looks for packages in the folders above a module: this is a tree of the same shape below them.
+        with tempfile.TemporaryDirectory(prefix="run-", dir=GRPC_JS) as tree, Server() as server:
+            place = pathlib.Path(tree) / "clients" / "examples"
+            place.mkdir(parents=True)
+            shutil.copy(EXAMPLES / "stream.mjs", place)
+            (pathlib.Path(tree) / "proto").symlink_to(ROOT / "proto")
+
+            def run(*arguments):
+                return subprocess.run(["node", str(place / "stream.mjs"), *arguments], capture_output=True, text=True,
+                                      timeout=60, check=False, env=clean_environment())
+
+            done = run("Once upon a time", server.address)
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            self.assertRegex(done.stdout, r"(?s)\w.*\n\[\d+ tokens\]\n$")
+            self.assertNotIn("undefined", done.stdout)
+            done = run("x" * 5000, server.address)
+            self.assertEqual((done.returncode, done.stdout), (1, ""))
+            self.assertRegex(done.stderr, r"^INVALID_ARGUMENT: text: ")
 
 
 if __name__ == "__main__":
