@@ -23,16 +23,37 @@ CACHE_PANELS = "Expert cache: "
 CACHE_ALERTS = "CadreExpertCache"
 
 
+def with_values(text):
+    """An expression with values for the dashboard's variables."""
+    for name, value in VARIABLES.items():
+        text = text.replace(name, value)
+    return text
+
+
+def panel_expressions(dashboard=EXPERTS):
+    """[(panel, expression, labels that its legend names)] of a dashboard."""
+    panels = json.loads(dashboard.read_text(encoding="utf-8"))["panels"]
+    return [(panel["title"], with_values(target["expr"]), re.findall(r"{{(\w+)}}", target.get("legendFormat") or ""))
+            for panel in panels for target in panel["targets"]]
+
+
 def expressions(dashboard=EXPERTS):
-    """[(panel, expression)] of a dashboard, with values for its variables."""
-    found = []
-    for panel in json.loads(dashboard.read_text(encoding="utf-8"))["panels"]:
-        for target in panel["targets"]:
-            expression = target["expr"]
-            for name, value in VARIABLES.items():
-                expression = expression.replace(name, value)
-            found.append((panel["title"], expression))
-    return found
+    """[(panel, expression)]"""
+    return [(panel, expression) for panel, expression, _ in panel_expressions(dashboard)]
+
+
+def variable_queries(dashboard):
+    """[(variable, metric with its selector, label whose values are offered)]"""
+    variables = json.loads(dashboard.read_text(encoding="utf-8"))["templating"]["list"]
+    return [(v["name"], *re.fullmatch(r"label_values\((.*), (\w+)\)", with_values(v["query"]["query"])).groups())
+            for v in variables if v["type"] == "query"]
+
+
+def annotation_labels():
+    """{alert: labels that its texts name}"""
+    text = "\n".join(path.read_text(encoding="utf-8") for path in RULES)
+    return {name: set(re.findall(r"\$labels\.(\w+)", rule))
+            for name, rule in re.findall(r"- alert: (\w+)\n(.*?)(?=- alert: |\Z)", text, re.S)}
 
 
 def rule_expressions():
@@ -78,21 +99,40 @@ class DashboardCase(unittest.TestCase):
         cls.prometheus.stop()
         cls.server.stop()
 
+    def check_labels(self, expression, named, result):
+        """That the labels an expression picks or groups by are there, and those that a text says of its result. Each
+        alternative by itself: a misspelt one among several finds less, and a misspelt group is one group."""
+        for labels, _ in result:
+            self.assertLessEqual(set(named), set(labels), expression)
+        metrics = re.findall(r"\b(cadre_\w+|process_\w+|up\b)(?:{([^}]*)})?", expression)
+        self.assertTrue(metrics, expression)
+        groups = [group for groups in re.findall(r"\b(?:by|on) \(([^)]*)\)", expression) for group in groups.split(", ")]
+        for metric, matchers in metrics:
+            picked = [(label, operator, one) for label, operator, values in
+                      re.findall(r'(\w+)(=~|=)"([^"]*)"', matchers) for one in values.split("|")]
+            for label, operator, one in [*picked, *((group, "!=", "") for group in groups)]:
+                selector = f'{metric}{{{label}{operator}"{one}"}}'
+                self.assertTrue(self.prometheus.query(selector), selector)
+
     def check_panels(self, panels):
-        for panel, expression in panels:
+        for panel, expression, named in panels:
             with self.subTest(panel):
                 self.assertNotIn("$", expression)
                 result = self.prometheus.query(expression)
                 self.assertTrue(result, expression)
                 self.assertFalse([value for _, value in result if value != value], f"{expression} is NaN")
+                self.check_labels(expression, named, result)
 
     def check_alerts(self, alerts):
+        named = annotation_labels()
         for alert, expression in alerts:
             with self.subTest(alert):
                 # What it compares is there, also while nothing is wrong.
                 compared, thresholds = re.subn(r" (>|==|!=) [\d.]+$", "", expression)
                 self.assertEqual(thresholds, 1, expression)
-                self.assertTrue(self.prometheus.query(compared), compared)
+                result = self.prometheus.query(compared)
+                self.assertTrue(result, compared)
+                self.check_labels(compared, named[alert], result)
                 self.assertEqual(self.prometheus.query(expression), [], expression)
 
 
@@ -103,7 +143,7 @@ class CacheDashboardTest(DashboardCase):
     IS_READY = ('count(rate(cadre_expert_lookups_total[10s]) > 0)', 2)
 
     def test_every_panel_of_the_cache_shows_something(self):
-        panels = [each for each in expressions() if each[0].startswith(CACHE_PANELS)]
+        panels = [each for each in panel_expressions() if each[0].startswith(CACHE_PANELS)]
         self.assertGreater(len(panels), 6)
         self.check_panels(panels)
 
@@ -120,18 +160,37 @@ class DashboardTest(DashboardCase):
     IS_READY = ('count(rate(cadre_layer_tokens_total[10s]) > 0)', 6)  # on both pages
 
     def test_every_panel_shows_something(self):
-        panels = [each for each in expressions() if not each[0].startswith(CACHE_PANELS)]
+        panels = [each for each in panel_expressions() if not each[0].startswith(CACHE_PANELS)]
         self.assertGreater(len(panels), 15)
         self.check_panels(panels)
 
     def test_every_panel_of_the_service_shows_something(self):
-        panels = expressions(SERVICE)
+        panels = panel_expressions(SERVICE)
         self.assertGreater(len(panels), 30)
         self.check_panels(panels)
         # Both jobs scrape the same server: nothing may be counted twice.
-        stats = {panel: self.prometheus.query(expression)[0][1] for panel, expression in panels[:6]}
+        stats = {panel: self.prometheus.query(expression)[0][1] for panel, expression, _ in panels[:6]}
         self.assertEqual((stats["Servers ready"], stats["Servers stalled"], stats["Requests failed"]), (1, 0, 0))
         self.assertLessEqual(stats["Requests running"] + stats["Requests waiting"], 1)
+
+    def test_every_variable_has_values_to_choose_from(self):
+        for dashboard in (EXPERTS, SERVICE):
+            queries = variable_queries(dashboard)
+            self.assertIn("instance", [name for name, _, _ in queries])
+            for name, selector, label in queries:
+                values = {labels.get(label) for labels, _ in self.prometheus.query(selector)}
+                self.assertTrue(values - {None}, f"${name}: {selector} has no {label}")
+
+    def test_the_labels_find_mistakes(self):
+        """Whether the tests of panels and alerts can fail for a label."""
+        for wrong in ('sum(cadre_requests_finished_total{outcome=~"ok|faild"})', 'sum(up{jop="cadre"})',
+                      "sum by (reason) (cadre_requests_finished_total)"):
+            with self.assertRaises(AssertionError, msg=wrong):
+                self.check_labels(wrong, [], self.prometheus.query(wrong))
+        good = "sum by (outcome) (cadre_requests_finished_total)"
+        with self.assertRaises(AssertionError):
+            self.check_labels(good, ["reason"], self.prometheus.query(good))
+        self.check_labels(good, ["outcome"], self.prometheus.query(good))
 
     def test_every_alert_looks_at_something_and_none_fires(self):
         self.assertEqual(len(rule_expressions()), sum(p.read_text(encoding="utf-8").count("- alert:") for p in RULES))
