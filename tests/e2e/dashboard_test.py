@@ -106,7 +106,7 @@ class DashboardCase(unittest.TestCase):
             self.assertLessEqual(set(named), set(labels), expression)
         metrics = re.findall(r"\b(cadre_\w+|process_\w+|up\b)(?:{([^}]*)})?", expression)
         self.assertTrue(metrics, expression)
-        groups = [group for groups in re.findall(r"\b(?:by|on) \(([^)]*)\)", expression) for group in groups.split(", ")]
+        groups = [each for found in re.findall(r"\b(?:by|on) \(([^)]*)\)", expression) for each in found.split(", ")]
         for metric, matchers in metrics:
             picked = [(label, operator, one) for label, operator, values in
                       re.findall(r'(\w+)(=~|=)"([^"]*)"', matchers) for one in values.split("|")]
