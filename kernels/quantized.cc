@@ -62,9 +62,9 @@ bool QuantizeQ4Block(Block* block, std::byte* codes, BFloat16* scales) {
     scales[group / kQ4Group] = ToBFloat16(scale);
     RoundToCodes(weights, kQ4Group, scale == 0.0f ? 0.0f : 1.0f / scale, kQ4Zero, 0, 15, block->codes + group);
   }
-  constexpr int64_t kHalf = kQuantizedBlock / 2;
-  for (int64_t i = 0; i < kHalf; ++i) {
-    codes[i] = static_cast<std::byte>(block->codes[i] | (block->codes[i + kHalf] << 4));
+  for (int64_t i = 0; i < kQuantizedBlock / 2; ++i) {
+    const int32_t* const low = block->codes + LowCodeOfByte(i);
+    codes[i] = static_cast<std::byte>(low[0] | (low[kQ4Group / 2] << 4));
   }
   return true;
 }

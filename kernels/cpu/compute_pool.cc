@@ -1,5 +1,6 @@
 #include "kernels/cpu/compute_pool.h"
 
+#include <algorithm>
 #include <chrono>
 
 #include "kernels/check.h"
@@ -54,11 +55,13 @@ ComputePool::~ComputePool() {
   for (std::thread& worker : workers_) worker.join();
 }
 
-void ComputePool::Run(int64_t n, Call call, void* context) {
+void ComputePool::Run(int64_t n, int64_t max_run, Call call, void* context) {
   CADRE_CHECK_EQ(unfinished_.load(std::memory_order_relaxed), int64_t{0});
   CADRE_CHECK_LE(n, static_cast<int64_t>(kCountMask));
   call_.store(call, std::memory_order_relaxed);
   context_.store(context, std::memory_order_relaxed);
+  size_.store(n, std::memory_order_relaxed);
+  max_run_.store(max_run, std::memory_order_relaxed);
   unfinished_.store(n, std::memory_order_relaxed);
   const uint64_t job = (ticket_.load(std::memory_order_relaxed) & ~kCountMask) + kJobStep;
   // Sequentially consistent with the counterpart in WorkerLoop: either this thread sees the sleeper or the sleeper sees
@@ -76,14 +79,20 @@ void ComputePool::Run(int64_t n, Call call, void* context) {
 void ComputePool::TakeIndices(int thread) {
   uint64_t ticket = ticket_.load(std::memory_order_acquire);
   while ((ticket & kCountMask) != 0) {
-    // Read before the index is taken: once it is, and until it is finished, the caller cannot begin another job.
+    // Read before indices are taken: once they are, and until they are finished, the caller cannot begin another job.
     const Call call = call_.load(std::memory_order_relaxed);
     void* const context = context_.load(std::memory_order_relaxed);
-    if (!ticket_.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel, std::memory_order_acquire)) {
+    const int64_t size = size_.load(std::memory_order_relaxed);
+    const int64_t max_run = max_run_.load(std::memory_order_relaxed);
+    const auto left = static_cast<int64_t>(ticket & kCountMask);
+    // Half of a fair share of what is left, so that the threads end together.
+    const int64_t run = std::clamp(left / (2 * num_threads()), int64_t{1}, max_run);
+    if (!ticket_.compare_exchange_weak(ticket, ticket - static_cast<uint64_t>(run), std::memory_order_acq_rel,
+                                       std::memory_order_acquire)) {
       continue;
     }
-    call(context, static_cast<int64_t>(ticket & kCountMask) - 1, thread);
-    unfinished_.fetch_sub(1, std::memory_order_release);
+    for (int64_t i = 0; i < run; ++i) call(context, size - left + i, thread);
+    unfinished_.fetch_sub(run, std::memory_order_release);
     ticket = ticket_.load(std::memory_order_acquire);
   }
 }

@@ -21,6 +21,10 @@ namespace cadre {
 
 constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// Panels of weights that one thread should read one after the other, so that each is fetched ahead during the one
+// before, where so many activation rows at most meet them. Many rows make a task long, and then nothing is gained.
+constexpr int64_t PanelsOfRun(int64_t num_rows) { return num_rows <= 8 ? 16 : 1; }
+
 // Rows of activations that meet the same weights: the whole step, or the assignments of one expert.
 struct RowGroup {
   int64_t first = 0;  // index of the first row in the caller's order

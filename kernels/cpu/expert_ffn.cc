@@ -55,14 +55,20 @@ void CpuOps::RunMlp(View out, ConstView x, std::span<const RowGroup> groups, con
 
   PackGroups(packed_inputs_, matmul, x, groups, order, divisor);
 
+  int64_t most_rows = 0;
+  for (const RowGroup& group : groups) most_rows = std::max(most_rows, group.num_rows);
+  const int64_t run_panels = PanelsOfRun(most_rows);
+
   const int64_t hidden_tasks = CeilDiv(f, matmul.pack_columns);
-  pool_.ParallelFor(static_cast<int64_t>(groups.size()) * hidden_tasks, [&](int64_t task, int /*thread*/) {
+  const auto fill_hidden = [&](int64_t task, int /*thread*/) {
     FillHidden(matmul, groups[static_cast<size_t>(task / hidden_tasks)], task % hidden_tasks * matmul.pack_columns);
-  });
+  };
+  pool_.ParallelFor(static_cast<int64_t>(groups.size()) * hidden_tasks, fill_hidden,
+                    CeilDiv(run_panels * kPanelRows, matmul.pack_columns));
 
   const int64_t out_panels = CeilDiv(d, kPanelRows);
   float* const out_data = out.data<float>();
-  pool_.ParallelFor(static_cast<int64_t>(groups.size()) * out_panels, [&](int64_t task, int /*thread*/) {
+  const auto multiply_panel = [&](int64_t task, int /*thread*/) {
     const RowGroup& group = groups[static_cast<size_t>(task / out_panels)];
     const int64_t first_d = task % out_panels * kPanelRows;
     const int64_t panel_rows = std::min(kPanelRows, d - first_d);
@@ -79,7 +85,8 @@ void CpuOps::RunMlp(View out, ConstView x, std::span<const RowGroup> groups, con
                     static_cast<size_t>(panel_rows) * sizeof(float));
       }
     }
-  });
+  };
+  pool_.ParallelFor(static_cast<int64_t>(groups.size()) * out_panels, multiply_panel, run_panels);
 }
 
 void CpuOps::ExpertFfn(View y, ConstView x, ConstView order, ConstView offsets, std::span<const MlpWeights> experts) {

@@ -64,7 +64,7 @@ void CpuOps::Linear(View out, ConstView x, ConstView weight, ConstView bias, boo
   const int64_t num_splits = num_panels >= 4 * num_threads() ? 1 : num_chunks;
   const int64_t weight_row_bytes = RowBytes(weight.dtype(), k);
   float* const out_data = out.data<float>();
-  pool_.ParallelFor(num_panels * num_splits, [&](int64_t task, int /*thread*/) {
+  const auto multiply_panel = [&](int64_t task, int /*thread*/) {
     const int64_t first_n = task / num_splits * kPanelRows;
     const int64_t panel_rows = std::min(kPanelRows, n - first_n);
     float panel_bias[kPanelRows] = {};
@@ -84,7 +84,8 @@ void CpuOps::Linear(View out, ConstView x, ConstView weight, ConstView bias, boo
         }
       }
     }
-  });
+  };
+  pool_.ParallelFor(num_panels * num_splits, multiply_panel, PanelsOfRun(num_rows));
 }
 
 }  // namespace cadre

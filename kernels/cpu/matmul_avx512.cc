@@ -11,13 +11,10 @@
 
 #include "kernels/cpu/avx512_math.h"
 #include "kernels/cpu/cpu_kernels.h"
+#include "kernels/cpu/dots_avx512.h"
 
 namespace cadre {
 namespace {
-
-// Activation rows of the largest tile: 4 x 6 accumulators, 6 activations and a weight are 31 of 32 registers.
-constexpr int64_t kTileRows = 6;
-static_assert(kChunkRows % kTileRows == 0);
 
 struct Bf16Weights {
   using Weight = uint16_t;
@@ -85,77 +82,53 @@ void Pack(std::byte* packed, int64_t k, int64_t first_row, int64_t num_rows, int
   }
 }
 
-// out[n * kPanelRows + m] = dot(x row n, w[m]) for M weight rows and N activation rows. kFetch asks for the next M rows
-// of the panel as well.
-template <typename Format, int M, int N, bool kFetch>
-void Tile(float* out, const typename Format::Weight* const* w, const typename Format::Packed* x, int64_t k) {
-  const int64_t stride = PackedStride<Format>(k);
-  __m512 sums[M][N];
-  for (int m = 0; m < M; ++m) {
-    for (int n = 0; n < N; ++n) sums[m][n] = _mm512_setzero_ps();
-  }
-  const auto step = [&](int64_t i, auto&& load_weights) __attribute__((always_inline)) {
-    typename Format::Vector xs[N];
-    for (int n = 0; n < N; ++n) xs[n] = Format::LoadPacked(x + n * stride + i);
+// A kernel for Dots: a step of weights of one row meets the same step of each activation row.
+template <typename Format>
+struct MatmulKernel {
+  // 4 x 6 accumulators, 6 activations and a weight are 31 of 32 registers.
+  static constexpr int kTileRows = 6;
+  static constexpr int kManyStreamRows = 3;
+
+  static int64_t WeightRowBytes(int64_t k) { return k * static_cast<int64_t>(sizeof(typename Format::Weight)); }
+  static int64_t PackedRowBytes(int64_t k) { return cadre::PackedRowBytes<Format>(k); }
+
+  template <int M, int N, bool kFetch>
+  static void Tile(float* out, const std::byte* const* weights, const std::byte* packed, int64_t k) {
+    const typename Format::Weight* w[M];
+    for (int m = 0; m < M; ++m) w[m] = reinterpret_cast<const typename Format::Weight*>(weights[m]);
+    const auto* const x = reinterpret_cast<const typename Format::Packed*>(packed);
+    const int64_t stride = PackedStride<Format>(k);
+    __m512 sums[M][N];
     for (int m = 0; m < M; ++m) {
-      if constexpr (kFetch) _mm_prefetch(reinterpret_cast<const char*>(w[m] + M * k + i), _MM_HINT_T1);
-      const typename Format::Vector ws = load_weights(w[m] + i);
-      for (int n = 0; n < N; ++n) sums[m][n] = Format::MultiplyAdd(sums[m][n], ws, xs[n]);
+      for (int n = 0; n < N; ++n) sums[m][n] = _mm512_setzero_ps();
     }
-  };
-  int64_t i = 0;
-  for (; i + Format::kStep <= k; i += Format::kStep) {
-    step(
-        i, [](const auto* p) __attribute__((always_inline)) { return Format::Load(p); });
-  }
-  if (i < k)
-    step(
-        i, [&](const auto* p) __attribute__((always_inline)) { return Format::LoadFirst(p, k - i); });
-  for (int n = 0; n < N; ++n) {
-    for (int m = 0; m < M; m += 4) {
-      _mm_storeu_ps(out + n * kPanelRows + m, SumLanes(sums[m][n], sums[m + 1][n], sums[m + 2][n], sums[m + 3][n]));
+    const auto step = [&](int64_t i, auto&& load_weights) __attribute__((always_inline)) {
+      typename Format::Vector xs[N];
+      for (int n = 0; n < N; ++n) xs[n] = Format::LoadPacked(x + n * stride + i);
+      for (int m = 0; m < M; ++m) {
+        if constexpr (kFetch) _mm_prefetch(reinterpret_cast<const char*>(w[m] + M * k + i), _MM_HINT_T1);
+        const typename Format::Vector ws = load_weights(w[m] + i);
+        for (int n = 0; n < N; ++n) sums[m][n] = Format::MultiplyAdd(sums[m][n], ws, xs[n]);
+      }
+    };
+    int64_t i = 0;
+    for (; i + Format::kStep <= k; i += Format::kStep) {
+      step(
+          i, [](const auto* p) __attribute__((always_inline)) { return Format::Load(p); });
+    }
+    if (i < k)
+      step(
+          i, [&](const auto* p) __attribute__((always_inline)) { return Format::LoadFirst(p, k - i); });
+    for (int n = 0; n < N; ++n) {
+      for (int m = 0; m < M; m += 4) {
+        _mm_storeu_ps(out + n * kPanelRows + m, SumLanes(sums[m][n], sums[m + 1][n], sums[m + 2][n], sums[m + 3][n]));
+      }
     }
   }
-}
-
-// All weight rows against N activation rows. Few activation rows leave registers for eight streams of weights. Rows
-// often end before the hardware follows them: weights that are not in the cache yet (`kCold`) are fetched ahead.
-template <typename Format, int N, bool kCold>
-void TileColumn(float* out, const typename Format::Weight* weight, int64_t num_weight_rows,
-                const typename Format::Packed* x, int64_t k) {
-  constexpr int kStreams = N <= 3 ? 8 : 4;
-  static_assert(kPanelRows % kStreams == 0);
-  for (int64_t first = 0; first < num_weight_rows; first += kStreams) {
-    const typename Format::Weight* w[kStreams];
-    for (int m = 0; m < kStreams; ++m) {
-      // Rows after the last are computed as copies of it, into columns of `out` that nobody reads.
-      w[m] = weight + (first + m < num_weight_rows ? first + m : num_weight_rows - 1) * k;
-    }
-    Tile<Format, kStreams, N, kCold>(out + first, w, x, k);
-  }
-}
-
-// TileColumn for 1 to kTileRows activation rows.
-template <typename Format, bool kCold>
-constexpr decltype(&TileColumn<Format, 1, kCold>) kTileColumns[kTileRows] = {
-    TileColumn<Format, 1, kCold>, TileColumn<Format, 2, kCold>, TileColumn<Format, 3, kCold>,
-    TileColumn<Format, 4, kCold>, TileColumn<Format, 5, kCold>, TileColumn<Format, 6, kCold>};
+};
 
 template <typename Format>
-void Dots(float* out, const std::byte* weight, int64_t num_weight_rows, const std::byte* packed, int64_t first_row,
-          int64_t num_rows, int64_t k) {
-  const auto* w = reinterpret_cast<const typename Format::Weight*>(weight);
-  const int64_t stride = PackedStride<Format>(k);
-  const auto* x = reinterpret_cast<const typename Format::Packed*>(packed) + first_row * stride;
-  for (int64_t r = 0; r < num_rows; r += kTileRows) {
-    const int64_t tile_rows = num_rows - r < kTileRows ? num_rows - r : kTileRows;
-    const auto& columns = first_row + r == 0 ? kTileColumns<Format, true> : kTileColumns<Format, false>;
-    columns[tile_rows - 1](out + r * kPanelRows, w, num_weight_rows, x + r * stride, k);
-  }
-}
-
-template <typename Format>
-constexpr MatmulKernels kMatmul = {PackedRowBytes<Format>, Pack<Format>, Dots<Format>};
+constexpr MatmulKernels kMatmul = {PackedRowBytes<Format>, Pack<Format>, Dots<MatmulKernel<Format>>};
 
 void SiluMul(float* out, const float* gate, const float* up, int64_t n) {
   for (int64_t i = 0; i < n; i += 16) {

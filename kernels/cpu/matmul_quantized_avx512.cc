@@ -12,20 +12,17 @@
 
 #include "kernels/cpu/avx512_math.h"
 #include "kernels/cpu/cpu_kernels.h"
+#include "kernels/cpu/dots_avx512.h"
 #include "kernels/quantized.h"
 
 namespace cadre {
 namespace {
 
 static_assert(kQuantizedColumns == kQuantizedBlock);
-// Activation rows of the largest tile.
-constexpr int64_t kTileRows = 4;
-static_assert(kChunkRows % kTileRows == 0);
-
-// Activations: 128 codes, and where the sums of the block begin.
+// Activations: 128 codes, in the order in which weights meet them, and where the sums of the block begin.
 struct alignas(64) ActivationBlock {
   int8_t codes[kQuantizedBlock];
-  int32_t starts[2][16];  // [0] of all 128 inputs for kQ8; of either half for kQ4
+  int32_t starts[16];
 };
 
 int64_t NumBlocks(int64_t k) { return (k + kQuantizedBlock - 1) / kQuantizedBlock; }
@@ -40,13 +37,16 @@ const float* ScalesOf(const std::byte* row, int64_t k) {
   return reinterpret_cast<const float*>(row + NumBlocks(k) * static_cast<int64_t>(sizeof(ActivationBlock)));
 }
 
-// -zero times the sums of four neighbors.
-__m512i Start(const int8_t* codes, int zero) {
-  const __m512i sums = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(1), _mm512_load_si512(codes));
-  return _mm512_mullo_epi32(sums, _mm512_set1_epi32(-zero));
+// -zero times the sums of what each lane meets.
+void SetStarts(ActivationBlock* block, int zero) {
+  const __m512i ones = _mm512_set1_epi8(1);
+  __m512i sums = _mm512_dpbusd_epi32(_mm512_setzero_si512(), ones, _mm512_load_si512(block->codes));
+  sums = _mm512_dpbusd_epi32(sums, ones, _mm512_load_si512(block->codes + 64));
+  _mm512_store_si512(block->starts, _mm512_mullo_epi32(sums, _mm512_set1_epi32(-zero)));
 }
 
 // `count` <= 128 activations; zeros behind them. An infinity or a NaN makes the scale one, and thus every sum.
+template <typename Format>
 float PackCodes(const float* x, int64_t count, int8_t* codes) {
   constexpr int64_t kVectors = kQuantizedBlock / 16;
   __m512 values[kVectors];
@@ -61,7 +61,7 @@ float PackCodes(const float* x, int64_t count, int8_t* codes) {
   const __m512 inverse = _mm512_set1_ps(is_coded ? 127.0f / largest : 0.0f);
   for (int64_t i = 0; i < kVectors; ++i) {
     const __m512i rounded = is_coded ? _mm512_cvtps_epi32(_mm512_mul_ps(values[i], inverse)) : _mm512_setzero_si512();
-    _mm_store_si128(reinterpret_cast<__m128i*>(codes) + i, _mm512_cvtsepi32_epi8(rounded));
+    _mm_store_si128(reinterpret_cast<__m128i*>(codes) + Format::PlaceOf(i), _mm512_cvtsepi32_epi8(rounded));
   }
   return largest < kSmallestQuantized ? 0.0f : largest / 127.0f;
 }
@@ -75,13 +75,14 @@ void Pack(std::byte* packed, int64_t k, int64_t first_row, int64_t num_rows, int
     auto* scale = const_cast<float*>(ScalesOf(row, k)) + first_column / kQuantizedBlock;
     for (int64_t c = 0; c < num_columns; c += kQuantizedBlock, ++block) {
       const int64_t left = num_columns - c;
-      *scale++ = PackCodes(rows[r] + c, left < kQuantizedBlock ? left : kQuantizedBlock, block->codes);
-      Format::SetStarts(block);
+      *scale++ = PackCodes<Format>(rows[r] + c, left < kQuantizedBlock ? left : kQuantizedBlock, block->codes);
+      SetStarts(block, Format::kZero);
     }
   }
 }
 
 struct Q8 {
+  static constexpr int kZero = kQ8Zero;
   static constexpr int64_t kCodeBytes = kQuantizedBlock;  // of a block
   static constexpr int64_t kScaleBytes = 4;
   static_assert(kCodeBytes + kScaleBytes == kQ8BlockBytes);
@@ -90,10 +91,8 @@ struct Q8 {
     __m512i low, high;
   };
 
-  static void SetStarts(ActivationBlock* block) {
-    const __m512i low = Start(block->codes, kQ8Zero);
-    _mm512_store_si512(block->starts[0], _mm512_add_epi32(low, Start(block->codes + 64, kQ8Zero)));
-  }
+  // Of 16 activations, number i of 8, among those of a block.
+  static int64_t PlaceOf(int64_t i) { return i; }
   // out[n * M + m]: products of scales, made for four weight rows at once.
   template <int M, int N>
   static void MultiplyScales(const std::byte* const* scales, int64_t index, const float* const* x_scales, float* out) {
@@ -107,7 +106,7 @@ struct Q8 {
     return {_mm512_loadu_si512(codes), _mm512_loadu_si512(codes + 64)};
   }
   static __m512 MultiplyAdd(__m512 sum, const Weights& w, const ActivationBlock& x, float scale) {
-    __m512i dot = _mm512_load_si512(x.starts[0]);
+    __m512i dot = _mm512_load_si512(x.starts);
     dot = _mm512_dpbusd_epi32(dot, w.low, _mm512_load_si512(x.codes));
     dot = _mm512_dpbusd_epi32(dot, w.high, _mm512_load_si512(x.codes + 64));
     return _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_set1_ps(scale), sum);
@@ -115,19 +114,18 @@ struct Q8 {
 };
 
 struct Q4 {
+  static constexpr int kZero = kQ4Zero;
   static constexpr int64_t kCodeBytes = kQuantizedBlock / 2;
   static constexpr int64_t kScaleBytes = 8;
   static_assert(kCodeBytes + kScaleBytes == kQ4BlockBytes);
 
   struct Weights {
     __m512i low, high;
-    __m512 low_scales, high_scales;  // of two groups each, 8 lanes of a group
+    __m512 scales;  // 4 lanes of each group
   };
 
-  static void SetStarts(ActivationBlock* block) {
-    _mm512_store_si512(block->starts[0], Start(block->codes, kQ4Zero));
-    _mm512_store_si512(block->starts[1], Start(block->codes + 64, kQ4Zero));
-  }
+  // The first 16 of a group meet the low halves of its bytes, the others the high halves.
+  static int64_t PlaceOf(int64_t i) { return i % 2 * 4 + i / 2; }
   template <int M, int N>
   static void MultiplyScales(const std::byte* const* /*scales*/, int64_t index, const float* const* x_scales,
                              float* out) {
@@ -135,111 +133,83 @@ struct Q4 {
       for (int m = 0; m < M; ++m) out[n * M + m] = x_scales[n][index];
     }
   }
-  // Eight lanes of bfloat16 number `group` of four, as float32, and eight of the next.
-  static __m512 Spread(__m512i four, int group) {
-    const int first = 0x00008080 | (2 * group) << 16 | (2 * group + 1) << 24;
-    const int second = first + 0x02020000;
-    const __m512i places = _mm512_setr_epi32(first, first, first, first, first, first, first, first, second, second,
-                                             second, second, second, second, second, second);
-    return _mm512_castsi512_ps(_mm512_shuffle_epi8(four, places));
-  }
   static Weights Load(const std::byte* codes, const std::byte* scales, int64_t index) {
     const __m512i both = _mm512_loadu_si512(codes);
     const __m512i mask = _mm512_set1_epi8(15);
     const __m512i four = _mm512_broadcastq_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(scales + 8 * index)));
-    return {_mm512_and_si512(both, mask), _mm512_and_si512(_mm512_srli_epi16(both, 4), mask), Spread(four, 0),
-            Spread(four, 2)};
+    // bfloat16 number g becomes the upper half of the lanes of quarter g.
+    constexpr int64_t kFirst = 0x0100808001008080;
+    constexpr int64_t kNext = 0x0202000002020000;
+    const __m512i places = _mm512_setr_epi64(kFirst, kFirst, kFirst + kNext, kFirst + kNext, kFirst + 2 * kNext,
+                                             kFirst + 2 * kNext, kFirst + 3 * kNext, kFirst + 3 * kNext);
+    return {_mm512_and_si512(both, mask), _mm512_and_si512(_mm512_srli_epi16(both, 4), mask),
+            _mm512_castsi512_ps(_mm512_shuffle_epi8(four, places))};
   }
   static __m512 MultiplyAdd(__m512 sum, const Weights& w, const ActivationBlock& x, float scale) {
-    const __m512i low = _mm512_dpbusd_epi32(_mm512_load_si512(x.starts[0]), w.low, _mm512_load_si512(x.codes));
-    const __m512i high = _mm512_dpbusd_epi32(_mm512_load_si512(x.starts[1]), w.high, _mm512_load_si512(x.codes + 64));
-    const __m512 block =
-        _mm512_fmadd_ps(_mm512_cvtepi32_ps(low), w.low_scales, _mm512_mul_ps(_mm512_cvtepi32_ps(high), w.high_scales));
-    return _mm512_fmadd_ps(block, _mm512_set1_ps(scale), sum);
+    __m512i dot = _mm512_load_si512(x.starts);
+    dot = _mm512_dpbusd_epi32(dot, w.low, _mm512_load_si512(x.codes));
+    dot = _mm512_dpbusd_epi32(dot, w.high, _mm512_load_si512(x.codes + 64));
+    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_mul_ps(w.scales, _mm512_set1_ps(scale)), sum);
   }
 };
 
-// RowBytes, which is not for this file: a copy of it that is compiled for AVX-512 could be linked into other files.
+// A kernel for Dots.
 template <typename Format>
-int64_t WeightRowBytes(int64_t k) {
-  return NumBlocks(k) * (Format::kCodeBytes + Format::kScaleBytes);
-}
+struct QuantizedKernel {
+  static constexpr int kTileRows = 4;
+  static constexpr int kManyStreamRows = 2;
 
-// out[n * kPanelRows + m] = dot(x row n, w[m]) for M weight rows and N activation rows. kFetch asks for the next M rows
-// of the panel as well.
-template <typename Format, int M, int N, bool kFetch>
-void Tile(float* out, const std::byte* const* w, const std::byte* x, int64_t k) {
-  const int64_t next_rows = M * WeightRowBytes<Format>(k);
-  const std::byte* scales[M];
-  const ActivationBlock* x_blocks[N];
-  const float* x_scales[N];
-  for (int m = 0; m < M; ++m) scales[m] = w[m] + NumBlocks(k) * Format::kCodeBytes;
-  for (int n = 0; n < N; ++n) {
-    x_blocks[n] = BlocksOf(x + n * PackedRowBytes(k));
-    x_scales[n] = ScalesOf(x + n * PackedRowBytes(k), k);
-  }
-  __m512 sums[M][N];
-  for (int m = 0; m < M; ++m) {
-    for (int n = 0; n < N; ++n) sums[m][n] = _mm512_setzero_ps();
-  }
-  const int64_t num_blocks = NumBlocks(k);
-  for (int64_t b = 0; b < num_blocks; ++b) {
-    alignas(16) float products[M * N];
-    Format::template MultiplyScales<M, N>(scales, b, x_scales, products);
-    for (int m = 0; m < M; ++m) {
-      const std::byte* const codes = w[m] + b * Format::kCodeBytes;
-      if constexpr (kFetch) {
-        for (int64_t line = 0; line < Format::kCodeBytes; line += 64) {
-          _mm_prefetch(reinterpret_cast<const char*>(codes + next_rows + line), _MM_HINT_T1);
+  // RowBytes, which is not for this file: a copy of it that is compiled for AVX-512 could be linked into other files.
+  static int64_t WeightRowBytes(int64_t k) { return NumBlocks(k) * (Format::kCodeBytes + Format::kScaleBytes); }
+  static int64_t PackedRowBytes(int64_t k) { return cadre::PackedRowBytes(k); }
+
+  template <int M, int N, bool kFetch>
+  static void Tile(float* out, const std::byte* const* w, const std::byte* x, int64_t k) {
+    const int64_t next_rows = M * WeightRowBytes(k);
+    const std::byte* scales[M];
+    const ActivationBlock* x_blocks[N];
+    const float* x_scales[N];
+    for (int m = 0; m < M; ++m) scales[m] = w[m] + NumBlocks(k) * Format::kCodeBytes;
+    if constexpr (kFetch) {
+      for (int m = 0; m < M; ++m) {
+        const int64_t scale_bytes = NumBlocks(k) * Format::kScaleBytes;
+        for (int64_t line = 0; line < scale_bytes; line += 64) {
+          _mm_prefetch(reinterpret_cast<const char*>(scales[m] + next_rows + line), _MM_HINT_T1);
         }
       }
-      const typename Format::Weights weights = Format::Load(codes, scales[m], b);
-      for (int n = 0; n < N; ++n) {
-        sums[m][n] = Format::MultiplyAdd(sums[m][n], weights, x_blocks[n][b], products[n * M + m]);
+    }
+    for (int n = 0; n < N; ++n) {
+      x_blocks[n] = BlocksOf(x + n * PackedRowBytes(k));
+      x_scales[n] = ScalesOf(x + n * PackedRowBytes(k), k);
+    }
+    __m512 sums[M][N];
+    for (int m = 0; m < M; ++m) {
+      for (int n = 0; n < N; ++n) sums[m][n] = _mm512_setzero_ps();
+    }
+    const int64_t num_blocks = NumBlocks(k);
+    for (int64_t b = 0; b < num_blocks; ++b) {
+      alignas(16) float products[M * N];
+      Format::template MultiplyScales<M, N>(scales, b, x_scales, products);
+      for (int m = 0; m < M; ++m) {
+        const std::byte* const codes = w[m] + b * Format::kCodeBytes;
+        if constexpr (kFetch) {
+          for (int64_t line = 0; line < Format::kCodeBytes; line += 64) {
+            _mm_prefetch(reinterpret_cast<const char*>(codes + next_rows + line), _MM_HINT_T1);
+          }
+        }
+        const typename Format::Weights weights = Format::Load(codes, scales[m], b);
+        for (int n = 0; n < N; ++n) {
+          sums[m][n] = Format::MultiplyAdd(sums[m][n], weights, x_blocks[n][b], products[n * M + m]);
+        }
+      }
+    }
+    for (int n = 0; n < N; ++n) {
+      for (int m = 0; m < M; m += 4) {
+        _mm_storeu_ps(out + n * kPanelRows + m, SumLanes(sums[m][n], sums[m + 1][n], sums[m + 2][n], sums[m + 3][n]));
       }
     }
   }
-  for (int n = 0; n < N; ++n) {
-    for (int m = 0; m < M; m += 4) {
-      _mm_storeu_ps(out + n * kPanelRows + m, SumLanes(sums[m][n], sums[m + 1][n], sums[m + 2][n], sums[m + 3][n]));
-    }
-  }
-}
-
-// All weight rows against N activation rows. Few activation rows leave registers for eight streams of weights. Rows
-// often end before the hardware follows them: weights that are not in the cache yet (`kCold`) are fetched ahead.
-template <typename Format, int N, bool kCold>
-void TileColumn(float* out, const std::byte* weight, int64_t num_weight_rows, const std::byte* x, int64_t k) {
-  constexpr int kStreams = N <= 2 ? 8 : 4;
-  static_assert(kPanelRows % kStreams == 0);
-  const int64_t row_bytes = WeightRowBytes<Format>(k);
-  for (int64_t first = 0; first < num_weight_rows; first += kStreams) {
-    const std::byte* w[kStreams];
-    for (int m = 0; m < kStreams; ++m) {
-      // Rows after the last are computed as copies of it, into columns of `out` that nobody reads.
-      w[m] = weight + (first + m < num_weight_rows ? first + m : num_weight_rows - 1) * row_bytes;
-    }
-    Tile<Format, kStreams, N, kCold>(out + first, w, x, k);
-  }
-}
-
-// TileColumn for 1 to kTileRows activation rows.
-template <typename Format, bool kCold>
-constexpr decltype(&TileColumn<Format, 1, kCold>) kTileColumns[kTileRows] = {
-    TileColumn<Format, 1, kCold>, TileColumn<Format, 2, kCold>, TileColumn<Format, 3, kCold>,
-    TileColumn<Format, 4, kCold>};
-
-template <typename Format>
-void Dots(float* out, const std::byte* weight, int64_t num_weight_rows, const std::byte* packed, int64_t first_row,
-          int64_t num_rows, int64_t k) {
-  const int64_t row_bytes = PackedRowBytes(k);
-  const std::byte* const x = packed + first_row * row_bytes;
-  for (int64_t r = 0; r < num_rows; r += kTileRows) {
-    const int64_t tile_rows = num_rows - r < kTileRows ? num_rows - r : kTileRows;
-    const auto& columns = first_row + r == 0 ? kTileColumns<Format, true> : kTileColumns<Format, false>;
-    columns[tile_rows - 1](out + r * kPanelRows, weight, num_weight_rows, x + r * row_bytes, k);
-  }
-}
+};
 
 }  // namespace
 
@@ -257,12 +227,12 @@ void PackQ4Avx512(std::byte* packed, int64_t k, int64_t first_row, int64_t num_r
 
 void DotsQ8Avx512(float* out, const std::byte* weight, int64_t num_weight_rows, const std::byte* packed,
                   int64_t first_row, int64_t num_rows, int64_t k) {
-  Dots<Q8>(out, weight, num_weight_rows, packed, first_row, num_rows, k);
+  Dots<QuantizedKernel<Q8>>(out, weight, num_weight_rows, packed, first_row, num_rows, k);
 }
 
 void DotsQ4Avx512(float* out, const std::byte* weight, int64_t num_weight_rows, const std::byte* packed,
                   int64_t first_row, int64_t num_rows, int64_t k) {
-  Dots<Q4>(out, weight, num_weight_rows, packed, first_row, num_rows, k);
+  Dots<QuantizedKernel<Q4>>(out, weight, num_weight_rows, packed, first_row, num_rows, k);
 }
 
 }  // namespace cadre

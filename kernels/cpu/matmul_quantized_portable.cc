@@ -71,10 +71,10 @@ struct Q4 {
   static constexpr int64_t kGroup = kQ4Group;
 
   static void Load(const std::byte* codes, const std::byte* scales, int64_t index, WeightBlock* block) {
-    constexpr int64_t kHalf = kQuantizedBlock / 2;
-    for (int64_t i = 0; i < kHalf; ++i) {
-      block->codes[i] = static_cast<int8_t>((std::to_integer<int>(codes[i]) & 15) - kQ4Zero);
-      block->codes[i + kHalf] = static_cast<int8_t>((std::to_integer<int>(codes[i]) >> 4) - kQ4Zero);
+    for (int64_t i = 0; i < kQuantizedBlock / 2; ++i) {
+      const int64_t at = LowCodeOfByte(i);
+      block->codes[at] = static_cast<int8_t>((std::to_integer<int>(codes[i]) & 15) - kQ4Zero);
+      block->codes[at + kQ4Group / 2] = static_cast<int8_t>((std::to_integer<int>(codes[i]) >> 4) - kQ4Zero);
     }
     const auto* const groups = reinterpret_cast<const BFloat16*>(scales) + 4 * index;
     for (int64_t g = 0; g < 4; ++g) block->scales[g] = ToFloat(groups[g]);

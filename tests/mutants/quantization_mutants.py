@@ -10,16 +10,28 @@ QUANTIZATION_MUTANTS = [
         "    if (bits > kInfinity) return false;\n    const float scale",
         "kernels_test", "QuantizedRowTest.RefusesWhatIsNotFinite"),
     Mutant(
-        "half of a block of 8 bits is multiplied as if codes had no zero",
+        "half of a block is multiplied as if codes had no zero",
         "kernels/cpu/matmul_quantized_avx512.cc",
-        "_mm512_add_epi32(low, Start(block->codes + 64, kQ8Zero))",
-        "low",
+        "  sums = _mm512_dpbusd_epi32(sums, ones, _mm512_load_si512(block->codes + 64));\n",
+        "",
         "kernels_test", "*QuantizedOpsTest.LinearMatchesDoublePrecision*"),
     Mutant(
         "a group of 4 bits has its neighbor's scale",
         "kernels/cpu/matmul_quantized_avx512.cc",
-        "Spread(four, 2)",
-        "Spread(four, 0)",
+        "kFirst + 2 * kNext, kFirst + 3 * kNext, kFirst + 3 * kNext);",
+        "kFirst + 2 * kNext, kFirst + 2 * kNext, kFirst + 3 * kNext);",
+        "kernels_test", "*QuantizedOpsTest.LinearMatchesDoublePrecision*"),
+    Mutant(
+        "one thread takes all that is left",
+        "kernels/cpu/compute_pool.cc",
+        "left / (2 * num_threads())",
+        "left / (num_threads() > 0 ? 1 : 2)",
+        "kernels_test", "ComputePoolTest.LongRunsLeaveWorkForOthers"),
+    Mutant(
+        "the code in the other half of a byte is the next one",
+        "kernels/cpu/matmul_quantized_portable.cc",
+        "      block->codes[at + kQ4Group / 2] =",
+        "      block->codes[at + 1] =",
         "kernels_test", "*QuantizedOpsTest.LinearMatchesDoublePrecision*"),
     Mutant(
         "hidden columns share a scale with those of the task before",

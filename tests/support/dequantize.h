@@ -22,8 +22,8 @@ inline std::vector<float> DequantizedRow(DType dtype, const std::byte* row, int6
       weight = scales[block] * static_cast<float>(std::to_integer<int>(row[i]) - 128);
     } else {
       const auto* const scales = reinterpret_cast<const BFloat16*>(row + num_blocks * 64);
-      const int both = std::to_integer<int>(row[block * 64 + within % 64]);
-      weight = ToFloat(scales[i / 32]) * static_cast<float>((within < 64 ? both % 16 : both / 16) - 8);
+      const int both = std::to_integer<int>(row[block * 64 + within / 32 * 16 + i % 16]);
+      weight = ToFloat(scales[i / 32]) * static_cast<float>((i % 32 < 16 ? both % 16 : both / 16) - 8);
     }
   }
   return weights;
