@@ -1,6 +1,6 @@
-"""The commands that pages show: those of cadre-server and cadre are ones that exist, with options that they have; what
-is run with make or as a script is there; and those of docs/security.md are run, to the letter, and lead to a server with
-TLS and keys.
+"""The commands that pages show: those of cadre-server and cadre exist, with options that they have; what is run with
+make or as a script is there; and those of docs/security.md are run, to the letter, and lead to a server with TLS and
+keys.
 
 Needs the programs in build/release/bin, or in the folder named by CADRE_BIN.
 """
