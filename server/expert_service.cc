@@ -46,7 +46,7 @@ class ExpertService final : public GuardedService<v1::ExpertService> {
     HandleUnary("GetExpertStats", [this](UnaryCall* call) { BeginStats(call); });
     HandleUnary("GetWhatIf", [this](UnaryCall* call) { BeginWhatIf(call); });
     HandleUnary("ExportProfile", [this](UnaryCall* call) {
-      AnswerOnQueue<v1::ExportProfileRequest, v1::ExportProfileResponse>(
+      AnswerProfile<v1::ExportProfileRequest, v1::ExportProfileResponse>(
           call, [this](const auto& in, auto* out) { return Export(in, out); });
     });
     HandleNow<v1::GetTenantStatsRequest, v1::GetTenantStatsResponse>(
@@ -76,7 +76,7 @@ class ExpertService final : public GuardedService<v1::ExpertService> {
           call, [&](const auto& in, auto* out) { return Pin(WhoCalls(*call, "PinExperts"), in, out); });
     });
     HandleUnary("ImportProfile", [this](UnaryCall* call) {
-      AnswerOnQueue<v1::ImportProfileRequest, v1::ImportProfileResponse>(
+      AnswerProfile<v1::ImportProfileRequest, v1::ImportProfileResponse>(
           call, [this, who = WhoCalls(*call, "ImportProfile")](const auto& in, auto*) { return Import(who, in); });
     });
   }
@@ -199,29 +199,12 @@ class ExpertService final : public GuardedService<v1::ExpertService> {
                       .retry_delay = services_.host->RetryDelay()});
   }
 
-  // As AnswerNow, for what takes so long that gRPC's few threads cannot be spared for it.
+  // AnswerOnQueue, of so few calls at a time.
   template <typename Request, typename Response, typename Method>
-  void AnswerOnQueue(UnaryCall* call, Method method) const {
+  void AnswerProfile(UnaryCall* call, Method method) const {
     auto place = std::make_shared<CallPlace>(profile_calls_, kMaxProfileCalls);
     if (!place->is_taken()) return call->FinishWith(TooManyProfileCalls());
-    auto charge = ChargeReading(services_, call->request().Length());
-    if (!charge.ok()) return call->FinishWith(charge.status());
-    const bool is_posted = services_.work_queue->Post(
-        [host = services_.host, call, method, place = std::move(place), charge = *std::move(charge)]() mutable {
-          Request request;
-          Response message;
-          absl::Status status = CheckStillWanted(*host, call->context());
-          if (status.ok()) status = ParseMessage(call->request(), &request);
-          if (status.ok()) status = method(request, &message);
-          charge.reset();
-          place.reset();  // whoever has the answer may call again
-          call->FinishWith(status, message);
-        });
-    if (is_posted) return;
-    call->FinishWith(MakeError({.code = absl::StatusCode::kResourceExhausted,
-                                .reason = reason::kQueueFull,
-                                .message = "too much waits to be done",
-                                .retry_delay = services_.host->RetryDelay()}));
+    AnswerOnQueue<Request, Response>(call, std::move(method), std::move(place));
   }
 
   absl::Status GetStats(const v1::GetExpertStatsRequest& request, const TimedExperts& copy,

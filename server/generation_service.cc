@@ -64,7 +64,8 @@ class TextCall final : public RequestCall {
     }
     const auto answer = [this] {
       message_ = SerializeMessage(response_);
-      CutOffUnread(message_.Length());
+      watch().Begin(MessagePatience(message_.Length(), services().stream.slow_reader_timeout),
+                    ReadingWatch::WhenLate::kCutOff);
       StartWriteAndFinish(&message_, grpc::WriteOptions(), grpc::Status::OK);
     };
     // All streams share the thread that this may be; but an answer that is ready waits for nobody else's work.
@@ -101,9 +102,8 @@ class TextCall final : public RequestCall {
   grpc::ByteBuffer message_;
 };
 
-absl::Status Tokenize(const ServiceContext& services, const grpc::ByteBuffer& bytes, v1::TokenizeResponse* response) {
-  v1::TokenizeRequest request;
-  CADRE_RETURN_IF_ERROR(ParseMessage(bytes, &request));
+absl::Status Tokenize(const ServiceContext& services, const v1::TokenizeRequest& request,
+                      v1::TokenizeResponse* response) {
   CADRE_ASSIGN_OR_RETURN(const std::shared_ptr<const ServedText> model, services.host->Text());
   CADRE_RETURN_IF_ERROR(services.host->CheckName(request.model()));
   CADRE_RETURN_IF_ERROR(RefuseUnsupportedFields(request));
@@ -122,10 +122,8 @@ absl::Status Tokenize(const ServiceContext& services, const grpc::ByteBuffer& by
   return absl::OkStatus();
 }
 
-absl::Status Detokenize(const ServiceContext& services, const grpc::ByteBuffer& bytes,
+absl::Status Detokenize(const ServiceContext& services, const v1::DetokenizeRequest& request,
                         v1::DetokenizeResponse* response) {
-  v1::DetokenizeRequest request;
-  CADRE_RETURN_IF_ERROR(ParseMessage(bytes, &request));
   CADRE_ASSIGN_OR_RETURN(const std::shared_ptr<const ServedText> model, services.host->Text());
   CADRE_RETURN_IF_ERROR(services.host->CheckName(request.model()));
   CADRE_RETURN_IF_ERROR(RefuseUnsupportedFields(request));
@@ -139,27 +137,6 @@ absl::Status Detokenize(const ServiceContext& services, const grpc::ByteBuffer& 
   return absl::OkStatus();
 }
 
-// Answers a call with `method`, on the work queue: both methods take as long as their text is.
-template <typename Response>
-void AnswerLater(const ServiceContext& services, UnaryCall* call,
-                 absl::Status (*method)(const ServiceContext&, const grpc::ByteBuffer&, Response*)) {
-  auto charge = ChargeReading(services, call->request().Length());
-  if (!charge.ok()) return call->FinishWith(charge.status());
-  // The request is in memory until it is answered, and is charged for as long.
-  const bool is_posted = services.work_queue->Post([&services, call, method, charge = *std::move(charge)]() mutable {
-    Response message;
-    absl::Status status = CheckStillWanted(*services.host, call->context());
-    if (status.ok()) status = method(services, call->request(), &message);
-    charge.reset();
-    call->FinishWith(status, message);
-  });
-  if (is_posted) return;
-  call->FinishWith(MakeError({.code = absl::StatusCode::kResourceExhausted,
-                              .reason = reason::kQueueFull,
-                              .message = "too many texts wait to be tokenized",
-                              .retry_delay = services.host->RetryDelay()}));
-}
-
 class GenerationService final : public GuardedService<v1::GenerationService> {
  public:
   explicit GenerationService(const ServiceContext& services) : GuardedService(services) {
@@ -167,8 +144,15 @@ class GenerationService final : public GuardedService<v1::GenerationService> {
            [this](grpc::CallbackServerContext* context) { return new StreamCall(this->services(), context); });
     Handle("GenerateText",
            [this](grpc::CallbackServerContext* context) { return new TextCall(this->services(), context); });
-    HandleUnary("Tokenize", [this](UnaryCall* call) { AnswerLater(this->services(), call, &cadre::Tokenize); });
-    HandleUnary("Detokenize", [this](UnaryCall* call) { AnswerLater(this->services(), call, &cadre::Detokenize); });
+    // Both take as long as their text is.
+    HandleUnary("Tokenize", [](UnaryCall* call) {
+      AnswerOnQueue<v1::TokenizeRequest, v1::TokenizeResponse>(
+          call, [call](const auto& in, auto* out) { return cadre::Tokenize(call->services(), in, out); });
+    });
+    HandleUnary("Detokenize", [](UnaryCall* call) {
+      AnswerOnQueue<v1::DetokenizeRequest, v1::DetokenizeResponse>(
+          call, [call](const auto& in, auto* out) { return cadre::Detokenize(call->services(), in, out); });
+    });
   }
 };
 

@@ -36,8 +36,8 @@ class GuardedService : public Api::Service {
     this->MarkMethodRawCallback(method->index(), GuardCalls(services_, PathOf(name), std::move(make)));
   }
   void HandleUnary(const char* name, UnaryCall::Method method) {
-    Handle(name, [this, method = std::move(method)](grpc::CallbackServerContext* context) {
-      return new UnaryCall(services_, context, method);
+    Handle(name, [this, path = PathOf(name), method = std::move(method)](grpc::CallbackServerContext* context) {
+      return new UnaryCall(services_, context, path, method);
     });
   }
   // Of one that is answered at once, by absl::Status answer(const Request&, Response*).

@@ -16,7 +16,6 @@ namespace cadre {
 namespace {
 
 constexpr char kAuthorizationKey[] = "authorization";
-constexpr size_t kPatienceBytes = 1 << 20;
 
 std::vector<std::string_view> Authorizations(const grpc::CallbackServerContext& context) {
   std::vector<std::string_view> authorizations;
@@ -51,10 +50,9 @@ absl::Status CheckAccess(const ServiceContext& services, const grpc::CallbackSer
   return services.access->Check(path, Authorizations(context));
 }
 
-CallLabels LabelsOf(const ServiceContext& services, const grpc::CallbackServerContext& context,
-                    std::string_view method) {
+CallLabels LabelsOf(const ServiceContext& services, const grpc::CallbackServerContext& context, std::string_view path) {
   CallLabels labels;
-  labels.method = std::string(method);
+  labels.method = std::string(path);
   labels.peer = context.peer();
   if (absl::StatusOr<std::string> caller = CallerOf(services, context); caller.ok()) labels.key = *std::move(caller);
   labels.request_id = MetadataOf(context, kRequestIdKey).substr(0, kMaxRequestIdBytes);
@@ -67,11 +65,6 @@ absl::Status RequestTimeout(absl::Duration timeout) {
   return MakeError({.code = absl::StatusCode::kDeadlineExceeded,
                     .reason = reason::kRequestTimeout,
                     .message = absl::StrCat("the request had not come whole after ", absl::FormatDuration(timeout))});
-}
-
-absl::Duration AnswerPatience(size_t bytes, const TokenStreamOptions& options) {
-  if (bytes <= options.max_outbox_bytes) return absl::InfiniteDuration();
-  return options.slow_reader_timeout * static_cast<int64_t>(1 + bytes / kPatienceBytes);
 }
 
 grpc::internal::MethodHandler* GuardCalls(const ServiceContext& services, std::string path, CallMaker make) {

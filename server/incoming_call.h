@@ -7,7 +7,6 @@
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/server_callback.h>
 
-#include <cstddef>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -40,15 +39,10 @@ absl::Status CheckAccess(const ServiceContext& services, const grpc::CallbackSer
                          std::string_view path);
 
 // Who called what, for the log. A key that was withdrawn meanwhile has no name any more.
-CallLabels LabelsOf(const ServiceContext& services, const grpc::CallbackServerContext& context,
-                    std::string_view method);
+CallLabels LabelsOf(const ServiceContext& services, const grpc::CallbackServerContext& context, std::string_view path);
 
 // DEADLINE_EXCEEDED (REQUEST_TIMEOUT).
 absl::Status RequestTimeout(absl::Duration timeout);
-
-// How long a client may take for an answer of one message: the timeout of slow readers for each MiB that it has begun.
-// What a stream's outbox may hold may wait for its reader without an end: InfiniteDuration.
-absl::Duration AnswerPatience(size_t bytes, const TokenStreamOptions& options);
 
 // The handler of the method `path`: asks CheckAccess of each call when its headers are there, answers a refusal with
 // all its details, and reads nothing of it; else `make` makes the call. From now on the door leaves these calls to it.

@@ -56,6 +56,8 @@ CADRE_GAUGE_(kQueueRequests, "cadre_queue_requests", "Requests that wait for the
 CADRE_COUNTER_(kPreemptions, "cadre_preemptions_total", "Sequences put back to waiting, to free KV blocks or memory.");
 CADRE_COUNTER_(kMemoryPreemptions, "cadre_memory_preemptions_total",
                "Of these, sequences put back for want of host memory.");
+CADRE_COUNTER_(kCallsCutOff, "cadre_calls_cut_off_total",
+               "Calls of any method that were cancelled because their clients did not take what was sent to them.");
 CADRE_GAUGE_(kOutboxBytes, "cadre_stream_outbox_bytes", "Bytes waiting in all response streams for slow readers.");
 
 // Security.

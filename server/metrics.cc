@@ -145,6 +145,7 @@ struct Metrics::State {
   std::atomic<double> load_progress{0.0};
   std::atomic<double> load_seconds{0.0};
   std::atomic<int64_t> outbox_bytes{0};
+  std::atomic<int64_t> cut_off_calls{0};
   std::atomic<double> render_seconds{0.0};
 
   mutable std::mutex memory_mutex;
@@ -222,6 +223,8 @@ void Metrics::OnInterToken(absl::Duration gap, int64_t tokens) {
   Observe(gap / tokens, state_->inter_token);
 }
 
+void Metrics::OnCallCutOff() { ++state_->cut_off_calls; }
+
 void Metrics::AddOutboxBytes(int64_t delta) { state_->outbox_bytes += delta; }
 
 void Metrics::OnStep(const StepReport& report) {
@@ -295,6 +298,7 @@ void Metrics::State::WriteServer(MetricPage& page) const {
   page.Single(metric::kLoadProgress, load_progress.load());
   page.Single(metric::kLoadDuration, load_seconds.load());
   page.Single(metric::kOutboxBytes, outbox_bytes.load());
+  page.Single(metric::kCallsCutOff, cut_off_calls.load());
   page.Single(metric::kRenderDuration, render_seconds.load());
   WriteMemory(page);
   const ProcessStats process = ReadProcessStats();

@@ -135,6 +135,8 @@ class Metrics final : public EngineObserver {
   void OnFirstToken(absl::Duration since_arrival);
   // Gap between two deliveries of one request; `tokens` >= 1 is the number in the later one.
   void OnInterToken(absl::Duration gap, int64_t tokens);
+  // A call was cancelled because its client does not read.
+  void OnCallCutOff();
   // Bytes that entered (positive) or left (negative) the outbox of a response stream.
   void AddOutboxBytes(int64_t delta);
 

@@ -34,14 +34,15 @@ absl::Time EngineDeadline(const grpc::CallbackServerContext& context, const Cloc
 
 }  // namespace
 
-RequestCall::RequestCall(const ServiceContext& services, grpc::CallbackServerContext* context, std::string_view method)
+RequestCall::RequestCall(const ServiceContext& services, grpc::CallbackServerContext* context, std::string_view path)
     : services_(services),
       context_(*context),
       metadata_id_(MetadataOf(*context, kRequestIdKey)),
+      watch_(std::make_shared<ReadingWatch>(services, context, path)),
       stream_(std::make_shared<TokenStream>(this, services.host, services.metrics, services.stream,
                                             EngineDeadline(*context, services.host->clock()))) {
   const std::optional<TraceContext> trace_context = ParseTraceparent(MetadataOf(*context, "traceparent"));
-  trace_ = BeginTrace(services, trace_context, *context, method);
+  trace_ = BeginTrace(services, trace_context, *context, path);
   if (trace_) {
     stream_->SetTrace(Hex(trace_->trace_id), Hex(trace_->span_id));
   } else if (trace_context) {
@@ -88,6 +89,7 @@ void RequestCall::OnReadDone(bool ok) {
 
 void RequestCall::OnDone() {
   stream_->Detach();
+  watch_->End();
   EndTrace(absl::CancelledError(), std::nullopt);  // nobody was left to be told an end
   if (is_counted_) services_.host->CallClosed();
   delete this;
@@ -108,12 +110,6 @@ void RequestCall::SendInitialMetadata() {
 void RequestCall::AddInitialMetadata() {
   if (std::exchange(is_metadata_added_, true)) return;
   context_.AddInitialMetadata(kRequestIdKey, request_id_);
-}
-
-void RequestCall::CutOffUnread(size_t answer_bytes) {
-  const absl::Duration patience = AnswerPatience(answer_bytes, services_.stream);
-  if (patience == absl::InfiniteDuration()) return;
-  unread_.Set(patience, [stream = stream_] { stream->CutOffAnswer(); });
 }
 
 void RequestCall::EndTrace(const absl::Status& status, const std::optional<RequestTotals>& totals) {

@@ -17,6 +17,7 @@
 #include "server/call_alarm.h"
 #include "server/call_trace.h"
 #include "server/incoming_call.h"
+#include "server/reading_watch.h"
 #include "server/services.h"
 #include "server/token_stream.h"
 
@@ -31,11 +32,11 @@ class RequestCall : public BytesReactor, public ResponseWriter {
 
   void SetRequestId(const std::string& id) override;
   void SendInitialMetadata() final;
-  void Cancel() final { context_.TryCancel(); }
+  void Cancel() final { watch_->CutOff(); }
 
  protected:
-  // `method` as in a path: "/package.Service/Method".
-  RequestCall(const ServiceContext& services, grpc::CallbackServerContext* context, std::string_view method);
+  // `path`: "/package.Service/Method", a view of what outlives the call.
+  RequestCall(const ServiceContext& services, grpc::CallbackServerContext* context, std::string_view path);
   ~RequestCall() override = default;
 
   // In whatever API the request is written. Asked for once, when the bytes have come.
@@ -49,10 +50,9 @@ class RequestCall : public BytesReactor, public ResponseWriter {
   void AddInitialMetadata();
   // Once, before the call ends.
   void AddTrailers(const absl::Status& status, const std::optional<RequestTotals>& totals);
-  // Right before the last message begins to leave: a client that does not take it in time, as AnswerPatience says, has
-  // its call cancelled, and with it what it holds.
-  void CutOffUnread(size_t answer_bytes);
   const ServiceContext& services() const { return services_; }
+  // Of a client that must take what is sent: one that it cuts off gives back what its call holds.
+  ReadingWatch& watch() const { return *watch_; }
   const std::shared_ptr<TokenStream>& stream() const { return stream_; }
 
  private:
@@ -65,11 +65,11 @@ class RequestCall : public BytesReactor, public ResponseWriter {
   std::string request_id_;  // as the client is told it
   bool is_metadata_added_ = false;
   std::optional<CallTrace> trace_;  // while the call is recorded
+  const std::shared_ptr<ReadingWatch> watch_;
   const std::shared_ptr<TokenStream> stream_;
   // Whoever sets it answers: the request that has come, or the time that is over. Outlives the call.
   const std::shared_ptr<std::atomic<bool>> is_read_ = std::make_shared<std::atomic<bool>>(false);
   CallAlarm read_timeout_;
-  CallAlarm unread_;  // the answer
   grpc::ByteBuffer request_;
   bool is_counted_ = false;  // as an open call, since its request came: nobody waits for half of one
 };

@@ -15,8 +15,9 @@ void LogRequest(spdlog::level::level_enum level, const RequestLabels& labels, st
                              labels.trace_id, std::string(what)));
 }
 
-void LogOperation(const CallLabels& labels, std::string_view what, std::string_view details) {
-  LogWithFields(spdlog::level::warn,
+void LogCall(spdlog::level::level_enum level, const CallLabels& labels, std::string_view what,
+             std::string_view details) {
+  LogWithFields(level,
                 {{"method", labels.method},
                  {"key", labels.key},
                  {"peer", labels.peer},
@@ -24,6 +25,10 @@ void LogOperation(const CallLabels& labels, std::string_view what, std::string_v
                  {"trace_id", labels.trace_id}},
                 absl::StrCat(std::string(what), " by ", labels.key, labels.key.empty() ? "" : " at ", labels.peer,
                              std::string(details)));
+}
+
+void LogOperation(const CallLabels& labels, std::string_view what, std::string_view details) {
+  LogCall(spdlog::level::warn, labels, what, details);
 }
 
 }  // namespace cadre

@@ -18,7 +18,7 @@ struct RequestLabels {
   std::string tenant;    // at most kMaxLabelBytes
 };
 
-// Of a call that changes what is everybody's. Each may be empty, and is left out then.
+// Of a call of any method. Each may be empty, and is left out then.
 struct CallLabels {
   std::string method;      // "/package.Service/Method"
   std::string key;         // the name of the caller's key, never the secret
@@ -32,6 +32,9 @@ struct CallLabels {
 void LogRequest(spdlog::level::level_enum level, const RequestLabels& labels, std::string_view what);
 
 // "WHAT by KEY at PEER" and `details`, which is empty or begins with a colon; in JSON the labels beside it. Any thread.
+void LogCall(spdlog::level::level_enum level, const CallLabels& labels, std::string_view what,
+             std::string_view details = "");
+// The same of a call that changes what is everybody's: a warning.
 void LogOperation(const CallLabels& labels, std::string_view what, std::string_view details = "");
 
 }  // namespace cadre

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "server/access_control.h"
+#include "server/errors.h"
 #include "server/memory_guard.h"
 #include "server/metrics.h"
 #include "server/model_host.h"
@@ -42,6 +43,14 @@ inline absl::StatusOr<std::shared_ptr<MemoryGuard::Charge>> ChargeReading(const 
                                                                           size_t message_bytes) {
   if (context.memory == nullptr) return nullptr;
   return context.memory->TryCharge(message_bytes);
+}
+
+// RESOURCE_EXHAUSTED (QUEUE_FULL), of a call that the work queue has no room for.
+inline absl::Status WorkQueueFull(const ServiceContext& context) {
+  return MakeError({.code = absl::StatusCode::kResourceExhausted,
+                    .reason = reason::kQueueFull,
+                    .message = "too many long texts and profiles wait to be worked on",
+                    .retry_delay = context.host->RetryDelay()});
 }
 
 std::unique_ptr<grpc::Service> CreateGenerationService(const ServiceContext& context);

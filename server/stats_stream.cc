@@ -15,6 +15,7 @@
 #include "server/grpc_status.h"
 #include "server/proto_time.h"
 #include "server/request_limits.h"
+#include "server/single_request_call.h"
 #include "server/stats_request.h"
 #include "server/wire.h"
 
@@ -36,19 +37,19 @@ absl::StatusOr<absl::Duration> WatchInterval(const v1::WatchExpertStatsRequest& 
 
 // WatchExpertStats: read, write, wait, write. Exactly one of the read, a write, an alarm and the end is under way at
 // any time. Deletes itself when gRPC is done with it.
-class StatsStream final : public BytesReactor {
+class StatsStream final : public SingleRequestCall {
  public:
   StatsStream(const ServiceContext& services, grpc::CallbackServerContext* context,
               std::shared_ptr<CallPlaces> watchers)
-      : services_(services), context_(*context), host_(*services.host), watchers_(std::move(watchers)) {
-    StartRead(&request_);
+      : SingleRequestCall(services, context, kPath), host_(*services.host), watchers_(std::move(watchers)) {
+    Read();
   }
 
-  void OnReadDone(bool ok) override {
+  void OnRequest() override {
     const std::lock_guard lock(mutex_);
-    if (!ok || is_cancelled_) return Finish(grpc::Status::CANCELLED);
+    if (is_cancelled_) return Finish(grpc::Status::CANCELLED);
     const absl::Status status = Prepare();
-    request_.Clear();
+    ReleaseRequest();
     if (!status.ok()) return Finish(ToGrpcStatus(status));
     next_ = host_.clock().Now();
     WriteStats();
@@ -60,6 +61,7 @@ class StatsStream final : public BytesReactor {
       Finish(grpc::Status::CANCELLED);
       return;
     }
+    if (const absl::Status status = watch().Took(); !status.ok()) return Finish(ToGrpcStatus(status));
     // By the clock of the host, which nobody sets: the alarm's own may jump between two messages.
     const absl::Time now = host_.clock().Now();
     next_ = std::max(next_ + interval_, now);
@@ -77,7 +79,7 @@ class StatsStream final : public BytesReactor {
     // Whoever called Finish may still be inside it.
     mutex_.lock();
     mutex_.unlock();
-    delete this;
+    SingleRequestCall::OnDone();
   }
 
  private:
@@ -91,7 +93,7 @@ class StatsStream final : public BytesReactor {
            .metadata = {{"limit", absl::StrCat(kMaxStatsWatchers)}}});
     }
     v1::WatchExpertStatsRequest request;
-    CADRE_RETURN_IF_ERROR(ParseMessage(request_, &request));
+    CADRE_RETURN_IF_ERROR(ParseMessage(this->request(), &request));
     CADRE_ASSIGN_OR_RETURN(model_, CheckModelRequest(host_, request));
     CADRE_ASSIGN_OR_RETURN(selection_, SelectionOf(request, model_->card));
     CADRE_ASSIGN_OR_RETURN(interval_, WatchInterval(request));
@@ -107,7 +109,7 @@ class StatsStream final : public BytesReactor {
     is_waiting_ = false;
     if (is_cancelled_) {
       Finish(grpc::Status::CANCELLED);
-    } else if (const absl::Status status = CheckAccess(services_, context_, kPath); !status.ok()) {
+    } else if (const absl::Status status = CheckAccess(); !status.ok()) {
       Finish(ToGrpcStatus(status));  // it has no end of its own, and would outlive its key
     } else {
       WriteStats();
@@ -128,11 +130,11 @@ class StatsStream final : public BytesReactor {
       fill(now->experts.total);
     }
     message_ = SerializeMessage(response);
+    // Who does not read has no next look at its key, either.
+    watch().Begin(services().stream.slow_reader_timeout, ReadingWatch::WhenLate::kTellFirst);
     StartWrite(&message_);
   }
 
-  const ServiceContext& services_;
-  const grpc::CallbackServerContext& context_;
   ModelHost& host_;
   const std::shared_ptr<CallPlaces> watchers_;
 
@@ -149,8 +151,7 @@ class StatsStream final : public BytesReactor {
   bool is_cancelled_ = false;
   absl::Time next_;
   std::shared_ptr<const TimedExperts> last_;  // of deltas
-  grpc::ByteBuffer request_;
-  grpc::ByteBuffer message_;  // in flight
+  grpc::ByteBuffer message_;                  // in flight
 };
 
 }  // namespace

@@ -29,8 +29,8 @@ void StreamedCall::WriteNext() {
   AddInitialMetadata();
   message_ = waiting_.front();
   waiting_.pop_front();
+  WatchMessage();
   if (is_ending_ && waiting_.empty()) {
-    CutOffUnread(message_.Length());
     StartWriteAndFinish(&message_, grpc::WriteOptions(), grpc::Status::OK);
   } else {
     // Without a buffer hint, though a last message may follow at once: the library may keep what has one until the next
@@ -39,7 +39,16 @@ void StreamedCall::WriteNext() {
   }
 }
 
+// A message of what the outbox may hold anyway may wait without an end. A larger one need not be met by the outbox's
+// own limit, which it left behind; it has the time that a full outbox has, and its own.
+void StreamedCall::WatchMessage() {
+  if (message_.Length() <= services().stream.max_outbox_bytes) return;
+  const absl::Duration timeout = services().stream.slow_reader_timeout;
+  watch().Begin(timeout + MessagePatience(message_.Length(), timeout), ReadingWatch::WhenLate::kCutOff);
+}
+
 void StreamedCall::OnWriteDone(bool ok) {
+  static_cast<void>(watch().Took());  // whether it was late is the stream's to say
   if (ok && !waiting_.empty()) {
     stream()->OnPartTaken();
     WriteNext();

@@ -33,6 +33,7 @@ class StreamedCall : public RequestCall {
 
  private:
   void WriteNext();
+  void WatchMessage();
 
   // Of whoever writes: one at a time.
   std::deque<grpc::ByteBuffer> waiting_;  // behind the one in flight, of the same event

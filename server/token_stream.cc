@@ -188,11 +188,6 @@ void TokenStream::CutOff() {
   writer_->Cancel();
 }
 
-void TokenStream::CutOffAnswer() {
-  const std::lock_guard lock(mutex_);
-  if (writer_ != nullptr) writer_->Cancel();
-}
-
 void TokenStream::ArmCutOff() {
   num_writes_armed_ = num_writes_;
   writer_->CutOffAfter(options_.slow_reader_timeout);

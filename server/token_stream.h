@@ -127,8 +127,6 @@ class TokenStream final : public TokenSink, public Pumped, public std::enable_sh
   bool was_aborted() const { return was_aborted_; }
   // Time is over for a client that read too slowly: cancels the call if it still does not take what is in flight.
   void CutOff();
-  // The same for the last message, whose end nobody tells the stream: cancels the call if it is still there.
-  void CutOffAnswer();
   // Exactly once: the writer is about to go, and is not called any more once this returns.
   void Detach();
 

@@ -4,56 +4,39 @@
 
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/byte_buffer.h>
-#include <grpcpp/support/server_callback.h>
 
-#include <atomic>
 #include <functional>
 #include <memory>
+#include <string_view>
+#include <utility>
 
 #include "absl/status/status.h"
-#include "server/call_alarm.h"
-#include "server/incoming_call.h"
-#include "server/model_host.h"
+#include "server/call_place.h"
+#include "server/errors.h"
 #include "server/services.h"
+#include "server/single_request_call.h"
 #include "server/wire.h"
 
 namespace cadre {
 
-// Reads its request within `services.request_timeout`, else DEADLINE_EXCEEDED (REQUEST_TIMEOUT); has `method` finish
-// it; and is cancelled when its client does not take the answer in time, as AnswerPatience says. Deletes itself when
-// gRPC is done with it.
-class UnaryCall final : public BytesReactor {
+// Has `method` finish it; and is cancelled when its client does not take the answer in time, as MessagePatience says.
+class UnaryCall final : public SingleRequestCall {
  public:
   // Runs on the thread that received the call, and finishes it, then or later and on any thread.
   using Method = std::function<void(UnaryCall* call)>;
 
-  // Both outlive the call.
-  UnaryCall(const ServiceContext& services, grpc::CallbackServerContext* context, const Method& method);
-
-  // Until the call is finished.
-  const grpc::ByteBuffer& request() const { return request_; }
-  const grpc::CallbackServerContext& context() const { return context_; }
+  // All of these outlive the call.
+  UnaryCall(const ServiceContext& services, grpc::CallbackServerContext* context, std::string_view path,
+            const Method& method);
 
   // Once; the call may be gone when it returns. The second: `answer`, unless there is an error.
   void FinishWith(const absl::Status& error);
   void FinishWith(const absl::Status& status, const google::protobuf::Message& answer);
 
-  void OnReadDone(bool ok) override;
-  void OnDone() override;
-
  private:
-  // What the alarm has of a call that may be gone.
-  struct Link;
+  void OnRequest() override { method_(this); }
 
-  const ServiceContext& services_;
-  grpc::CallbackServerContext& context_;
   const Method& method_;
-  const std::shared_ptr<Link> link_;
-  // Whoever sets it goes on with the call: the request that has come, or the time that is over. Outlives the call.
-  const std::shared_ptr<std::atomic<bool>> is_read_ = std::make_shared<std::atomic<bool>>(false);
-  CallAlarm read_timeout_;
-  CallAlarm unread_;
-  grpc::ByteBuffer request_;
   grpc::ByteBuffer response_;
 };
 
@@ -67,10 +50,26 @@ void AnswerNow(UnaryCall* call, const Method& method) {
   call->FinishWith(status, response);
 }
 
-// Of a call whose turn has come: whether anybody still waits for its answer, and a model may give it.
-inline absl::Status CheckStillWanted(const ModelHost& host, const grpc::CallbackServerContext& context) {
-  if (context.IsCancelled()) return absl::CancelledError("cancelled by the client, or its deadline passed");
-  return host.state() == ModelHost::State::kStopped ? host.Admit().status() : absl::OkStatus();
+// The same on the work queue, for what takes so long that gRPC's few threads cannot be spared for it. The request is in
+// memory until it is answered, and is charged for as long. `place`, which may be null, is given back right before the
+// answer: whoever has it may call again.
+template <typename Request, typename Response, typename Method>
+void AnswerOnQueue(UnaryCall* call, Method method, std::shared_ptr<CallPlace> place = nullptr) {
+  const ServiceContext& services = call->services();
+  auto charge = ChargeReading(services, call->request().Length());
+  if (!charge.ok()) return call->FinishWith(charge.status());
+  const bool is_posted = services.work_queue->Post(
+      [call, method = std::move(method), place = std::move(place), charge = *std::move(charge)]() mutable {
+        Request request;
+        Response response;
+        absl::Status status = call->CheckStillWanted();
+        if (status.ok()) status = ParseMessage(call->request(), &request);
+        if (status.ok()) status = method(request, &response);
+        charge.reset();
+        place.reset();
+        call->FinishWith(status, response);
+      });
+  if (!is_posted) call->FinishWith(WorkQueueFull(services));
 }
 
 }  // namespace cadre

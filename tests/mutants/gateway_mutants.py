@@ -71,15 +71,21 @@ GATEWAY_MUTANTS = [
         "vllm_engine_test", "TokenizerStreamTest.OnlySoManyTakeItAtATime"),
     Mutant(
         "who does not read the tokenizer keeps its place",
-        "server/tokenizer_stream.cc",
-        "if (is_too_slow_) return context_->TryCancel();",
-        "if (is_too_slow_) return;",
+        "server/reading_watch.cc",
+        "if (is_late_ || when_late_ == WhenLate::kCutOff) return Cancel();",
+        "if (when_late_ == WhenLate::kCutOff) return Cancel();",
         "vllm_engine_test", "TokenizerStreamTest.WhoNeverReadsIsCutOff"),
     Mutant(
-        "who reads the tokenizer without a pause is too slow",
-        "server/tokenizer_stream.cc",
-        "    is_too_slow_ = num_taken_ == num_seen_;\n",
-        "    is_too_slow_ = num_taken_ >= num_seen_;\n",
+        "who reads the tokenizer too late gets it all the same",
+        "server/reading_watch.cc",
+        "return is_late_ ? SlowReader(patience_)",
+        "return is_late_ && context_ == nullptr ? SlowReader(patience_)",
+        "vllm_engine_test", "TokenizerStreamTest.WhoReadsTooLateIsToldWhy"),
+    Mutant(
+        "who reads the tokenizer in time must take it all at once",
+        "server/reading_watch.cc",
+        "  ++num_begun_;\n  alarm_.Cancel();\n",
+        "",
         "vllm_engine_test", "TokenizerStreamTest.WhoReadsSlowlyGetsItWhole"),
     Mutant(
         "who takes an event bit by bit reads nothing",

@@ -61,7 +61,7 @@ class InProcessServer {
   // `config.model` says which simulator. Loads it unless told to wait for Load.
   // `memory` may be null; else it outlives this.
   explicit InProcessServer(ServerConfig config, bool load = true, TokenStreamOptions stream = {},
-                           MemoryGuard* memory = nullptr)
+                           MemoryGuard* memory = nullptr, absl::Duration request_timeout = absl::Seconds(30))
       : config_(std::move(config)) {
     stream.pump = &stream_pump_;
     auto server =
@@ -70,6 +70,7 @@ class InProcessServer {
                                                                                     .work_queue = &work_queue_,
                                                                                     .stream = stream,
                                                                                     .memory = memory,
+                                                                                    .request_timeout = request_timeout,
                                                                                     .access = access_.get()});
     EXPECT_TRUE(server.ok()) << server.status();
     grpc_ = *std::move(server);

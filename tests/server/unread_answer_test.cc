@@ -5,27 +5,31 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
-#include "server/incoming_call.h"
+#include "server/reading_watch.h"
 #include "server/wire.h"
 #include "tests/server/in_process_server.h"
+#include "vllm/grpc/engine/vllm_engine.grpc.pb.h"
 
 namespace cadre {
 namespace {
 
 constexpr char kTokenize[] = "/cadre.v1.GenerationService/Tokenize";
+constexpr char kWatch[] = "/cadre.v1.ExpertService/WatchExpertStats";
 constexpr char kGenerateText[] = "/cadre.v1.GenerationService/GenerateText";
 
 // A client of its own, with the smallest window, that sends a request and then waits for the end without reading.
 class Sloth {
  public:
-  Sloth(InProcessServer& server, const std::string& path) {
+  Sloth(InProcessServer& server, const std::string& path, const std::string& authorization = "") {
     grpc::ChannelArguments arguments;
     arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
     arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 65535);
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
     stub_ = std::make_unique<grpc::GenericStub>(grpc::CreateCustomChannel(
         HostPort("127.0.0.1", server.grpc().port()), grpc::InsecureChannelCredentials(), arguments));
+    if (!authorization.empty()) context_.AddMetadata("authorization", authorization);
     call_ = stub_->PrepareCall(&context_, path, &queue_);
     call_->StartCall(this);
     EXPECT_TRUE(Next(absl::Seconds(20)));
@@ -135,11 +139,86 @@ TEST(UnreadAnswerTest, AnAnswerMayWaitForALittle) {
   }
 }
 
-TEST(UnreadAnswerTest, WhatAStreamMayKeepMayWaitWithoutAnEnd) {
-  const TokenStreamOptions options{.max_outbox_bytes = 1000, .slow_reader_timeout = absl::Seconds(10)};
-  EXPECT_EQ(AnswerPatience(1000, options), absl::InfiniteDuration());
-  EXPECT_EQ(AnswerPatience(1001, options), absl::Seconds(10));
-  EXPECT_EQ(AnswerPatience(64 << 20, options), absl::Seconds(650));
+// As a page of /metrics has it.
+bool HasCutOffCalls(InProcessServer& server) {
+  const std::string page = server.metrics().RenderDefaultPage();
+  return page.find("cadre_calls_cut_off_total") != std::string::npos &&
+         page.find("cadre_calls_cut_off_total 0\n") == std::string::npos;
+}
+
+// A first event of several times the window, and an end that comes behind it.
+TEST(UnreadAnswerTest, AStreamWhoseFirstMessageNobodyTakesIsCutOff) {
+  const auto server = ServerWith(absl::Milliseconds(200));
+  v1::GenerateRequest request = IdsRequest(std::vector<int32_t>(3000, 7), 1);
+  request.mutable_output()->set_prompt_logprobs(20);
+  Sloth sloth(*server, "/cadre.v1.GenerationService/Generate");
+  sloth.Send(request);
+  EXPECT_TRUE(Eventually([&] { return server->host().num_open_calls() == 1; }));
+  EXPECT_FALSE(HasCutOffCalls(*server));
+  EXPECT_TRUE(Eventually([&] { return server->host().num_open_calls() == 0; })) << "the event is kept";
+  EXPECT_TRUE(HasCutOffCalls(*server));
+}
+
+// Of several messages, the last of which is not what is stuck.
+TEST(UnreadAnswerTest, AnAnswerInPartsThatNobodyTakesIsCutOff) {
+  const auto server = ServerWith(absl::Milliseconds(200));
+  vllm::grpc::engine::GenerateRequest request;
+  for (int i = 0; i < 3; ++i) request.mutable_tokenized()->add_input_ids(i + 1);
+  request.mutable_sampling_params()->set_n(4);
+  request.mutable_sampling_params()->set_max_tokens(3000);
+  request.mutable_sampling_params()->set_logprobs(20);
+  Sloth sloth(*server, "/vllm.grpc.engine.VllmEngine/Generate");
+  sloth.Send(request);
+  EXPECT_TRUE(Eventually([&] { return server->host().num_open_calls() == 1; }));
+  EXPECT_TRUE(Eventually([&] { return server->host().num_open_calls() == 0; })) << "the answer is kept";
+}
+
+// It has no end of its own, and its place is one of few.
+TEST(UnreadAnswerTest, AWatcherThatDoesNotReadLosesItsPlace) {
+  InProcessServer server(InProcessServer::Config("sim:vocab=512,layers=64,experts=512"), /*load=*/true,
+                         TokenStreamOptions{.slow_reader_timeout = absl::Milliseconds(200)});
+  Generate(server, IdsRequest({1, 2, 3}, 200));  // or there is nothing to tell
+  v1::WatchExpertStatsRequest request;
+  request.mutable_interval()->set_nanos(100'000'000);
+  Sloth sloth(server, kWatch);
+  sloth.Send(request);
+  EXPECT_TRUE(Eventually([&] { return HasCutOffCalls(server); }));
+  while (sloth.Read()) {
+  }
+  EXPECT_TRUE(sloth.EndsWithin(absl::Seconds(20)));
+  EXPECT_EQ(sloth.status.error_code(), grpc::StatusCode::CANCELLED) << sloth.status.error_message();
+}
+
+TEST(UnreadAnswerTest, PatienceIsOfEachMebibyteBegun) {
+  EXPECT_EQ(MessagePatience(0, absl::Seconds(10)), absl::Seconds(10));
+  EXPECT_EQ(MessagePatience((1 << 20) - 1, absl::Seconds(10)), absl::Seconds(10));
+  EXPECT_EQ(MessagePatience(64 << 20, absl::Seconds(10)), absl::Seconds(650));
+}
+
+TEST(UnreadAnswerTest, HalfARequestHasAnEnd) {
+  InProcessServer server(InProcessServer::Config("sim:vocab=512"), /*load=*/true, {}, nullptr,
+                         /*request_timeout=*/absl::Milliseconds(200));
+  for (const char* path : {kTokenize, kWatch, "/vllm.grpc.engine.VllmEngine/GetTokenizer"}) {
+    Sloth silent(server, path);
+    EXPECT_TRUE(silent.EndsWithin(absl::Seconds(20))) << path;
+    EXPECT_EQ(silent.status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED) << path;
+    EXPECT_EQ(ReasonOf(silent.status), "REQUEST_TIMEOUT") << path;
+  }
+}
+
+// Whoever has sent its headers in time could otherwise act as long after as it may take for a request.
+TEST(UnreadAnswerTest, AKeyThatIsWithdrawnBeforeTheRequestIsHereIsWorthNothing) {
+  const auto server = ServerWith(absl::Hours(1));
+  server->access().SetKeys(*ApiKeys::Parse("root experts-read,operator secret-of-root-123456"));
+  for (const char* path : {"/cadre.v1.ExpertService/ResetStats", kWatch}) {
+    Sloth operator_of_before(*server, path, "Bearer secret-of-root-123456");
+    server->access().SetKeys(*ApiKeys::Parse("other experts-read,operator secret-of-other-12345"));
+    operator_of_before.Send(v1::ResetStatsRequest());
+    EXPECT_TRUE(operator_of_before.EndsWithin(absl::Seconds(20))) << path;
+    EXPECT_EQ(operator_of_before.status.error_code(), grpc::StatusCode::UNAUTHENTICATED) << path;
+    EXPECT_EQ(ReasonOf(operator_of_before.status), "UNAUTHENTICATED") << path;
+    server->access().SetKeys(*ApiKeys::Parse("root experts-read,operator secret-of-root-123456"));
+  }
 }
 
 TEST(UnreadAnswerTest, ACallWithoutARequestIsToldSo) {
@@ -154,7 +233,7 @@ TEST(UnreadAnswerTest, ACallWithoutARequestIsToldSo) {
 TEST(UnreadAnswerTest, AStrangerIsToldWhyAndNotRead) {
   const auto server = ServerWith(absl::Hours(1));
   server->access().SetKeys(*ApiKeys::Parse("alice generation secret-of-alice-12345"));
-  for (const char* path : {kTokenize, kGenerateText, "/cadre.v1.ExpertService/WatchExpertStats"}) {
+  for (const char* path : {kTokenize, kGenerateText, kWatch}) {
     Sloth stranger(*server, path);
     EXPECT_TRUE(stranger.EndsWithin(absl::Seconds(20))) << path;
     EXPECT_EQ(stranger.status.error_code(), grpc::StatusCode::UNAUTHENTICATED) << path;
