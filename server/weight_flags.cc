@@ -10,6 +10,11 @@ std::optional<DType> ToDType(const std::string& name) {
   return std::nullopt;
 }
 
+QuantizedParts ToParts(const std::string& name) {
+  if (name == "all-alike") return QuantizedParts::kAllAlike;
+  return name == "all" ? QuantizedParts::kAll : QuantizedParts::kExperts;
+}
+
 }  // namespace
 
 void WeightFlags::AddTo(CLI::App& app) {
@@ -21,9 +26,9 @@ void WeightFlags::AddTo(CLI::App& app) {
          "on the CPU")
       ->check(CLI::IsMember({"none", "int8", "int4"}));
   app.add_option("--quantize-parts", quantize_parts_,
-                 "What is rounded: the routed experts, or all matrices but routers and the embedding, those that are "
-                 "not experts' to 8 bits")
-      ->check(CLI::IsMember({"experts", "all"}));
+                 "What is rounded: the routed experts, or all matrices but routers and the embedding; those that are "
+                 "not experts' to 8 bits (all), or like experts, but for the head (all-alike)")
+      ->check(CLI::IsMember({"experts", "all", "all-alike"}));
   app.add_option("--kv-cache-dtype", kv_cache_dtype_, "auto: the type of the weights that are not quantized")
       ->check(CLI::IsMember({"auto", "float32", "bfloat16", "float16"}));
 }
@@ -36,7 +41,7 @@ WeightConfig WeightFlags::Config() const {
   return {.dtype = ToDType(dtype_),
           .kv_cache_dtype = ToDType(kv_cache_dtype_),
           .quantized = ToDType(quantize_),
-          .quantized_parts = quantize_parts_ == "all" ? QuantizedParts::kAll : QuantizedParts::kExperts};
+          .quantized_parts = ToParts(quantize_parts_)};
 }
 
 }  // namespace cadre

@@ -64,7 +64,7 @@ absl::Status CheckOptions(const RunnerOptions& options) {
 }
 
 absl::Status CheckTypes(const CheckpointSummary& checkpoint, const Device& device, const Ops& ops) {
-  for (const DType dtype : {checkpoint.expert_dtype, checkpoint.matrix_dtype}) {
+  for (const DType dtype : {checkpoint.expert_dtype, checkpoint.matrix_dtype, checkpoint.head_dtype}) {
     if (ops.can_multiply(dtype)) continue;
     return absl::OutOfRangeError(absl::StrCat("--quantize: ", device.name(), " does not compute with weights of type ",
                                               std::string(DTypeName(dtype)), "; --device cpu does"));

@@ -49,7 +49,7 @@ class WeightVisitor {
     }
     CADRE_RETURN_IF_ERROR(Small("model.norm.weight", {hidden}, weights_.final_norm));
     if (config_.tie_word_embeddings) return absl::OkStatus();
-    return Matrix(kHeadName, {vocab, hidden}, weights_.head);
+    return Visit(kHeadName, {vocab, hidden}, WeightRole::kHead, weights_.head);
   }
 
  private:

@@ -16,6 +16,7 @@ namespace cadre {
 
 enum class WeightRole {
   kMatrix,  // the large ones: all of one element type, or quantized
+  kHead,    // the head, where it is not the embedding: a matrix that is worth more bits where others have four
   kTable,   // the embedding, whose rows are looked up: of the matrices' element type
   kSmall,   // norms, biases, routers and gates: each keeps its own type
 };

@@ -82,8 +82,9 @@ absl::Status CheckNothingIsLeft(const CheckpointFiles& files, const ModelConfig&
 DType HeldAs(DType stored) { return stored == DType::kF64 ? DType::kF32 : stored; }
 
 bool WillBeQuantized(const Placement& placement, const WeightsOptions& options) {
-  if (!options.quantized.has_value() || placement.role != WeightRole::kMatrix) return false;
-  return placement.pool > 0 || options.quantized_parts == QuantizedParts::kAll;
+  const bool is_matrix = placement.role == WeightRole::kMatrix || placement.role == WeightRole::kHead;
+  if (!options.quantized.has_value() || !is_matrix) return false;
+  return placement.pool > 0 || options.quantized_parts != QuantizedParts::kExperts;
 }
 
 // The type of the matrices that are not quantized: what all of them are stored as; float32, which holds every other
@@ -148,15 +149,21 @@ struct Checkpoint::State {
 
   void DecideTypes() {
     summary.dtype = options.dtype.value_or(CommonMatrixDType(placements, options));
-    const bool is_all = options.quantized.has_value() && options.quantized_parts == QuantizedParts::kAll;
+    summary.matrix_dtype = summary.head_dtype = summary.dtype;
     // What every token meets is worth its bits, and is the smaller part.
-    summary.matrix_dtype = is_all ? DType::kQ8 : summary.dtype;
+    if (options.quantized.has_value() && options.quantized_parts != QuantizedParts::kExperts) {
+      summary.matrix_dtype = options.quantized_parts == QuantizedParts::kAllAlike ? *options.quantized : DType::kQ8;
+      summary.head_dtype = config.tie_word_embeddings ? summary.dtype : DType::kQ8;
+    }
     summary.expert_dtype = options.quantized.value_or(summary.dtype);
     for (Placement& placement : placements) {
       const DType own = HeldAs(*placement.source.tensor->info.dtype);
       switch (placement.role) {
         case WeightRole::kMatrix:
           placement.dtype = placement.pool > 0 ? summary.expert_dtype : summary.matrix_dtype;
+          break;
+        case WeightRole::kHead:
+          placement.dtype = summary.head_dtype;
           break;
         case WeightRole::kTable:
           placement.dtype = summary.dtype;

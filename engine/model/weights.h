@@ -48,8 +48,9 @@ struct Weights {
 
 // Which matrices are quantized.
 enum class QuantizedParts {
-  kExperts,  // of routed experts
-  kAll,      // and of attention, of shared experts and dense layers, and a head of its own: these with 8 bits
+  kExperts,   // of routed experts
+  kAll,       // and of attention, of shared experts and dense layers, and a head of its own: these with 8 bits
+  kAllAlike,  // the same, with as many bits as the experts, but for the head: that with 8
 };
 
 struct WeightsOptions {
@@ -77,7 +78,8 @@ enum class ExpertPlace {
 // What loading will need, from the headers alone: no tensor data is read.
 struct CheckpointSummary {
   DType dtype = DType::kBF16;         // of what is not quantized: of all matrices, if nothing is
-  DType matrix_dtype = DType::kBF16;  // of the matrices as they will be held, but for routed experts and the embedding
+  DType matrix_dtype = DType::kBF16;  // of the matrices as they will be held, but for those below and the embedding
+  DType head_dtype = DType::kBF16;    // of the head: the embedding's, where it is one
   DType expert_dtype = DType::kBF16;  // of those of routed experts
   int64_t num_tensors = 0;
   int64_t file_bytes = 0;    // tensor data in the checkpoint

@@ -291,6 +291,7 @@ void Run(const BenchOptions& options) {
   if (options.dtype == "float32") weights_options.dtype = DType::kF32;
   if (options.quantize != "none") weights_options.quantized = options.quantize == "int8" ? DType::kQ8 : DType::kQ4;
   if (options.quantize_parts == "all") weights_options.quantized_parts = QuantizedParts::kAll;
+  if (options.quantize_parts == "all-alike") weights_options.quantized_parts = QuantizedParts::kAllAlike;
   if (options.random_weights && options.quantize != "none") {
     Fail(absl::InvalidArgumentError("--quantize: random weights are bfloat16"));
   }
@@ -346,8 +347,8 @@ int main(int argc, char** argv) {
   app.add_option("--dtype", options.dtype, "Weights: empty as stored, or float32");
   app.add_option("--quantize", options.quantize, "none, int8 or int4, as of the server")
       ->check(CLI::IsMember({"none", "int8", "int4"}));
-  app.add_option("--quantize-parts", options.quantize_parts, "experts or all, as of the server")
-      ->check(CLI::IsMember({"experts", "all"}));
+  app.add_option("--quantize-parts", options.quantize_parts, "experts, all or all-alike, as of the server")
+      ->check(CLI::IsMember({"experts", "all", "all-alike"}));
   app.add_option("--prefill", options.prefill_tokens, "Tokens of the prefill prompts; 0: none")->delimiter(',');
   app.add_option("--context", options.context_tokens, "Known tokens of a sequence before decode (multiple of 16)");
   app.add_option("--batches", options.batches, "Decode batch sizes")->delimiter(',');

@@ -173,6 +173,7 @@ void Compare(const BenchOptions& options) {
       {"int8 all", {.quantized = DType::kQ8, .quantized_parts = QuantizedParts::kAll}},
       {"int4 experts", {.quantized = DType::kQ4}},
       {"int4 all", {.quantized = DType::kQ4, .quantized_parts = QuantizedParts::kAll}},
+      {"int4 all-alike", {.quantized = DType::kQ4, .quantized_parts = QuantizedParts::kAllAlike}},
   };
   for (const auto& [name, weights_options] : ways) {
     Report(name, exact, RunModel(options, weights_options, windows), windows);

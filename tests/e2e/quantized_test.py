@@ -49,9 +49,13 @@ class QuantizedTest(unittest.TestCase):
         self.assertEqual((model.execution.weight_dtype, model.execution.expert_dtype), ("int8", "int4"))
         self.assertLess(model.memory_plan.dense_weight_bytes, experts_only.memory_plan.dense_weight_bytes)
         self.assertEqual(model.execution.kv_cache_dtype, experts_only.execution.kv_cache_dtype)
+        alike = self.model(self.start("--quantize", "int4", "--quantize-parts", "all-alike"))
+        self.assertEqual((alike.execution.weight_dtype, alike.execution.expert_dtype), ("int4", "int4"))
+        self.assertLess(alike.memory_plan.dense_weight_bytes, model.memory_plan.dense_weight_bytes)
+        self.assertEqual(alike.memory_plan.expert_weight_bytes, model.memory_plan.expert_weight_bytes)
 
     def test_a_crowd_changes_nothing(self):
-        for flags in (("int8",), ("int4", "--quantize-parts", "all")):
+        for flags in (("int8",), ("int4", "--quantize-parts", "all"), ("int4", "--quantize-parts", "all-alike")):
             server = self.start("--quantize", *flags, "--prefix-cache", "off")
             alone = [self.complete(server, prompt) for prompt in PROMPTS]
             with concurrent.futures.ThreadPoolExecutor(24) as pool:

@@ -52,11 +52,17 @@ QUANTIZATION_MUTANTS = [
         "          placement.dtype = summary.matrix_dtype;\n",
         "quantized_weights_test", "QuantizedWeightsTest.AreThoseOfTheExpertsOrOfAllMatrices"),
     Mutant(
-        "attention is rounded to 4 bits",
+        "attention is rounded to 4 bits unasked",
         "engine/model/weights.cc",
-        "is_all ? DType::kQ8 : summary.dtype;",
-        "is_all ? *options.quantized : summary.dtype;",
+        "options.quantized_parts == QuantizedParts::kAllAlike ? *options.quantized : DType::kQ8;",
+        "options.quantized_parts != QuantizedParts::kExperts ? *options.quantized : DType::kQ8;",
         "quantized_weights_test", "QuantizedWeightsTest.AreThoseOfTheExpertsOrOfAllMatrices"),
+    Mutant(
+        "the head is rounded to 4 bits",
+        "engine/model/weights.cc",
+        "config.tie_word_embeddings ? summary.dtype : DType::kQ8;",
+        "config.tie_word_embeddings ? summary.dtype : summary.matrix_dtype;",
+        "quantized_weights_test", "QuantizedWeightsTest.TheHeadKeepsEightBits"),
     Mutant(
         "a device is given weights that it does not compute with",
         "engine/model/memory_plan.cc",

@@ -189,6 +189,8 @@ TEST(ConfigTest, WeightsAreQuantizedWhereAskedFor) {
   EXPECT_EQ(config.weights.quantized_parts, QuantizedParts::kExperts);
   EXPECT_EQ(Parse({"--model=x", "--quantize=int8", "--quantize-parts=all"}).config->weights.quantized_parts,
             QuantizedParts::kAll);
+  EXPECT_EQ(Parse({"--model=x", "--quantize=int4", "--quantize-parts=all-alike"}).config->weights.quantized_parts,
+            QuantizedParts::kAllAlike);
   EXPECT_EQ(Parse({"--model=x", "--quantize=int5"}).exit_code, 64);
   EXPECT_EQ(Parse({"--model=x", "--dtype=int8"}).exit_code, 64);
   const ParsedConfig without = Parse({"--model=x", "--quantize-parts=all"});

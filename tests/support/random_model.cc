@@ -196,7 +196,7 @@ Weights MakeRandomWeights(const ModelConfig& config, DType dtype, uint64_t seed,
 CheckpointSummary SummaryOf(const ModelConfig& config, DType dtype) {
   const auto element = static_cast<int64_t>(DTypeBytes(dtype));
   CheckpointSummary summary;
-  summary.dtype = summary.matrix_dtype = summary.expert_dtype = dtype;
+  summary.dtype = summary.matrix_dtype = summary.head_dtype = summary.expert_dtype = dtype;
   summary.expert_bytes =
       config.num_moe_layers() * config.num_experts * 3 * config.hidden_size * config.expert_ffn_size * element;
   summary.one_expert_bytes = ExpertLayout(config, dtype).size_bytes();

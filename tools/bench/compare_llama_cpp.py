@@ -24,7 +24,8 @@ bfloat16 run: how many of the first greedy tokens are the same. What differs:
   experts: cadre     int8, int4       bfloat16                        bfloat16
   llama.cpp          Q8_0, Q4_0       bfloat16                        bfloat16
   all: cadre         int8, int4       int8                            int8
-  llama.cpp          Q8_0, Q4_0       Q8_0; with int4 Q4_0            Q8_0; with int4 Q6_K (Q8_0 where the hidden size
+  all-alike: cadre   int8, int4       int8, int4                      int8
+  both: llama.cpp    Q8_0, Q4_0       Q8_0; with int4 Q4_0            Q8_0; with int4 Q6_K (Q8_0 where the hidden size
                                                                       is no multiple of 256), as its quantizer has it
 
 Routers and norms are float32 in llama.cpp's file, and the embedding stays bfloat16 (its quantizer would take Q8_0 or
@@ -58,7 +59,7 @@ def parse_arguments():
     parser.add_argument("--preset", choices=PRESETS, default="tiny")
     parser.add_argument("--layers", type=int, help="fewer layers than the preset, to fit memory")
     parser.add_argument("--quantize", choices=["none", *FILE_TYPES], default="none")
-    parser.add_argument("--quantize-parts", choices=["experts", "all"], default="all")
+    parser.add_argument("--quantize-parts", choices=["experts", "all", "all-alike"], default="all")
     parser.add_argument("--batches", default="1", help="sequences that decode side by side, e.g. 1,8,32")
     parser.add_argument("--prefill", type=int, default=512, help="tokens of the prompt; 0: none")
     parser.add_argument("--context", type=int, default=64, help="known tokens before decode, a multiple of 16")
@@ -155,9 +156,10 @@ def main():
         prompts, ours, theirs = compare_greedy(args, folder, gguf_path)
         cadre = cadre_engine(args, folder, args.quantize)
         if args.quantize != "none":
-            source, gguf_path = gguf_path, folder / f"model-{args.quantize}-{args.quantize_parts}.gguf"
+            parts = "experts" if args.quantize_parts == "experts" else "all"
+            source, gguf_path = gguf_path, folder / f"model-{args.quantize}-{parts}.gguf"
             if not gguf_path.exists():
-                quantize(source, gguf_path, args.quantize, args.quantize_parts, args.threads)
+                quantize(source, gguf_path, args.quantize, parts, args.threads)
             print(f"{args.preset:10} {args.quantize} in llama.cpp's file: {tensor_types(gguf_path)}")
         with contextlib.closing(LlamaCpp(gguf_path, args.threads, args.shape["vocab"])) as peer:
             if args.quantize != "none":

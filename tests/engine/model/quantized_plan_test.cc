@@ -21,6 +21,7 @@ TEST_P(QuantizedPlanTest, IsRefusedWhereTheDeviceCannotMultiply) {
       CheckpointSummary summary = SummaryOf(config, DType::kBF16);
       summary.expert_dtype = is_all ? DType::kBF16 : dtype;
       summary.matrix_dtype = is_all ? dtype : DType::kBF16;
+      summary.head_dtype = summary.matrix_dtype;
       const auto plan = PlanMemory(config, summary, {}, *device, device->ops());
       if (device->ops().can_multiply(dtype)) {
         ASSERT_TRUE(plan.ok()) << plan.status();

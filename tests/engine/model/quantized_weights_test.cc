@@ -63,12 +63,13 @@ void ExpectMadeOf(const MlpWeights& exact, const MlpWeights& held, std::optional
 }
 
 // Every weight of `held` against `exact`, which is in float32.
-void ExpectMadeOf(const Weights& exact, const Weights& held, DType expert, std::optional<DType> other) {
+void ExpectMadeOf(const Weights& exact, const Weights& held, DType expert, std::optional<DType> other,
+                  std::optional<DType> head) {
   EXPECT_EQ(held.expert_dtype, expert);
   ExpectMadeOf(exact.embedding, held.embedding, std::nullopt, "embedding");
   ExpectMadeOf(exact.final_norm, held.final_norm, std::nullopt, "final norm");
   const bool is_tied = exact.head.raw() == exact.embedding.raw();
-  ExpectMadeOf(exact.head, held.head, is_tied ? std::nullopt : other, "head");
+  ExpectMadeOf(exact.head, held.head, is_tied ? std::nullopt : head, "head");
   ASSERT_EQ(held.layers.size(), exact.layers.size());
   for (size_t i = 0; i < exact.layers.size(); ++i) {
     const LayerWeights& a = exact.layers[i];
@@ -97,9 +98,11 @@ TEST(QuantizedWeightsTest, AreThoseOfTheExpertsOrOfAllMatrices) {
     const Weights exact = LoadWeights(dir.path(), {.dtype = DType::kF32}, device);
     for (const DType dtype : {DType::kQ8, DType::kQ4}) {
       WeightsOptions options = {.dtype = DType::kF32, .quantized = dtype};
-      ExpectMadeOf(exact, LoadWeights(dir.path(), options, device), dtype, std::nullopt);
+      ExpectMadeOf(exact, LoadWeights(dir.path(), options, device), dtype, std::nullopt, std::nullopt);
       options.quantized_parts = QuantizedParts::kAll;
-      ExpectMadeOf(exact, LoadWeights(dir.path(), options, device), dtype, DType::kQ8);
+      ExpectMadeOf(exact, LoadWeights(dir.path(), options, device), dtype, DType::kQ8, DType::kQ8);
+      options.quantized_parts = QuantizedParts::kAllAlike;
+      ExpectMadeOf(exact, LoadWeights(dir.path(), options, device), dtype, dtype, DType::kQ8);
     }
   }
 }
@@ -115,7 +118,7 @@ TEST(QuantizedWeightsTest, LargeMatricesAreReadInPieces) {
       exact,
       LoadWeights(dir.path(), {.dtype = DType::kF32, .quantized = DType::kQ4, .quantized_parts = QuantizedParts::kAll},
                   device),
-      DType::kQ4, DType::kQ8);
+      DType::kQ4, DType::kQ8, DType::kQ8);
 }
 
 TEST(QuantizedWeightsTest, TakeWhatTheSummarySays) {
@@ -134,6 +137,34 @@ TEST(QuantizedWeightsTest, TakeWhatTheSummarySays) {
     const absl::StatusOr<Weights> weights = checkpoint->Load(device);
     ASSERT_TRUE(weights.ok()) << weights.status();
     EXPECT_EQ(static_cast<int64_t>(device.allocated_bytes()), summary.dense_bytes + summary.expert_bytes);
+  }
+}
+
+// Of each --quantize-parts: types of the matrices that are not experts', and bytes of everything but experts.
+TEST(QuantizedWeightsTest, TheHeadKeepsEightBits) {
+  for (const bool is_tied : {false, true}) {
+    const TempDir dir;
+    WriteCheckpoint(dir.path(), {.hidden_size = 256, .tie_word_embeddings = is_tied, .dtype = DType::kBF16});
+    const ModelConfig config = LoadModelConfig(dir.path()).value();
+    const DType head = is_tied ? DType::kBF16 : DType::kQ8;
+    int64_t last_bytes = std::numeric_limits<int64_t>::max();
+    for (const auto& [parts, matrix_dtype, head_dtype] :
+         {std::tuple(QuantizedParts::kExperts, DType::kBF16, DType::kBF16),
+          std::tuple(QuantizedParts::kAll, DType::kQ8, head),
+          std::tuple(QuantizedParts::kAllAlike, DType::kQ4, head)}) {
+      const WeightsOptions options = {.quantized = DType::kQ4, .quantized_parts = parts};
+      const auto checkpoint = Checkpoint::Open(dir.path(), config, options).value();
+      const CheckpointSummary& summary = checkpoint->summary();
+      EXPECT_EQ(summary.matrix_dtype, matrix_dtype);
+      EXPECT_EQ(summary.head_dtype, head_dtype);
+      EXPECT_EQ(summary.dtype, DType::kBF16);
+      EXPECT_LT(summary.dense_bytes, last_bytes);
+      last_bytes = summary.dense_bytes;
+      FakeDevice device;
+      const absl::StatusOr<Weights> weights = checkpoint->Load(device);
+      ASSERT_TRUE(weights.ok()) << weights.status();
+      EXPECT_EQ(static_cast<int64_t>(device.allocated_bytes()), summary.dense_bytes + summary.expert_bytes);
+    }
   }
 }
 
@@ -229,11 +260,15 @@ TEST_F(QuantizedModelTest, FewerBitsAreFurtherAway) {
   const double int8 = Distance(exact, Logits({.quantized = DType::kQ8}));
   const double int8_all = Distance(exact, Logits({.quantized = DType::kQ8, .quantized_parts = QuantizedParts::kAll}));
   const double int4 = Distance(exact, Logits({.quantized = DType::kQ4}));
+  const double int4_alike =
+      Distance(exact, Logits({.quantized = DType::kQ4, .quantized_parts = QuantizedParts::kAllAlike}));
   EXPECT_GT(int8, 0.0);
   EXPECT_LT(int8, 0.1);
   EXPECT_LT(int8_all, 0.1);
   EXPECT_GT(int4, int8);
   EXPECT_LT(int4, 0.25);
+  EXPECT_GT(int4_alike, int4);
+  EXPECT_LT(int4_alike, 0.3);
 }
 
 // The slots of the cache hold what a whole load holds.
