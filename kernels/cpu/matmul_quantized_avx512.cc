@@ -163,21 +163,48 @@ struct QuantizedKernel {
   static int64_t WeightRowBytes(int64_t k) { return NumBlocks(k) * (Format::kCodeBytes + Format::kScaleBytes); }
   static int64_t PackedRowBytes(int64_t k) { return cadre::PackedRowBytes(k); }
 
+  // Bytes between what a tile of M rows computes with and what it asks for: whole tiles. Eight short rows are read too
+  // soon for one tile to be enough.
+  template <int M>
+  static int64_t FetchDistance(int64_t k) {
+    constexpr int64_t kLeast = M == 8 ? 8192 : 0;
+    const int64_t tile_bytes = M * WeightRowBytes(k);
+    return tile_bytes * (kLeast / (tile_bytes + 1) + 1);
+  }
+  // Asks for what is `distance` behind the scales of all rows, which the loop over blocks leaves out.
+  template <int M>
+  static void FetchScales(const std::byte* const* scales, int64_t distance, int64_t k) {
+    if constexpr (kIsFetchedInOrder<M>) return;
+    for (int m = 0; m < M; ++m) {
+      for (int64_t at = 0; at < NumBlocks(k) * Format::kScaleBytes; at += 64) Fetch(scales[m] + distance + at);
+    }
+  }
+  // The part of a tile that block b of row m asks for. Eight rows of 8 bits are fetched in the order in which they lie,
+  // which is faster, others in the order in which they are read.
+  template <int M>
+  static void FetchPart(const std::byte* const* w, int m, int64_t b, int64_t distance) {
+    if constexpr (kIsFetchedInOrder<M>) {
+      constexpr int64_t kBytes = M * (Format::kCodeBytes + Format::kScaleBytes);
+      constexpr int64_t kLines = (kBytes + 63) / 64;
+      for (int64_t line = m * kLines / M; line < (m + 1) * kLines / M; ++line) {
+        Fetch(w[0] + distance + b * kBytes + line * 64);
+      }
+    } else {
+      for (int64_t at = 0; at < Format::kCodeBytes; at += 64) Fetch(w[m] + distance + b * Format::kCodeBytes + at);
+    }
+  }
+  static void Fetch(const std::byte* line) { _mm_prefetch(reinterpret_cast<const char*>(line), _MM_HINT_T1); }
+  template <int M>
+  static constexpr bool kIsFetchedInOrder = M == 8 && Format::kCodeBytes == kQuantizedBlock;
+
   template <int M, int N, bool kFetch>
   static void Tile(float* out, const std::byte* const* w, const std::byte* x, int64_t k) {
-    const int64_t next_rows = M * WeightRowBytes(k);
     const std::byte* scales[M];
     const ActivationBlock* x_blocks[N];
     const float* x_scales[N];
     for (int m = 0; m < M; ++m) scales[m] = w[m] + NumBlocks(k) * Format::kCodeBytes;
-    if constexpr (kFetch) {
-      for (int m = 0; m < M; ++m) {
-        const int64_t scale_bytes = NumBlocks(k) * Format::kScaleBytes;
-        for (int64_t line = 0; line < scale_bytes; line += 64) {
-          _mm_prefetch(reinterpret_cast<const char*>(scales[m] + next_rows + line), _MM_HINT_T1);
-        }
-      }
-    }
+    const int64_t distance = FetchDistance<M>(k);
+    if constexpr (kFetch) FetchScales<M>(scales, distance, k);
     for (int n = 0; n < N; ++n) {
       x_blocks[n] = BlocksOf(x + n * PackedRowBytes(k));
       x_scales[n] = ScalesOf(x + n * PackedRowBytes(k), k);
@@ -191,13 +218,8 @@ struct QuantizedKernel {
       alignas(16) float products[M * N];
       Format::template MultiplyScales<M, N>(scales, b, x_scales, products);
       for (int m = 0; m < M; ++m) {
-        const std::byte* const codes = w[m] + b * Format::kCodeBytes;
-        if constexpr (kFetch) {
-          for (int64_t line = 0; line < Format::kCodeBytes; line += 64) {
-            _mm_prefetch(reinterpret_cast<const char*>(codes + next_rows + line), _MM_HINT_T1);
-          }
-        }
-        const typename Format::Weights weights = Format::Load(codes, scales[m], b);
+        if constexpr (kFetch) FetchPart<M>(w, m, b, distance);
+        const typename Format::Weights weights = Format::Load(w[m] + b * Format::kCodeBytes, scales[m], b);
         for (int n = 0; n < N; ++n) {
           sums[m][n] = Format::MultiplyAdd(sums[m][n], weights, x_blocks[n][b], products[n * M + m]);
         }
