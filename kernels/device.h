@@ -48,6 +48,12 @@ class RecordedWork {
   virtual ~RecordedWork() = default;
 };
 
+// A place in the order of a device's work, which can be waited for. Freed before its device.
+class WorkMark {
+ public:
+  virtual ~WorkMark() = default;
+};
+
 // Thread rules: one thread (the engine's) uses a device after start; loading may use several threads, each with its own
 // buffers.
 class Device {
@@ -121,7 +127,20 @@ class Device {
   // Orders what was recorded on this device.
   virtual void Replay(const RecordedWork& /*work*/) { CADRE_CHECK(can_record()); }
 
-  // Waits for all ops and copies; reports the first device error since the last call.
+  // Whether ops and copies run beside the host, so that it can order more before what it ordered has ended: then what
+  // follows works here.
+  virtual bool can_mark() const { return false; }
+  // INTERNAL when the device has no more marks. REQUIRES: can_mark(), as the next two.
+  virtual absl::StatusOr<std::unique_ptr<WorkMark>> CreateMark() {
+    return absl::UnimplementedError(name() + " runs nothing beside the host");
+  }
+  // Puts `mark` behind all ops and copies that are ordered so far; where it was before is forgotten.
+  virtual void Mark(WorkMark* /*mark*/) { CADRE_CHECK(can_mark()); }
+  // Waits for what is in front of `mark`, and for nothing behind it; reports as Synchronize does. An error of ordering
+  // what is behind the mark is told here, too.
+  virtual absl::Status Await(const WorkMark& /*mark*/) { return Synchronize(); }
+
+  // Waits for all ops and copies; reports the first device error since the last call, or the last call of Await.
   virtual absl::Status Synchronize() = 0;
   // Whether an error was such that nothing will ever work again, in this process.
   virtual bool is_lost() const { return false; }

@@ -168,6 +168,9 @@ inline constexpr int64_t kMaxAlternatives = 20;
 inline constexpr int32_t kSampledNan = -1;      // the row has a logit that is not a number
 inline constexpr int32_t kSampledNothing = -2;  // all logits are -inf
 
+// Where a token id stands: the token that Sample chooses for row `row`, which the host does not know yet.
+constexpr int32_t SampledAt(int32_t row) { return -1 - row; }
+
 struct SampleOutputs {
   View tokens;        // [R] i32
   View ranks;         // [R] i32: 1 + the tokens that are more likely; of described rows, as all below
@@ -316,6 +319,10 @@ class Ops {
                       View /*extras [N] i32*/) {
     CADRE_CHECK(false);
   }
+  // Puts sampled[r] where SampledAt(r) stands; token 0 if Sample chose none for that row: what is computed of it is
+  // nobody's, because the row's error ends its sequence. Other ids stay. `sampled` is the tokens that Sample wrote in
+  // the step before. REQUIRES: can_sample(V).
+  virtual void FillSampledTokens(View /*token_ids [T] i32*/, ConstView /*sampled [N] i32*/) { CADRE_CHECK(false); }
 };
 
 }  // namespace cadre

@@ -25,7 +25,7 @@ void CheckRow(const ForwardBatch& batch, const RunnerLimits& limits, size_t row)
   const int32_t token = batch.token_ids[row];
   const int32_t position = batch.positions[row];
   const int32_t sequence = batch.row_sequence[row];
-  CADRE_CHECK_GE(token, 0);
+  CADRE_CHECK_GE(token, limits.can_order_ahead ? SampledAt(limits.max_sample_rows - 1) : 0);
   CADRE_CHECK_LT(token, limits.vocab_size);
   CADRE_CHECK_GE(position, 0);
   CADRE_CHECK_LT(position, limits.max_model_len);

@@ -21,7 +21,7 @@ struct RecordedRows {
 
 // T token rows of S sequences. Rows of one sequence stand together, in rising position.
 struct ForwardBatch {
-  std::vector<int32_t> token_ids;     // [T]
+  std::vector<int32_t> token_ids;     // [T]; SampledAt(r) is what the step in front samples for its row of logits r
   std::vector<int32_t> positions;     // [T]
   std::vector<int32_t> row_sequence;  // [T] index into the step's sequences
   std::vector<int32_t> kv_slots;      // [T] block * B + offset: where the row's key and value go

@@ -40,6 +40,8 @@ struct RunnerLimits {
   int32_t max_capacity_slots = 0;
   int64_t num_expert_slots = 0;     // of a cache that can keep experts; 0: there is none
   bool can_replay_routing = false;  // whether a batch may have recorded choices
+  // Whether a step may be ordered before the one in front of it is finished, and have tokens that are not known yet.
+  bool can_order_ahead = false;
 };
 
 // Of a runner whose expert slots and KV blocks live from one budget: between which limits it is split, and how at
@@ -54,8 +56,16 @@ class ModelRunner {
   virtual ~ModelRunner() = default;
   virtual const RunnerLimits& limits() const = 0;
   // Runs one step; `result` is overwritten (its vectors are reused). A status other than OK fails every request of the
-  // step. Engine thread only.
+  // step. Engine thread only. REQUIRES: no step is ordered and not finished.
   virtual absl::Status Forward(const ForwardBatch& batch, ForwardResult* result) = 0;
+  // The same in two halves: hands a step over, and waits for the oldest of those that were. Steps are computed in the
+  // order in which they were handed over. One may be in front of another that is handed over where
+  // limits().can_order_ahead, and then token_ids of the later one may be SampledAt(row) of the rows of logits that the
+  // earlier one samples. Between the two calls `batch` and `result` stay where they are; what the result holds counts
+  // after Finish. A step that could not be ordered is not to be finished. After an error of Finish what a step behind
+  // it computes means nothing; it is to be finished all the same. Engine thread only.
+  virtual absl::Status Order(const ForwardBatch& batch, ForwardResult* result) { return Forward(batch, result); }
+  virtual absl::Status Finish(const ForwardBatch& /*batch*/, ForwardResult* /*result*/) { return absl::OkStatus(); }
   // Whether Forward will fail for ever: its device is lost to this process. Engine thread only.
   virtual bool is_lost() const { return false; }
   // What is added to the scores of experts when they are chosen, [MoE layers, E]; empty where the routers have none. As

@@ -110,13 +110,18 @@ StepArena::Sizes StepArena::SizesOf(const ModelConfig& config, const StepLimits&
   return {.num_moe_layers = config.num_moe_layers(),
           .num_experts = config.num_experts,
           .top_k = config.router.top_k,
-          .num_extras = limits.max_sample_extras};
+          .num_extras = limits.max_sample_extras,
+          .max_sample_rows = limits.max_sample_rows};
 }
 
 StepArena::Image StepArena::LayOut(std::byte* base, const StepShape& shape, const Sizes& sizes) {
-  const auto [num_moe_layers, num_experts, top_k, num_extras] = sizes;
+  const auto [num_moe_layers, num_experts, top_k, num_extras, max_sample_rows] = sizes;
   ArenaLayout layout(base);
   Image image;
+  const int64_t num_sampled = shape.samples ? shape.num_logit_rows : 0;
+  const View tokens = layout.Take(DType::kI32, {max_sample_rows});
+  if (num_sampled > 0 && !tokens.empty()) image.sampled.tokens = tokens.Rows(0, num_sampled);
+  image.inputs_begin = layout.offset();
   image.inputs.token_ids = layout.Take(DType::kI32, {shape.num_tokens});
   image.inputs.positions = layout.Take(DType::kI32, {shape.num_tokens});
   image.inputs.row_sequence = layout.Take(DType::kI32, {shape.num_tokens});
@@ -125,7 +130,6 @@ StepArena::Image StepArena::LayOut(std::byte* base, const StepShape& shape, cons
   image.inputs.logit_rows = layout.Take(DType::kI32, {shape.num_logit_rows});
   image.inputs.prompt_lengths = layout.Take(DType::kI32, {shape.num_sequences});
   image.inputs.seeds = layout.Take(DType::kI32, {shape.num_sequences, 2});
-  const int64_t num_sampled = shape.samples ? shape.num_logit_rows : 0;
   image.inputs.sample_rows = layout.Take(DType::kI32, {num_sampled, kSampleRowWords});
   const int64_t num_limited = shape.is_limited ? shape.num_sequences : 0;
   image.inputs.capacity = layout.Take(DType::kI32, {num_limited, kSequenceCapacityWords});
@@ -148,7 +152,6 @@ StepArena::Image StepArena::LayOut(std::byte* base, const StepShape& shape, cons
   image.tallies.sequence_states = layout.Take(DType::kI64, {num_limited, kNumAssignmentStates});
   image.tallies.sequence_lost_gate_weight = layout.Take(DType::kF64, {num_limited});
   image.tallies_end = layout.offset();
-  image.sampled.tokens = layout.Take(DType::kI32, {num_sampled});
   image.sampled.ranks = layout.Take(DType::kI32, {num_sampled});
   image.sampled.logprobs = layout.Take(DType::kF32, {num_sampled, 1 + kMaxAlternatives});
   image.sampled.alternatives = layout.Take(DType::kI32, {num_sampled, kMaxAlternatives});
@@ -177,67 +180,90 @@ int64_t StepArena::SizeBytes(const ModelConfig& config, const StepLimits& limits
 absl::StatusOr<StepArena> StepArena::Create(const ModelConfig& config, const StepLimits& limits, Device& device) {
   const auto bytes = static_cast<size_t>(SizeBytes(config, limits));
   CADRE_ASSIGN_OR_RETURN(DeviceBuffer memory, device.Allocate(bytes));
-  CADRE_ASSIGN_OR_RETURN(DeviceBuffer staging, device.AllocateStaging(bytes));
-  return StepArena(SizesOf(config, limits), FewestExperts(config), std::move(memory), std::move(staging));
+  StepArena arena(SizesOf(config, limits), FewestExperts(config), std::move(memory));
+  arena.mirrors_.resize(device.can_mark() ? 2 : 1);
+  for (Mirror& mirror : arena.mirrors_) {
+    CADRE_ASSIGN_OR_RETURN(mirror.memory, device.AllocateStaging(bytes));
+  }
+  return arena;
 }
+
+View StepArena::last_tokens() const { return device_memory_.view(DType::kI32, {sizes_.max_sample_rows}); }
 
 void StepArena::Upload(const ForwardBatch& batch, const StepShape& shape, Device& device) {
-  num_tokens_ = batch.num_tokens();
-  num_sequences_ = batch.num_sequences;
-  num_sampled_ = static_cast<int64_t>(batch.sample_rows.size());
+  CADRE_CHECK_LT(num_steps(), max_steps());
+  Mirror& mirror = mirrors_[MirrorOf(num_uploaded_++)];
+  mirror.num_tokens = batch.num_tokens();
+  mirror.num_sequences = batch.num_sequences;
+  mirror.num_sampled = static_cast<int64_t>(batch.sample_rows.size());
   on_device_ = LayOut(device_memory_.data(), shape, sizes_);
-  on_host_ = LayOut(host_memory_.data(), shape, sizes_);
+  mirror.image = LayOut(mirror.memory.data(), shape, sizes_);
   CADRE_CHECK_LE(on_device_.end, static_cast<int64_t>(device_memory_.size_bytes()));
 
-  Fill(on_host_.inputs.token_ids, batch.token_ids, kPadding);
-  Fill(on_host_.inputs.positions, batch.positions, 0);
-  Fill(on_host_.inputs.row_sequence, batch.row_sequence, kPadding);
-  Fill(on_host_.inputs.kv_slots, batch.kv_slots, kPadding);
-  FillTables(on_host_.inputs.block_tables, batch);
-  Fill(on_host_.inputs.logit_rows, batch.logit_rows, kPadding);
-  Fill(on_host_.inputs.prompt_lengths, batch.prompt_lengths, 0);
-  FillSeeds(on_host_.inputs.seeds, batch);
-  FillCapacity(on_host_.inputs.capacity, batch);
-  FillExactly(on_host_.inputs.recorded_modes, batch.recorded.modes);
-  FillExactly(on_host_.inputs.recorded_expert_ids, batch.recorded.expert_ids);
-  FillExactly(on_host_.inputs.recorded_weights, batch.recorded.weights);
-  std::memset(host_memory_.data() + on_host_.tallies_begin, 0,
-              static_cast<size_t>(on_host_.tallies_end - on_host_.tallies_begin));
-  const int64_t end = shape.samples ? FillSampling(batch) : on_host_.tallies_end;
-  device.CopyToDevice(ByteRange(device_memory_, 0, end), host_memory_.data());
+  const Image& image = mirror.image;
+  Fill(image.inputs.token_ids, batch.token_ids, kPadding);
+  Fill(image.inputs.positions, batch.positions, 0);
+  Fill(image.inputs.row_sequence, batch.row_sequence, kPadding);
+  Fill(image.inputs.kv_slots, batch.kv_slots, kPadding);
+  FillTables(image.inputs.block_tables, batch);
+  Fill(image.inputs.logit_rows, batch.logit_rows, kPadding);
+  Fill(image.inputs.prompt_lengths, batch.prompt_lengths, 0);
+  FillSeeds(image.inputs.seeds, batch);
+  FillCapacity(image.inputs.capacity, batch);
+  FillExactly(image.inputs.recorded_modes, batch.recorded.modes);
+  FillExactly(image.inputs.recorded_expert_ids, batch.recorded.expert_ids);
+  FillExactly(image.inputs.recorded_weights, batch.recorded.weights);
+  std::memset(mirror.memory.data() + image.tallies_begin, 0,
+              static_cast<size_t>(image.tallies_end - image.tallies_begin));
+  const int64_t end = shape.samples ? FillSampling(batch, mirror) : image.tallies_end;
+  device.CopyToDevice(ByteRange(device_memory_, image.inputs_begin, end), mirror.memory.data() + image.inputs_begin);
 }
 
-int64_t StepArena::FillSampling(const ForwardBatch& batch) {
-  const StepInputs& inputs = on_host_.inputs;
-  CADRE_CHECK_GE(inputs.sample_rows.dim(0), num_sampled_);
+int64_t StepArena::FillSampling(const ForwardBatch& batch, const Mirror& mirror) {
+  const StepInputs& inputs = mirror.image.inputs;
+  CADRE_CHECK_GE(inputs.sample_rows.dim(0), mirror.num_sampled);
   CADRE_CHECK_GE(inputs.sample_extras.dim(0), static_cast<int64_t>(batch.sample_extras.size()));
   auto* const rows = reinterpret_cast<SampleRow*>(inputs.sample_rows.raw());
   std::fill(std::copy(batch.sample_rows.begin(), batch.sample_rows.end(), rows), rows + inputs.sample_rows.dim(0),
             SampleRow());
   std::ranges::copy(batch.sample_extras, inputs.sample_extras.data<int32_t>());
-  return on_host_.sampled_end + static_cast<int64_t>(batch.sample_extras.size() * sizeof(int32_t));
+  return mirror.image.sampled_end + static_cast<int64_t>(batch.sample_extras.size() * sizeof(int32_t));
 }
 
 void StepArena::Download(Device& device) {
-  device.CopyToHost(host_memory_.data() + on_host_.tallies_begin,
+  const Mirror& mirror = mirrors_[MirrorOf(num_uploaded_ - 1)];
+  device.CopyToHost(mirror.memory.data() + mirror.image.tallies_begin,
                     ByteRange(device_memory_, on_device_.tallies_begin, on_device_.sampled_end));
+  // The step behind overwrites them on the device, and it may be ordered before this one is read.
+  if (mirror.num_sampled > 0) device.CopyToHost(mirror.image.sampled.tokens.raw(), on_device_.sampled.tokens);
+}
+
+const StepArena::Mirror& StepArena::oldest() const {
+  CADRE_CHECK_GT(num_steps(), 0);
+  return mirrors_[MirrorOf(num_released_)];
+}
+
+void StepArena::Release() {
+  CADRE_CHECK_GT(num_steps(), 0);
+  ++num_released_;
 }
 
 void StepArena::ReadRouting(StepRouting* routing) const {
+  const StepTallies& tallies = oldest().image.tallies;
+  const int64_t num_sequences = oldest().num_sequences;
   routing->num_layers = static_cast<int32_t>(sizes_.num_moe_layers);
   routing->num_experts = static_cast<int32_t>(sizes_.num_experts);
   routing->top_k = static_cast<int32_t>(sizes_.top_k);
   routing->min_k = min_k_;
-  routing->num_tokens = num_tokens_;
-  Read(&routing->row_assignments, on_host_.tallies.row_assignments);
-  Read(&routing->assignments, on_host_.tallies.assignments);
-  Read(&routing->gate_weight, on_host_.tallies.gate_weight);
-  Read(&routing->probability, on_host_.tallies.probability);
-  Read(&routing->squared_log_sum_exp, on_host_.tallies.squared_log_sum_exp);
-  Read(&routing->sequence_assignments, on_host_.tallies.sequence_assignments.Rows(0, num_sequences_));
-  Read(&routing->sequence_gate_weight, on_host_.tallies.sequence_gate_weight.Rows(0, num_sequences_));
-  const StepTallies& tallies = on_host_.tallies;
-  const int64_t num_limited = tallies.sequence_states.dim(0) == 0 ? 0 : num_sequences_;
+  routing->num_tokens = oldest().num_tokens;
+  Read(&routing->row_assignments, tallies.row_assignments);
+  Read(&routing->assignments, tallies.assignments);
+  Read(&routing->gate_weight, tallies.gate_weight);
+  Read(&routing->probability, tallies.probability);
+  Read(&routing->squared_log_sum_exp, tallies.squared_log_sum_exp);
+  Read(&routing->sequence_assignments, tallies.sequence_assignments.Rows(0, num_sequences));
+  Read(&routing->sequence_gate_weight, tallies.sequence_gate_weight.Rows(0, num_sequences));
+  const int64_t num_limited = tallies.sequence_states.dim(0) == 0 ? 0 : num_sequences;
   Read(&routing->states, tallies.states);
   Read(&routing->lost_gate_weight, tallies.lost_gate_weight);
   Read(&routing->sequence_states, tallies.sequence_states.Rows(0, num_limited));
@@ -245,11 +271,16 @@ void StepArena::ReadRouting(StepRouting* routing) const {
 }
 
 void StepArena::ReadSampled(SampledRows* rows) const {
-  const SampleOutputs& sampled = on_host_.sampled;
-  Read(&rows->tokens, sampled.tokens.Rows(0, num_sampled_));
-  Read(&rows->ranks, sampled.ranks.Rows(0, num_sampled_));
-  Read(&rows->logprobs, sampled.logprobs.Rows(0, num_sampled_));
-  Read(&rows->alternatives, sampled.alternatives.Rows(0, num_sampled_));
+  const int64_t num_sampled = oldest().num_sampled;
+  const SampleOutputs& sampled = oldest().image.sampled;
+  if (num_sampled == 0) {
+    *rows = {};
+    return;
+  }
+  Read(&rows->tokens, sampled.tokens.Rows(0, num_sampled));
+  Read(&rows->ranks, sampled.ranks.Rows(0, num_sampled));
+  Read(&rows->logprobs, sampled.logprobs.Rows(0, num_sampled));
+  Read(&rows->alternatives, sampled.alternatives.Rows(0, num_sampled));
 }
 
 }  // namespace cadre

@@ -83,25 +83,35 @@ struct StepTallies {
 };
 
 // Owns the device memory of the step's inputs, tallies and sampled tokens, and its mirror in staging memory of the
-// host. The tallies travel with the inputs as zeros: each step starts counting from nothing, and no verb is needed for
-// it. Steps of one shape have their tensors at the same places.
+// host: two that take turns where the device runs beside the host, so that a step can be ordered while the one before
+// it is computed. The tallies travel with the
+// inputs as zeros: each step starts counting from nothing, and no verb is needed for it. Steps of one shape have their
+// tensors at the same places; the sampled tokens of any are at one place, where the step behind it finds them.
 class StepArena {
  public:
   static int64_t SizeBytes(const ModelConfig& config, const StepLimits& limits);
   static absl::StatusOr<StepArena> Create(const ModelConfig& config, const StepLimits& limits, Device& device);
 
+  // Steps that may be uploaded and not released at a time.
+  int64_t max_steps() const { return static_cast<int64_t>(mirrors_.size()); }
+  int64_t num_steps() const { return num_uploaded_ - num_released_; }
+
   // Copies `batch` to the device, in one piece, padded to `shape`, which is not smaller. The views below are those of
-  // the last upload. Nothing else may be uploaded before the device has ended the step.
+  // the last upload. REQUIRES: num_steps() < max_steps().
   void Upload(const ForwardBatch& batch, const StepShape& shape, Device& device);
   const StepInputs& inputs() const { return on_device_.inputs; }
   const StepTallies& tallies() const { return on_device_.tallies; }
   const SampleOutputs& sampled() const { return on_device_.sampled; }
+  // Where Sample leaves its tokens, whatever the step's shape: [max_sample_rows] i32.
+  View last_tokens() const;
 
-  // Orders tallies and sampled tokens back to the host, in one piece; the readers below see them after
-  // Device::Synchronize.
+  // Orders tallies and sampled tokens back to the host.
   void Download(Device& device);
+  // Those of the oldest step that was uploaded and not released, which the device must have ended.
   void ReadRouting(StepRouting* routing) const;
   void ReadSampled(SampledRows* rows) const;
+  // Nothing more is wanted of that step, and the device has ended it.
+  void Release();
 
  private:
   // The same step in one of the two memories.
@@ -110,36 +120,47 @@ class StepArena {
     StepTallies tallies;
     SampleOutputs sampled;
     // In bytes: what goes up are the inputs, and the tallies as zeros, and as much of the extras as there are; what
-    // comes back are tallies and sampled tokens.
+    // comes back are tallies and what is said of sampled tokens, and these from the beginning of the arena.
+    int64_t inputs_begin = 0;
     int64_t tallies_begin = 0;
     int64_t tallies_end = 0;
     int64_t sampled_end = 0;  // where extras begin
     int64_t end = 0;
   };
-  // Returns the bytes that are to go up.
-  int64_t FillSampling(const ForwardBatch& batch);
+  // A step as the host has it.
+  struct Mirror {
+    DeviceBuffer memory = {};  // staging
+    Image image = {};
+    int64_t num_tokens = 0;  // of the batch
+    int64_t num_sequences = 0;
+    int64_t num_sampled = 0;
+  };
+  // Returns where that ends which is to go up.
+  static int64_t FillSampling(const ForwardBatch& batch, const Mirror& mirror);
+  // Of the step with this number, from 0.
+  size_t MirrorOf(int64_t step) const { return static_cast<size_t>(step) % mirrors_.size(); }
+  const Mirror& oldest() const;
   // What all steps have in common.
   struct Sizes {
     int64_t num_moe_layers = 0;
     int64_t num_experts = 0;
     int64_t top_k = 0;
-    int64_t num_extras = 0;  // words that there is room for
+    int64_t num_extras = 0;       // words that there is room for
+    int64_t max_sample_rows = 0;  // of any step
   };
   static Sizes SizesOf(const ModelConfig& config, const StepLimits& limits);
   static Image LayOut(std::byte* base, const StepShape& shape, const Sizes& sizes);
 
-  StepArena(const Sizes& sizes, int32_t min_k, DeviceBuffer device_memory, DeviceBuffer host_memory)
-      : sizes_(sizes), min_k_(min_k), device_memory_(std::move(device_memory)), host_memory_(std::move(host_memory)) {}
+  StepArena(const Sizes& sizes, int32_t min_k, DeviceBuffer device_memory)
+      : sizes_(sizes), min_k_(min_k), device_memory_(std::move(device_memory)) {}
 
   Sizes sizes_;
   int32_t min_k_;
   DeviceBuffer device_memory_;
-  DeviceBuffer host_memory_;  // staging
-  int64_t num_tokens_ = 0;    // of the batch
-  int64_t num_sequences_ = 0;
-  int64_t num_sampled_ = 0;
   Image on_device_;
-  Image on_host_;
+  std::vector<Mirror> mirrors_;
+  int64_t num_uploaded_ = 0;  // steps
+  int64_t num_released_ = 0;
 };
 
 }  // namespace cadre

@@ -46,40 +46,43 @@ class TransformerRunner final : public ModelRunner {
   const RunnerLimits& limits() const override { return limits_; }
 
   absl::Status Forward(const ForwardBatch& batch, ForwardResult* result) override {
-    CheckBatch(batch, limits_);
-    const auto num_tokens = static_cast<size_t>(batch.num_tokens());
-    result->logits.reserve(max_logits_);  // as planned, and never twice that by growing
-    const auto num_sampled =
-        std::ranges::count_if(batch.sample_rows, [](const SampleRow& row) { return row.is_wanted; });
-    const size_t num_logit_rows = batch.logit_rows.size() - static_cast<size_t>(num_sampled);
-    result->logits.resize(num_logit_rows * static_cast<size_t>(limits_.vocab_size));
-    const auto num_choices =
-        static_cast<size_t>(limits_.num_moe_layers) * num_tokens * static_cast<size_t>(limits_.top_k);
-    result->expert_ids.resize(batch.keep_expert_ids ? num_choices : 0);
-    result->chosen_ids.resize(batch.keep_choices ? num_choices : 0);
-    result->chosen_weights.resize(result->chosen_ids.size());
+    CADRE_RETURN_IF_ERROR(Order(batch, result));
+    return Finish(batch, result);
+  }
 
+  absl::Status Order(const ForwardBatch& batch, ForwardResult* result) override {
+    CheckBatch(batch, limits_);
+    CADRE_CHECK(arena_.num_steps() == 0 || limits_.can_order_ahead);
+    MakeRoom(batch, result);
     if (const RecordedStep* step = recorded_.Find(batch); step != nullptr) {
       arena_.Upload(batch, step->shape, *device_);
       device_->Replay(*step->work);
       DownloadLogits(workspace_.For(step->shape.num_tokens), batch, /*begin=*/0, batch.logit_rows.size(), result);
-    } else {
-      CADRE_RETURN_IF_ERROR(OrderStep(batch, result));
+    } else if (absl::Status status = OrderStep(batch, result); !status.ok()) {
+      arena_.Release();
+      return status;
     }
     arena_.Download(*device_);
-    CADRE_RETURN_IF_ERROR(device_->Synchronize());
-    arena_.ReadRouting(&result->routing);
-    arena_.ReadSampled(&result->sampled);
-    result->faults.clear();
-    result->cache_uses.clear();
-    result->expert_wait = absl::ZeroDuration();
-    if (offloaded_ != nullptr) offloaded_->EndStep(result->routing);
-    if (const CachedExperts* cached = transformer_.cached_experts(); cached != nullptr) {
-      CountFaults(cached->faults(), &result->routing);
-      result->faults = cached->faults().sequences;
-      result->cache_uses = cached->uses();
-      result->cache_uses.resize(result->routing.sequence_assignments.size());
-      result->expert_wait = cached->step_wait();
+    if (!marks_.empty()) device_->Mark(marks_[next_mark_++ % marks_.size()].get());
+    return absl::OkStatus();
+  }
+
+  absl::Status Finish(const ForwardBatch& /*batch*/, ForwardResult* result) override {
+    absl::Status status =
+        marks_.empty()
+            ? device_->Synchronize()
+            : device_->Await(*marks_[(next_mark_ - static_cast<size_t>(arena_.num_steps())) % marks_.size()]);
+    if (status.ok()) ReadStep(result);
+    arena_.Release();
+    return status;
+  }
+
+  // Where steps may be ordered ahead, whose ends are to be marked.
+  absl::Status CreateMarks() {
+    if (!limits_.can_order_ahead) return absl::OkStatus();
+    for (int64_t i = 0; i < arena_.max_steps(); ++i) {
+      CADRE_ASSIGN_OR_RETURN(std::unique_ptr<WorkMark> mark, device_->CreateMark());
+      marks_.push_back(std::move(mark));
     }
     return absl::OkStatus();
   }
@@ -95,6 +98,7 @@ class TransformerRunner final : public ModelRunner {
                                .samples = limits_.max_sample_rows > 0};
       const Activations act = workspace_.For(rows);
       const auto order = [&] {
+        FillTokens();
         CADRE_CHECK(
             transformer_.RunLayers(arena_.inputs(), arena_.tallies(), cache_, act, /*places_taken=*/{}, /*choices=*/{})
                 .ok());  // nothing is waited for
@@ -113,6 +117,7 @@ class TransformerRunner final : public ModelRunner {
       }
       step.work = *std::move(work);
       recorded_.Add(std::move(step));
+      arena_.Release();
     }
     return absl::OkStatus();
   }
@@ -174,9 +179,46 @@ class TransformerRunner final : public ModelRunner {
   }
 
  private:
+  // For what the step returns.
+  void MakeRoom(const ForwardBatch& batch, ForwardResult* result) const {
+    result->logits.reserve(max_logits_);  // as planned, and never twice that by growing
+    const auto num_sampled =
+        std::ranges::count_if(batch.sample_rows, [](const SampleRow& row) { return row.is_wanted; });
+    const size_t num_logit_rows = batch.logit_rows.size() - static_cast<size_t>(num_sampled);
+    result->logits.resize(num_logit_rows * static_cast<size_t>(limits_.vocab_size));
+    const auto num_choices = static_cast<size_t>(limits_.num_moe_layers) * static_cast<size_t>(batch.num_tokens()) *
+                             static_cast<size_t>(limits_.top_k);
+    result->expert_ids.resize(batch.keep_expert_ids ? num_choices : 0);
+    result->chosen_ids.resize(batch.keep_choices ? num_choices : 0);
+    result->chosen_weights.resize(result->chosen_ids.size());
+  }
+
+  // What the oldest step has computed, which has ended.
+  void ReadStep(ForwardResult* result) {
+    arena_.ReadRouting(&result->routing);
+    arena_.ReadSampled(&result->sampled);
+    result->faults.clear();
+    result->cache_uses.clear();
+    result->expert_wait = absl::ZeroDuration();
+    if (offloaded_ != nullptr) offloaded_->EndStep(result->routing);
+    if (const CachedExperts* cached = transformer_.cached_experts(); cached != nullptr) {
+      CountFaults(cached->faults(), &result->routing);
+      result->faults = cached->faults().sequences;
+      result->cache_uses = cached->uses();
+      result->cache_uses.resize(result->routing.sequence_assignments.size());
+      result->expert_wait = cached->step_wait();
+    }
+  }
+
+  // Before anything reads the step's token ids: those that the step in front has sampled.
+  void FillTokens() {
+    if (limits_.can_order_ahead) device_->ops().FillSampledTokens(arena_.inputs().token_ids, arena_.last_tokens());
+  }
+
   // Op by op.
   absl::Status OrderStep(const ForwardBatch& batch, ForwardResult* result) {
     arena_.Upload(batch, ShapeOf(batch), *device_);
+    FillTokens();
     const Activations act = workspace_.For(batch.num_tokens());
     HostChoices choices;
     if (batch.keep_expert_ids) choices.expert_ids = result->expert_ids.data();
@@ -235,12 +277,15 @@ class TransformerRunner final : public ModelRunner {
   DeviceBuffer places_taken_;                    // of whom experts are limited, from step to step
   std::unique_ptr<OffloadedExperts> offloaded_;  // null where the device holds all experts, or shares their memory
   RecordedSteps recorded_;
+  std::vector<std::unique_ptr<WorkMark>> marks_;  // of the ends of steps, in turns; none where nobody orders ahead
+  size_t next_mark_ = 0;
   const std::optional<MemoryRoom> room_;
   int64_t num_present_blocks_;  // with memory behind them
   Device* const device_;
 };
 
-RunnerLimits MakeRunnerLimits(const ModelConfig& config, const MemoryPlan& plan, const StepLimits& step_limits) {
+RunnerLimits MakeRunnerLimits(const ModelConfig& config, const MemoryPlan& plan, const StepLimits& step_limits,
+                              const RunnerOptions& options, const Device& device) {
   return {.vocab_size = static_cast<int32_t>(config.vocab_size),
           .max_model_len = plan.max_model_len,
           .num_kv_blocks = plan.split ? static_cast<int32_t>(plan.split->max_blocks) : plan.num_kv_blocks,
@@ -256,7 +301,10 @@ RunnerLimits MakeRunnerLimits(const ModelConfig& config, const MemoryPlan& plan,
           .max_sample_extras = step_limits.max_sample_extras,
           .max_capacity_slots = static_cast<int32_t>(step_limits.max_capacity_slots),
           .num_expert_slots = plan.num_expert_slots,
-          .can_replay_routing = true};
+          .can_replay_routing = true,
+          // Experts that move between steps, or are waited for in them, need the host.
+          .can_order_ahead = options.order_ahead && device.can_mark() && step_limits.max_sample_rows > 0 &&
+                             plan.expert_place() == ExpertPlace::kDevice};
 }
 
 // Where every expert is to be at first.
@@ -362,10 +410,11 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> CreateTransformerRunner(const Model
   CADRE_ASSIGN_OR_RETURN(StepArena arena, StepArena::Create(config, step_limits, *device));
   CADRE_ASSIGN_OR_RETURN(DeviceBuffer places_taken,
                          device->Allocate(static_cast<size_t>(CapacityCountBytes(config, step_limits))));
-  auto runner = std::make_unique<TransformerRunner>(MakeRunnerLimits(config, plan, step_limits), std::move(transformer),
-                                                    std::move(cache), std::move(workspace), std::move(arena),
-                                                    std::move(places_taken), std::move(offloaded), HeadRows(options),
-                                                    std::move(seats.kept), MakeMemoryRoom(plan), device);
+  auto runner = std::make_unique<TransformerRunner>(
+      MakeRunnerLimits(config, plan, step_limits, options, *device), std::move(transformer), std::move(cache),
+      std::move(workspace), std::move(arena), std::move(places_taken), std::move(offloaded), HeadRows(options),
+      std::move(seats.kept), MakeMemoryRoom(plan), device);
+  CADRE_RETURN_IF_ERROR(runner->CreateMarks());
   // Which experts a step has to wait for is known while it runs, and to the host alone.
   if (options.record_steps && device->can_record() && !is_cached) {
     CADRE_RETURN_IF_ERROR(runner->RecordSteps(step_limits.max_blocks));

@@ -31,6 +31,8 @@ struct RunnerOptions {
   bool record_steps = true;
   // Samples where the logits are, where the device can.
   bool sample_on_device = true;
+  // Lets steps be ordered before those in front of them are finished, where the device can and has all experts.
+  bool order_ahead = true;
   // Memory for routed experts: fewer bytes than all of them take make it a cache. Absent: all of them if they fit, else
   // what is left.
   std::optional<int64_t> expert_cache_bytes = std::nullopt;

@@ -20,6 +20,22 @@ namespace {
 
 std::string Mib(size_t bytes) { return absl::StrCat(bytes >> 20, " MiB"); }
 
+class CudaMark final : public WorkMark {
+ public:
+  explicit CudaMark(cudaEvent_t event) : event_(event) {}
+  ~CudaMark() override { CADRE_CUDA_IGNORE_ERROR(cudaEventDestroy(event_)); }
+  CudaMark(const CudaMark&) = delete;
+  CudaMark& operator=(const CudaMark&) = delete;
+
+  cudaEvent_t event() const { return event_; }
+  bool is_set() const { return is_set_; }
+  void set(bool is_set) { is_set_ = is_set; }
+
+ private:
+  const cudaEvent_t event_;
+  bool is_set_ = false;  // the stream knows of it
+};
+
 class CudaDevice final : public Device, private CudaOpsHost {
  public:
   CudaDevice(const CudaDeviceOptions& options, const cudaDeviceProp& gpu, size_t budget)
@@ -74,6 +90,11 @@ class CudaDevice final : public Device, private CudaOpsHost {
     NoteError(static_cast<const cuda::CudaGraph&>(work).Launch(stream_), "replaying a recorded step");
   }
 
+  // host_readable devices have waited for all that is in front of any mark.
+  bool can_mark() const override { return !host_readable_; }
+  absl::StatusOr<std::unique_ptr<WorkMark>> CreateMark() override;
+  void Mark(WorkMark* mark) override;
+  absl::Status Await(const WorkMark& mark) override;
   absl::Status Synchronize() override;
   bool is_lost() const override { return is_lost_; }
 
@@ -91,6 +112,8 @@ class CudaDevice final : public Device, private CudaOpsHost {
   cudaError_t AllocateMemory(void** data, size_t size_bytes) const {
     return host_readable_ ? cudaMallocManaged(data, size_bytes) : cudaMalloc(data, size_bytes);
   }
+  // What waiting tells, which ended with `error`.
+  absl::Status AfterWaiting(cudaError_t error);
   size_t LeftOfBudget() const { return budget_ - std::min(budget_, allocated_.load()); }
   // Notes `what` as an error while something is recorded: a replay would do it with what the host's memory holds then.
   bool RefusesToRecord(const char* what) {
@@ -184,7 +207,31 @@ absl::StatusOr<std::unique_ptr<RecordedWork>> CudaDevice::Record(absl::FunctionR
 
 absl::Status CudaDevice::Synchronize() {
   if (RefusesToRecord("waiting")) return absl::OkStatus();
-  const cudaError_t error = cudaStreamSynchronize(stream_);
+  return AfterWaiting(cudaStreamSynchronize(stream_));
+}
+
+absl::StatusOr<std::unique_ptr<WorkMark>> CudaDevice::CreateMark() {
+  cudaEvent_t event = nullptr;
+  CADRE_CUDA_RETURN_IF_ERROR(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "creating an event");
+  return std::make_unique<CudaMark>(event);
+}
+
+void CudaDevice::Mark(WorkMark* mark) {
+  if (RefusesToRecord("a mark")) return;
+  auto* const cuda_mark = static_cast<CudaMark*>(mark);
+  const cudaError_t error = cudaEventRecord(cuda_mark->event(), stream_);
+  cuda_mark->set(error == cudaSuccess);
+  NoteError(error, "marking the end of a step");
+}
+
+absl::Status CudaDevice::Await(const WorkMark& mark) {
+  const auto& cuda_mark = static_cast<const CudaMark&>(mark);
+  // Without the mark there is nothing less to wait for than all.
+  if (is_recording_ || !cuda_mark.is_set()) return Synchronize();
+  return AfterWaiting(cudaEventSynchronize(cuda_mark.event()));
+}
+
+absl::Status CudaDevice::AfterWaiting(cudaError_t error) {
   const std::lock_guard lock(error_mutex_);
   if (error == cudaSuccess) return std::exchange(error_, absl::OkStatus());
   is_lost_ = is_lost_ || cuda::IsSticky(error);

@@ -20,6 +20,7 @@ cudaError_t ProbeKernels();
 inline constexpr int64_t kMaxAttentionHeadDim = 256;
 
 cudaError_t LaunchGatherRows(cudaStream_t stream, View out, ConstView table, ConstView rows);
+cudaError_t LaunchFillSampledTokens(cudaStream_t stream, View token_ids, ConstView sampled);
 cudaError_t LaunchRmsNorm(cudaStream_t stream, View out, ConstView x, ConstView weight, float epsilon);
 cudaError_t LaunchClamp(cudaStream_t stream, View x, float limit);
 cudaError_t LaunchLinear(cudaStream_t stream, View out, ConstView x, ConstView weight, ConstView bias, bool accumulate);

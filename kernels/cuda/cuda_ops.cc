@@ -302,4 +302,12 @@ void CudaOps::Sample(const SampleOutputs& out, View logits, ConstView rows, View
   Order(cuda::LaunchSample(host_.stream(), out, logits, rows, extras), "Sample");
 }
 
+void CudaOps::FillSampledTokens(View token_ids, ConstView sampled) {
+  CADRE_CHECK(token_ids.dtype() == DType::kI32 && sampled.dtype() == DType::kI32);
+  CADRE_CHECK_EQ(token_ids.shape().rank(), 1);
+  CADRE_CHECK_EQ(sampled.shape().rank(), 1);
+  if (token_ids.dim(0) == 0) return;
+  Order(cuda::LaunchFillSampledTokens(host_.stream(), token_ids, sampled), "FillSampledTokens");
+}
+
 }  // namespace cadre

@@ -68,6 +68,7 @@ class CudaOps final : public Ops {
   void AddGated(View x, ConstView y, ConstView gate_logits) override;
   bool can_sample(int64_t vocab_size) const override { return vocab_size <= cuda::LargestSampleVocab(); }
   void Sample(const SampleOutputs& out, View logits, ConstView rows, View extras) override;
+  void FillSampledTokens(View token_ids, ConstView sampled) override;
 
  private:
   // Sizes of the parts of the scratch, multiples of 256.

@@ -95,6 +95,25 @@ TEST(CudaDeviceTest, StagingMemoryGoesThereAndBack) {
   EXPECT_EQ(values[1], 7);
 }
 
+TEST(CudaDeviceTest, AMarkIsBehindWhatWasOrderedBeforeIt) {
+  const auto device = CreateCudaDevice();
+  ASSERT_TRUE(device.ok());
+  ASSERT_TRUE((*device)->can_mark());
+  const auto mark = (*device)->CreateMark();
+  ASSERT_TRUE(mark.ok());
+  const auto staging = (*device)->AllocateStaging(sizeof(int64_t));
+  const auto buffer = (*device)->Allocate(sizeof(int64_t));
+  ASSERT_TRUE(staging.ok() && buffer.ok());
+  auto* const value = reinterpret_cast<int64_t*>(staging->data());
+  for (const int64_t next : {7, 8}) {  // a mark is used again and again
+    (*device)->CopyToDevice(buffer->view(DType::kI64, {1}), &next);
+    (*device)->CopyToHost(value, buffer->view(DType::kI64, {1}));
+    (*device)->Mark(mark->get());
+    ASSERT_TRUE((*device)->Await(**mark).ok());
+    EXPECT_EQ(*value, next);
+  }
+}
+
 // x += y, as a verb that is easy to see.
 class RecordingTest : public ::testing::Test {
  protected:

@@ -185,6 +185,45 @@ TEST_F(CudaOpsErrorTest, MemoryThatCannotBeMappedIsSaidToBe) {
   EXPECT_TRUE(device_->AllocateMapped(64).ok());
 }
 
+// What is behind the mark goes on, and its errors are told to whoever waits for it.
+TEST_F(CudaOpsErrorTest, AMarkWaitsForNothingBehindIt) {
+  const DeviceBuffer staging = *device_->AllocateStaging(2 * sizeof(float));
+  auto* const values = reinterpret_cast<float*>(staging.data());
+  values[0] = values[1] = 5.0f;
+  const View first = buffer_.view(DType::kF32, {1});
+  const auto mark = device_->CreateMark();
+  ASSERT_TRUE(mark.ok());
+  device_->CopyToHost(values, first);
+  device_->Mark(mark->get());
+  simt::BreakNextKernel(cudaErrorIllegalAddress);
+  Clamp();
+  device_->CopyToHost(values + 1, first);
+  EXPECT_TRUE(device_->Await(**mark).ok());
+  EXPECT_EQ(values[0], 0.0f);
+  EXPECT_EQ(values[1], 5.0f) << "nobody has waited for it";
+  device_->Mark(mark->get());
+  EXPECT_EQ(device_->Await(**mark).code(), absl::StatusCode::kUnavailable);
+  EXPECT_TRUE(device_->is_lost());
+}
+
+TEST_F(CudaOpsErrorTest, AMarkThatCannotBeSetWaitsForEverything) {
+  const DeviceBuffer staging = *device_->AllocateStaging(sizeof(float));
+  auto* const value = reinterpret_cast<float*>(staging.data());
+  *value = 5.0f;
+  simt::FailNext("cudaEventCreateWithFlags", cudaErrorMemoryAllocation);
+  EXPECT_FALSE(device_->CreateMark().ok());
+  const auto mark = device_->CreateMark();
+  ASSERT_TRUE(mark.ok());
+  device_->CopyToHost(value, buffer_.view(DType::kF32, {1}));
+  simt::FailNext("cudaEventRecord", cudaErrorInvalidValue);
+  device_->Mark(mark->get());
+  const absl::Status status = device_->Await(**mark);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(MessageOf(status), HasSubstr("marking the end of a step"));
+  EXPECT_EQ(*value, 0.0f);
+  EXPECT_TRUE(device_->Await(**mark).ok());
+}
+
 // The copy goes where kernels that were ordered before still write: it must not overtake them, however early it is.
 TEST_F(CudaOpsErrorTest, ACopyInTheBackgroundWaitsForWhatWasOrderedBefore) {
   simt::SetCopyTime(simt::CopyTime::kEarly);

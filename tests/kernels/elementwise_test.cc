@@ -1,7 +1,8 @@
-// GatherRows, RmsNorm, Clamp, RopeTable and Rope against double precision.
+// GatherRows, FillSampledTokens, RmsNorm, Clamp, RopeTable and Rope against double precision.
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <vector>
 
 #include "gtest/gtest.h"
 #include "tests/kernels/op_test.h"
@@ -32,6 +33,23 @@ TEST_P(ElementwiseTest, GatherRowsChecksIds) {
     const Tensor rows = tensors().Of(DType::kI32, {1}, {id});
     EXPECT_DEATH(ops().GatherRows(out.view, table.view, rows.view), "check failed|__trap");
   }
+}
+
+// Ids that are known, and padding, stay; where nothing was chosen there is some token.
+TEST_P(ElementwiseTest, FillSampledTokensReplacesWhatTheHostDoesNotKnow) {
+  if (!ops().can_sample(16)) GTEST_SKIP() << "the host samples";
+  const Tensor sampled = tensors().Of(DType::kI32, {4}, {40, 41, kSampledNothing, 43});
+  std::vector<double> ids = {7, SampledAt(3), kPadding, SampledAt(0), SampledAt(2), 0, SampledAt(3)};
+  std::vector<int32_t> want = {7, 43, kPadding, 40, 0, 0, 43};
+  ids.resize(700, SampledAt(1));  // more than a block of threads
+  want.resize(700, 41);
+  const Tensor filled = tensors().Of(DType::kI32, {700}, ids);
+  ops().FillSampledTokens(filled.view, sampled.view);
+  const auto* const got = filled.view.data<int32_t>();
+  EXPECT_EQ(std::vector<int32_t>(got, got + 700), want);
+  if (!GetParam().dies_of_wrong_ids) return;
+  const Tensor beyond = tensors().Of(DType::kI32, {1}, {double{SampledAt(4)}});
+  EXPECT_DEATH(ops().FillSampledTokens(beyond.view, sampled.view), "__trap");
 }
 
 TEST_P(ElementwiseTest, RmsNormMatchesDoublePrecision) {

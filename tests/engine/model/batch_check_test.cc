@@ -49,6 +49,15 @@ TEST_F(BatchCheckDeathTest, TokenOutsideTheVocabulary) {
   batch_.token_ids[0] = 101;
   EXPECT_DEATH(Run(), "101 vs. 101");
 }
+TEST_F(BatchCheckDeathTest, TokenThatNobodySamples) {
+  batch_.token_ids[0] = SampledAt(0);
+  EXPECT_DEATH(Run(), "token") << "no step may be in front";
+  RunnerLimits limits = kLimits;
+  limits.can_order_ahead = true;
+  CheckBatch(batch_, limits);
+  batch_.token_ids[0] = SampledAt(kLimits.max_sample_rows);
+  EXPECT_DEATH(CheckBatch(batch_, limits), "token");
+}
 TEST_F(BatchCheckDeathTest, BlockThatDoesNotExist) {
   batch_.block_tables[1] = kLimits.num_kv_blocks;
   EXPECT_DEATH(Run(), "num_kv_blocks");
