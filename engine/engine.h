@@ -55,6 +55,9 @@ struct EngineOptions {
   BiasBalancerOptions bias_balancing = {};  // off by default: it changes answers
   int64_t stats_window_tokens = 65536;      // sliding window of the expert statistics
   int32_t routing_sample_steps = 0;         // see ProfileOptions::sample_steps
+  // Orders a step that decodes before the one in front of it is finished, where the runner can and no row needs the
+  // host.
+  bool overlap_steps = true;
   // Of waiting requests of one tenant and priority, prefer those whose experts are in memory, where there is an expert
   // cache. Learns from the steps that are sampled.
   bool expert_aware_scheduling = false;
@@ -67,7 +70,9 @@ struct StepReport {
   int32_t prefill_tokens = 0;     // rows of chunks that hold prompt or recomputed tokens
   int32_t decode_tokens = 0;      // rows that extend a sequence by one sampled token
   int32_t recomputed_tokens = 0;  // rows that had been computed before a preemption
+  int32_t discarded_tokens = 0;   // decode rows of sequences that ended meanwhile: in none of the counts above
   int32_t preemptions = 0;
+  bool is_ahead = false;  // ordered before the step in front of it was finished
 };
 
 // Called from the engine thread; must not block.
@@ -105,10 +110,14 @@ struct EngineSnapshot {
   int64_t prefill_tokens = 0;        // rows, see StepReport
   int64_t decode_tokens = 0;
   int64_t recomputed_tokens = 0;
+  int64_t discarded_tokens = 0;
+  int64_t discarded_assignments = 0;  // of those rows
   int64_t preemptions = 0;
   int64_t memory_preemptions = 0;  // of these, for the host's memory and not for KV blocks
   int64_t steps = 0;
-  int64_t routed_tokens = 0;                      // rows x MoE layers
+  bool orders_ahead = false;                      // may order steps before those in front are finished
+  int64_t steps_ahead = 0;                        // of these, ordered before the one in front was finished
+  int64_t routed_tokens = 0;                      // rows x MoE layers, of whomever
   int64_t routed_assignments = 0;                 // rows x MoE layers x K, or fewer where their number varies
   int64_t router_bias_updates = 0;                // since the start
   std::optional<ExpertCacheReport> expert_cache;  // where not all experts are in memory

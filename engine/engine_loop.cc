@@ -16,12 +16,6 @@
 namespace cadre {
 namespace {
 
-// A step's failure as the caller may hear it: the codes that TokenSink promises, whatever the device said.
-absl::Status AsForwardError(const absl::Status& status) {
-  if (absl::IsUnavailable(status) || absl::IsInternal(status)) return status;
-  return absl::InternalError(absl::StrCat("the model could not run the step: ", status.message()));
-}
-
 // Where a sequence may begin, beside its first token.
 int32_t GroupTokens(const CapacityPolicy& policy) {
   return policy.scope == CapacityScope::kRequest ? policy.group_tokens : 1;
@@ -51,7 +45,9 @@ EngineLoop::EngineLoop(const EngineOptions& options, const LoopParts& parts)
                                    .key_seed = options.prefix_cache_seed}},
                  &pool_),
       capacity_slots_(limits_.max_capacity_slots),
-      meter_(scheduler_.options().max_num_seqs, scheduler_.options().max_prefill_chunk) {
+      meter_(scheduler_.options().max_num_seqs, scheduler_.options().max_prefill_chunk),
+      may_order_ahead_(limits_.can_order_ahead && options.overlap_steps && !options.bias_balancing.is_on() &&
+                       !options.expert_aware_scheduling && limits_.prompt_group == 0) {
   static_assert(Sampler::kScratchBytesPerLogit == kSamplerBytesPerLogit, "the memory plan counts another sampler");
   CADRE_CHECK(!options.tolerate_missing_experts || options.prefix_cache == PrefixCacheScope::kOff);
   if (parts.runner->memory_room()) budget_.emplace(parts.runner, &scheduler_, parts.expert_pins);
@@ -63,47 +59,13 @@ EngineLoop::EngineLoop(const EngineOptions& options, const LoopParts& parts)
                                              .top_k = limits_.top_k});
   }
   notice_.snapshot.last_step_end = absl::InfinitePast();
+  notice_.snapshot.orders_ahead = may_order_ahead_;
   NoteExperts();
   CloseBooks();
 }
 
 absl::Status EngineLoop::CheckFits(int64_t num_prompt_tokens, int64_t max_tokens) const {
   return scheduler_.CheckFits(num_prompt_tokens, max_tokens);
-}
-
-bool EngineLoop::Step() {
-  const absl::Time begin = parts_.clock->Now();
-  const int64_t num_ended = notice_.snapshot.num_finished();
-  report_ = {};
-  Admit(begin);
-  MoveMemory();
-  const StepPlan plan = Plan(begin);
-  CloseBooks();
-  SayFarewells();
-  if (plan.empty()) {
-    CADRE_CHECK(active_.empty());  // whoever waits or runs is always part of some step
-    return notice_.snapshot.num_finished() != num_ended;
-  }
-  parts_.runner->PlaceExperts();
-  if (absl::Status status = Forward(plan); status.ok()) {
-    Publish(plan, Sample(plan));
-  } else {
-    notice_.snapshot.is_lost = parts_.runner->is_lost();
-    const absl::Status error = AsForwardError(status);
-    for (const ScheduledChunk& chunk : plan.chunks) End(chunk.sequence, error);
-  }
-  const absl::Time end = parts_.clock->Now();
-  report_.duration = end - begin;
-  meter_.ObserveStep(plan, report_.duration);
-  ObserveBudget(plan);
-  notice_.snapshot.last_step_end = end;
-  ++notice_.snapshot.steps;
-  NoteExperts();
-  CloseBooks();
-  TellExpertFaults();
-  if (parts_.observer != nullptr) parts_.observer->OnStep(report_);
-  SayFarewells();
-  return true;
 }
 
 void EngineLoop::Admit(absl::Time now) {
@@ -197,17 +159,18 @@ bool EngineLoop::IsHopeless(const RequestGroup& group, absl::Time now) const {
   return ExpectedServiceTime(meter_.state(), PlaceOf(group).cost) > group.request().deadline - now;
 }
 
-StepPlan EngineLoop::Plan(absl::Time now) {
+void EngineLoop::Plan(absl::Time now, OrderedStep* step) {
   CADRE_FAILPOINT("engine.plan");
   const RunningLimit limit = YieldMemory();
   const Preferences preferences = [&](const Sequence& sequence) { return PreferenceOf(sequence, now); };
-  StepPlan plan = scheduler_.Plan(limit, token_experts_ ? &preferences : nullptr);
+  step->plan = scheduler_.Plan(limit, token_experts_ ? &preferences : nullptr);
+  const StepPlan& plan = step->plan;
   scheduler_.Commit(plan);
   num_kept_waiting_ = 0;
   if (limit == RunningLimit::kNone) ObserveSeats(plan);
-  report_.num_sequences = static_cast<int32_t>(plan.chunks.size());
-  report_.preemptions = static_cast<int32_t>(plan.preempted.size());
-  notice_.snapshot.preemptions += report_.preemptions;
+  step->report.num_sequences = static_cast<int32_t>(plan.chunks.size());
+  step->report.preemptions = static_cast<int32_t>(plan.preempted.size());
+  notice_.snapshot.preemptions += step->report.preemptions;
   notice_.snapshot.memory_preemptions += plan.num_yielded;
   for (SequenceId id : plan.started) {
     Active& active = Find(id);
@@ -224,7 +187,6 @@ StepPlan EngineLoop::Plan(absl::Time now) {
     active.response.Start(now, active.sequence.num_found_tokens());
   }
   for (SequenceId id : plan.preempted) capacity_slots_.Release(id);
-  return plan;
 }
 
 RunningLimit EngineLoop::YieldMemory() {
@@ -258,65 +220,6 @@ void EngineLoop::ObserveSeats(const StepPlan& plan) {
     num_kept_waiting_ = std::min(scheduler_.num_in_line(), limits.max_num_seqs - scheduler_.num_running());
   }
   meter_.ObserveSeats(scheduler_.num_running(), num_kept_waiting_ > 0);
-}
-
-absl::Status EngineLoop::Forward(const StepPlan& plan) {
-  CADRE_FAILPOINT_RETURN("engine.forward");
-  std::vector<const Sequence*> sequences;
-  sequences.reserve(plan.chunks.size());
-  for (const ScheduledChunk& chunk : plan.chunks) sequences.push_back(&Find(chunk.sequence).sequence);
-  BuildForwardBatch(plan, sequences, limits_.kv_block_size, &batch_);
-  LimitCapacity(plan);
-  ReplayRouting(plan);
-  DescribeSequences(plan);
-  batch_.keep_choices = std::ranges::any_of(
-      plan.chunks, [&](const ScheduledChunk& chunk) { return Find(chunk.sequence).record.has_value(); });
-  PlanChoices(plan);
-  batch_.keep_expert_ids = parts_.routing_profile->WantsStep();
-  parts_.board->SetInForward(true);
-  absl::Status status = parts_.runner->Forward(batch_, &result_);
-  parts_.board->SetInForward(false);
-  return status;
-}
-
-void EngineLoop::Publish(const StepPlan& plan, std::vector<ChunkResult> results) {
-  CADRE_FAILPOINT("engine.publish");
-  CountStep(plan);
-  CountRouting(plan);
-  RecordRouting(plan);
-  for (const ScheduledChunk& chunk : plan.chunks) Find(chunk.sequence).sequence.Advance();
-  const absl::Time now = parts_.clock->Now();
-  for (size_t i = 0; i < plan.chunks.size(); ++i) {
-    const SequenceId id = plan.chunks[i].sequence;
-    if (!results[i].status.ok()) {
-      End(id, results[i].status);
-    } else if (results[i].token) {
-      PublishToken(id, *std::move(results[i].token), now);
-    }
-  }
-}
-
-void EngineLoop::PublishToken(SequenceId id, ChosenToken token, absl::Time now) {
-  const auto it = active_.find(id);
-  if (it == active_.end()) return;  // another sequence of its request failed in this step
-  Active& active = it->second;
-  active.sequence.AppendToken(token.token_id);
-  scheduler_.Confirm(&active.sequence);
-  ++notice_.snapshot.generated_tokens;
-  const bool is_complete = active.chooser.done();
-  if (active.response.Append(std::move(token), is_complete, now) != FinishReason::kNone) End(id, absl::OkStatus());
-}
-
-void EngineLoop::CountStep(const StepPlan& plan) {
-  for (size_t i = 0; i < plan.chunks.size(); ++i) {
-    const ScheduledChunk& chunk = plan.chunks[i];
-    const bool decodes = i < static_cast<size_t>(plan.num_decodes);
-    (decodes ? report_.decode_tokens : report_.prefill_tokens) += chunk.count;
-    report_.recomputed_tokens += Find(chunk.sequence).sequence.CountRecomputed(chunk.count);
-  }
-  notice_.snapshot.prefill_tokens += report_.prefill_tokens;
-  notice_.snapshot.decode_tokens += report_.decode_tokens;
-  notice_.snapshot.recomputed_tokens += report_.recomputed_tokens;
 }
 
 void EngineLoop::End(SequenceId id, const absl::Status& status) {
@@ -372,14 +275,18 @@ void EngineLoop::ReleaseBlocks(Sequence* sequence, const absl::Status& status) {
                         // Numbers all the same; and what the step computed has not been shared with anybody yet.
                         RefusalOf(status) == Refusal::kExpertUnavailable;
   if (is_sound) {
-    scheduler_.Finish(sequence);
+    const bool is_in_flight = !in_flight_.empty() && sequence->num_scheduled_tokens() > 0;
+    is_in_flight ? scheduler_.Retire(sequence) : scheduler_.Finish(sequence);
     return;
   }
+  // Nobody writes any more where it is cleared.
+  for (const std::unique_ptr<OrderedStep>& step : in_flight_) Await(step.get());
   const std::vector<int32_t> blocks = scheduler_.Discard(sequence);
   if (!blocks.empty()) parts_.runner->ScrubBlocks(blocks);
 }
 
 void EngineLoop::EndAll(const absl::Status& status) {
+  while (!in_flight_.empty()) FinishStep();
   Admit(parts_.clock->Now());
   while (!active_.empty()) End(active_.begin()->first, status);
   CloseBooks();

@@ -4,7 +4,9 @@
 
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -20,6 +22,7 @@
 #include "engine/experts/token_experts.h"
 #include "engine/joint_budget.h"
 #include "engine/model/model_runner.h"
+#include "engine/ordered_step.h"
 #include "engine/request/request_queue.h"
 #include "engine/request/sequence.h"
 #include "engine/response.h"
@@ -98,29 +101,42 @@ class EngineLoop {
   // Between two turns: goes on with what moves between expert slots and KV blocks.
   void MoveMemory();
   // What the step tells of who lacks memory.
-  void ObserveBudget(const StepPlan& plan);
-  // The five parts of a turn, in order.
+  void ObserveBudget(const OrderedStep& step);
+  // The parts of a turn, in order. OrderAhead plans and orders the step behind the one that is under way, if it can.
   void Admit(absl::Time now);
-  StepPlan Plan(absl::Time now);
-  absl::Status Forward(const StepPlan& plan);
-  std::vector<ChunkResult> Sample(const StepPlan& plan);  // one for each chunk
-  void Publish(const StepPlan& plan, std::vector<ChunkResult> results);
+  void Plan(absl::Time now, OrderedStep* step);
+  absl::Status Order(OrderedStep* step);
+  void OrderAhead(absl::Time now);
+  void Await(OrderedStep* step);
+  std::vector<ChunkResult> Sample(OrderedStep* step);  // one for each chunk
+  void Publish(OrderedStep* step, std::vector<ChunkResult> results);
+
+  // Waits for the oldest step that was ordered, and tells what came of it.
+  void FinishStep();
+  // Its sequences end, and with them the step behind it.
+  void FailStep(const OrderedStep& step);
+  void CloseStep(OrderedStep* step);
+  std::unique_ptr<OrderedStep> NewStep(absl::Time begin);
+  // Rows of `step` whose sequences go on behind it, whatever it gives; nothing if one of them needs the host to know
+  // what that is.
+  std::optional<std::vector<size_t>> RowsThatGoOn(const OrderedStep& step) const;
+  bool WantsProfile();
 
   // Gives up what the pressure demands; how many sequences the next step may leave running.
   RunningLimit YieldMemory();
   void AddRequest(Request request);
   // Says in the batch whose experts are limited.
-  void LimitCapacity(const StepPlan& plan);
+  void LimitCapacity(OrderedStep* step);
   // Recorded choices of their rows.
-  void ReplayRouting(const StepPlan& plan);
+  void ReplayRouting(OrderedStep* step);
   // What the router asks of them.
-  void DescribeSequences(const StepPlan& plan);
+  void DescribeSequences(OrderedStep* step);
   void EndInterrupted(absl::Time now);
-  // Which rows the device samples, where it can.
-  void PlanChoices(const StepPlan& plan);
+  // Which rows the device samples, where it can. Of a step that is ordered ahead: false if it cannot sample them all.
+  bool PlanChoices(OrderedStep* step);
   ChunkResult SampleChunk(const ScheduledChunk& chunk, std::span<float> logits);
-  // What the device chose for the batch's row of logits number `row`.
-  ChunkResult AdoptChoice(const ScheduledChunk& chunk, size_t row);
+  // What the device chose for the step's row of logits number `row`.
+  ChunkResult AdoptChoice(const ScheduledChunk& chunk, const SampledRows& sampled, size_t row);
   void PublishToken(SequenceId id, ChosenToken token, absl::Time now);
   // What speaks for starting a sequence that waits.
   Preference PreferenceOf(const Sequence& sequence, absl::Time now) const;
@@ -130,11 +146,11 @@ class EngineLoop {
   bool IsHopeless(const RequestGroup& group, absl::Time now) const;
   // Sequences that run, and whether more wait for nothing but blocks.
   void ObserveSeats(const StepPlan& plan);
-  void CountStep(const StepPlan& plan);
+  void CountStep(OrderedStep* step);
   void TellExpertFaults();
-  void CountRouting(const StepPlan& plan);
-  void ProfileRouting();
-  void RecordRouting(const StepPlan& plan);
+  void CountRouting(const OrderedStep& step);
+  void ProfileRouting(const OrderedStep& step);
+  void RecordRouting(const OrderedStep& step);
   // Ends the sequence; one that failed takes the rest of its request with it. Nothing for one that has ended.
   void End(SequenceId id, const absl::Status& status);
   void EndSequence(SequenceId id, const absl::Status& status);
@@ -147,6 +163,7 @@ class EngineLoop {
   void CloseBooks();
   void SayFarewells();
   absl::Status AuditCounters() const;
+  bool IsActive(SequenceId id) const { return active_.contains(id); }
   Active& Find(SequenceId id);
   const Active& Find(SequenceId id) const;
 
@@ -165,10 +182,13 @@ class EngineLoop {
   std::optional<TokenExperts> token_experts_;  // where experts decide who goes first
   ActiveMap active_;  // waiting and running, in order of arrival: those of one request stand together
   SequenceId next_id_ = 0;
-  ForwardBatch batch_;
-  ForwardResult result_;
-  StepReport report_;  // of the step in progress
+  // Steps that were ordered and not finished, the oldest first: between two turns at most one. A sequence that has
+  // ended since may have a row in it, which is nobody's.
+  std::deque<std::unique_ptr<OrderedStep>> in_flight_;
+  std::vector<std::unique_ptr<OrderedStep>> spare_steps_;
+  std::optional<bool> wants_profile_;  // of the step that is ordered next, once it was asked
   ServiceMeter meter_;
+  const bool may_order_ahead_;  // ever
   std::vector<Farewell> farewells_;
   StatusBoard::Notice notice_;  // the counters
   // Of requests that have ended, for the audit.

@@ -59,11 +59,14 @@ absl::Status EngineLoop::AuditCounters() const {
   CADRE_RETURN_IF_ERROR(CheckEqual("rows computed, less recomputed",
                                    counters.prefill_tokens + counters.decode_tokens - counters.recomputed_tokens,
                                    "rows of all sequences", ended_rows_ + live_rows));
-  CADRE_RETURN_IF_ERROR(CheckEqual("assignments routed", counters.routed_assignments, "assignments of all requests",
-                                   ended_assignments_ + live_assignments));
-  CADRE_RETURN_IF_ERROR(CheckEqual("assignments routed", counters.routed_assignments, "assignments of all tenants",
-                                   parts_.tenants->num_assignments()));
-  const int64_t routed = (counters.prefill_tokens + counters.decode_tokens) * limits_.num_moe_layers;
+  CADRE_RETURN_IF_ERROR(CheckEqual("assignments routed", counters.routed_assignments,
+                                   "assignments of all requests, and discarded ones",
+                                   ended_assignments_ + live_assignments + counters.discarded_assignments));
+  CADRE_RETURN_IF_ERROR(CheckEqual("assignments routed", counters.routed_assignments,
+                                   "assignments of all tenants, and discarded ones",
+                                   parts_.tenants->num_assignments() + counters.discarded_assignments));
+  const int64_t routed =
+      (counters.prefill_tokens + counters.decode_tokens + counters.discarded_tokens) * limits_.num_moe_layers;
   CADRE_RETURN_IF_ERROR(CheckEqual("rows routed", counters.routed_tokens, "rows x MoE layers", routed));
   const int64_t most = routed * limits_.top_k;
   if (limits_.min_k == kAlwaysTopK) {

@@ -15,12 +15,12 @@ void EngineLoop::MoveMemory() {
   if (parts_.observer != nullptr) parts_.observer->OnMemoryMove(*ended, budget_->Report());
 }
 
-void EngineLoop::ObserveBudget(const StepPlan& plan) {
+void EngineLoop::ObserveBudget(const OrderedStep& step) {
   if (!budget_) return;
-  budget_->ObserveStep({.duration = report_.duration,
-                        .rows = report_.prefill_tokens + report_.decode_tokens,
-                        .recomputed_rows = report_.recomputed_tokens,
-                        .num_running = static_cast<int32_t>(plan.chunks.size()),
+  budget_->ObserveStep({.duration = step.report.duration,
+                        .rows = step.report.prefill_tokens + step.report.decode_tokens,
+                        .recomputed_rows = step.report.recomputed_tokens,
+                        .num_running = static_cast<int32_t>(step.plan.chunks.size()),
                         .num_kept_waiting = num_kept_waiting_,
                         .missing_blocks = num_kept_waiting_ > 0 ? scheduler_.CountMissingBlocks(num_kept_waiting_) : 0,
                         .available_blocks = pool_.num_available(),

@@ -50,39 +50,43 @@ void EngineLoop::TellExpertFaults() {
   if (parts_.observer != nullptr && !faults.told.empty()) parts_.observer->OnExpertFaults(faults);
 }
 
-void EngineLoop::LimitCapacity(const StepPlan& plan) {
+void EngineLoop::LimitCapacity(OrderedStep* step) {
+  const StepPlan& plan = step->plan;
   std::vector<CapacityPolicy> policies;
   policies.reserve(plan.chunks.size());
   for (const ScheduledChunk& chunk : plan.chunks) {
     policies.push_back(Find(chunk.sequence).response.group().request().capacity.value_or(CapacityPolicy()));
   }
-  BuildCapacity(plan, policies, limits_, &capacity_slots_, &batch_);
+  BuildCapacity(plan, policies, limits_, &capacity_slots_, &step->batch);
 }
 
-void EngineLoop::ReplayRouting(const StepPlan& plan) {
+void EngineLoop::ReplayRouting(OrderedStep* step) {
+  const StepPlan& plan = step->plan;
   std::vector<const RoutingReplay*> replays;
   replays.reserve(plan.chunks.size());
   for (const ScheduledChunk& chunk : plan.chunks) {
     replays.push_back(Find(chunk.sequence).response.group().request().replay.get());
   }
-  BuildRecordedRows(plan, replays, limits_, &batch_);
+  BuildRecordedRows(plan, replays, limits_, &step->batch);
 }
 
-void EngineLoop::DescribeSequences(const StepPlan& plan) {
-  batch_.seeds.clear();
-  batch_.prompt_lengths.clear();
+void EngineLoop::DescribeSequences(OrderedStep* step) {
+  const StepPlan& plan = step->plan;
+  step->batch.seeds.clear();
+  step->batch.prompt_lengths.clear();
   for (const ScheduledChunk& chunk : plan.chunks) {
     const Active& active = Find(chunk.sequence);
-    if (limits_.needs_seeds) batch_.seeds.push_back(active.response.group().request().sampling.seed);
-    if (limits_.prompt_group > 0) batch_.prompt_lengths.push_back(active.sequence.num_prompt_tokens());
+    if (limits_.needs_seeds) step->batch.seeds.push_back(active.response.group().request().sampling.seed);
+    if (limits_.prompt_group > 0) step->batch.prompt_lengths.push_back(active.sequence.num_prompt_tokens());
   }
 }
 
-void EngineLoop::CountRouting(const StepPlan& plan) {
-  const StepRouting& routing = result_.routing;
-  const int64_t routed_tokens = static_cast<int64_t>(batch_.num_tokens()) * limits_.num_moe_layers;
+void EngineLoop::CountRouting(const OrderedStep& step) {
+  const StepPlan& plan = step.plan;
+  const StepRouting& routing = step.result.routing;
+  const int64_t routed_tokens = static_cast<int64_t>(step.batch.num_tokens()) * limits_.num_moe_layers;
   const int64_t assignments = std::reduce(routing.assignments.begin(), routing.assignments.end());
-  CADRE_CHECK_EQ(routing.num_tokens, int64_t{batch_.num_tokens()});
+  CADRE_CHECK_EQ(routing.num_tokens, int64_t{step.batch.num_tokens()});
   CADRE_CHECK_EQ(routing.sequence_assignments.size(), plan.chunks.size());
   // Checked in every build: no assignment is lost without being counted.
   CADRE_CHECK_LE(assignments, routed_tokens * limits_.top_k);
@@ -92,40 +96,45 @@ void EngineLoop::CountRouting(const StepPlan& plan) {
   std::vector<size_t> tenants;
   std::vector<RoutingReport> reports;
   for (size_t i = 0; i < plan.chunks.size(); ++i) {
+    if (!IsActive(plan.chunks[i].sequence)) {
+      notice_.snapshot.discarded_assignments += routing.sequence_assignments[i];
+      continue;
+    }
     Active& active = Find(plan.chunks[i].sequence);
     tenants.push_back(active.tenant);
     reports.push_back(RoutingOf(routing, i));
-    if (!result_.cache_uses.empty()) {
-      reports.back().cache_hits = result_.cache_uses[i].hits;
-      reports.back().cache_misses = result_.cache_uses[i].misses;
-      reports.back().cache_bytes = result_.cache_uses[i].bytes;
-      reports.back().cache_wait = result_.expert_wait;
+    if (!step.result.cache_uses.empty()) {
+      reports.back().cache_hits = step.result.cache_uses[i].hits;
+      reports.back().cache_misses = step.result.cache_uses[i].misses;
+      reports.back().cache_bytes = step.result.cache_uses[i].bytes;
+      reports.back().cache_wait = step.result.expert_wait;
     }
     active.response.AddRouting(reports.back());
   }
   parts_.tenants->Add(tenants, reports);
   parts_.expert_stats->Record(routing);
-  if (batch_.keep_expert_ids) ProfileRouting();
+  if (step.batch.keep_expert_ids) ProfileRouting(step);
   if (parts_.router_bias->Observe(routing)) ++notice_.snapshot.router_bias_updates;
   notice_.snapshot.router_bias_largest = parts_.router_bias->largest_nudge();
   notice_.snapshot.routed_tokens += routed_tokens;
   notice_.snapshot.routed_assignments += assignments;
 }
 
-void EngineLoop::ProfileRouting() {
+void EngineLoop::ProfileRouting(const OrderedStep& step) {
   std::vector<uint8_t> classes;
-  classes.reserve(batch_.token_ids.size());
-  for (const int32_t id : batch_.token_ids) classes.push_back(parts_.token_classes[static_cast<size_t>(id)]);
-  parts_.routing_profile->Observe(result_.expert_ids, classes);
-  if (token_experts_) token_experts_->Observe(batch_.token_ids, result_.expert_ids);
+  classes.reserve(step.batch.token_ids.size());
+  for (const int32_t id : step.batch.token_ids) classes.push_back(parts_.token_classes[static_cast<size_t>(id)]);
+  parts_.routing_profile->Observe(step.result.expert_ids, classes);
+  if (token_experts_) token_experts_->Observe(step.batch.token_ids, step.result.expert_ids);
 }
 
-void EngineLoop::RecordRouting(const StepPlan& plan) {
-  if (!batch_.keep_choices) return;
+void EngineLoop::RecordRouting(const OrderedStep& step) {
+  const StepPlan& plan = step.plan;
+  if (!step.batch.keep_choices) return;
   int64_t first_row = 0;
   for (const ScheduledChunk& chunk : plan.chunks) {
     if (std::optional<RoutingRecord>& record = Find(chunk.sequence).record) {
-      record->Add(result_, batch_.num_tokens(), first_row, chunk);
+      record->Add(step.result, step.batch.num_tokens(), first_row, chunk);
     }
     first_row += chunk.count;
   }

@@ -1,5 +1,6 @@
 // From the rows of logits of a step to its tokens: chosen by the device, where it can, or here.
 #include <cstddef>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -15,32 +16,42 @@
 
 namespace cadre {
 
-void EngineLoop::PlanChoices(const StepPlan& plan) {
-  batch_.sample_rows.clear();
-  batch_.sample_extras.clear();
-  if (std::ssize(batch_.logit_rows) > limits_.max_sample_rows) return;
-  for (const ScheduledChunk& chunk : plan.chunks) {
-    for (int32_t i = 0; i < chunk.num_logit_rows(); ++i) batch_.sample_rows.emplace_back();
+bool EngineLoop::PlanChoices(OrderedStep* step) {
+  ForwardBatch& batch = step->batch;
+  batch.sample_rows.clear();
+  batch.sample_extras.clear();
+  int64_t num_rows = 0;
+  for (const ScheduledChunk& chunk : step->plan.chunks) num_rows += chunk.num_logit_rows();
+  if (num_rows > limits_.max_sample_rows) return false;
+  const auto max_extras = static_cast<size_t>(limits_.max_sample_extras);
+  bool are_all_wanted = true;
+  for (const ScheduledChunk& chunk : step->plan.chunks) {
+    for (int32_t i = 0; i < chunk.num_logit_rows(); ++i) batch.sample_rows.emplace_back();
     // A prompt's log probabilities need its logits here anyway.
     if (!chunk.samples || chunk.all_logits) continue;
-    batch_.sample_rows.back() =
-        Find(chunk.sequence)
-            .chooser
-            .PlanChoice(limits_.vocab_size, static_cast<size_t>(limits_.max_sample_extras), &batch_.sample_extras)
-            .value_or(SampleRow());
+    TokenChooser& chooser = Find(chunk.sequence).chooser;
+    const std::optional<SampleRow> row =
+        step->is_ahead ? chooser.PlanChoiceAhead(limits_.vocab_size, max_extras, &batch.sample_extras)
+                       : chooser.PlanChoice(limits_.vocab_size, max_extras, &batch.sample_extras);
+    batch.sample_rows.back() = row.value_or(SampleRow());
+    are_all_wanted = are_all_wanted && row.has_value();
   }
+  return are_all_wanted;
 }
 
-std::vector<EngineLoop::ChunkResult> EngineLoop::Sample(const StepPlan& plan) {
+std::vector<EngineLoop::ChunkResult> EngineLoop::Sample(OrderedStep* step) {
   CADRE_FAILPOINT("engine.sample");
   const auto vocab_size = static_cast<size_t>(limits_.vocab_size);
-  std::span<float> rest(result_.logits);
+  const StepPlan& plan = step->plan;
+  const std::vector<SampleRow>& sample_rows = step->batch.sample_rows;
+  const SampledRows& sampled = step->result.sampled;
+  std::span<float> rest(step->result.logits);
   std::vector<ChunkResult> results;
   results.reserve(plan.chunks.size());
   // One sequence that fails ends its request: what its siblings would say is not worth the time, which all pay. But
   // whatever else failed, what was computed with NaN must not be kept.
   absl::flat_hash_map<const RequestGroup*, absl::Status> failures;
-  for (const SequenceFault& fault : result_.faults) {
+  for (const SequenceFault& fault : step->result.faults) {
     if (options_.tolerate_missing_experts) break;
     failures.try_emplace(
         &Find(plan.chunks[static_cast<size_t>(fault.sequence)].sequence).response.group(),
@@ -50,20 +61,24 @@ std::vector<EngineLoop::ChunkResult> EngineLoop::Sample(const StepPlan& plan) {
   for (const ScheduledChunk& chunk : plan.chunks) {
     const auto num_rows = static_cast<size_t>(chunk.num_logit_rows());
     row += num_rows;
-    const bool is_sampled = num_rows > 0 && !batch_.sample_rows.empty() && batch_.sample_rows[row - 1].is_wanted != 0;
+    const bool is_sampled = num_rows > 0 && !sample_rows.empty() && sample_rows[row - 1].is_wanted != 0;
     const std::span<float> logits = rest.first(is_sampled ? 0 : num_rows * vocab_size);
     rest = rest.subspan(logits.size());
+    if (!IsActive(chunk.sequence)) {  // it ended while the step was computed
+      results.emplace_back();
+      continue;
+    }
     const RequestGroup* group = &Find(chunk.sequence).response.group();
     const auto failure = failures.find(group);
     if (failure != failures.end()) {
       results.emplace_back();
     } else {
-      results.push_back(is_sampled ? AdoptChoice(chunk, row - 1) : SampleChunk(chunk, logits));
+      results.push_back(is_sampled ? AdoptChoice(chunk, sampled, row - 1) : SampleChunk(chunk, logits));
     }
     absl::Status status = results.back().status;
     if (failure != failures.end() || !status.ok()) {
       const auto check = [&] {
-        return is_sampled ? CheckSampledToken(result_.sampled.tokens[row - 1], limits_.vocab_size)
+        return is_sampled ? CheckSampledToken(sampled.tokens[row - 1], limits_.vocab_size)
                           : ArgMax(logits.last(vocab_size)).status();
       };
       if (absl::Status nan = chunk.samples ? check() : status; IsNanError(nan)) status = nan;
@@ -72,6 +87,7 @@ std::vector<EngineLoop::ChunkResult> EngineLoop::Sample(const StepPlan& plan) {
   }
   CADRE_CHECK(rest.empty());
   for (size_t i = 0; i < results.size(); ++i) {
+    if (!IsActive(plan.chunks[i].sequence)) continue;
     const auto failure = failures.find(&Find(plan.chunks[i].sequence).response.group());
     if (failure != failures.end()) results[i] = {.status = failure->second, .token = std::nullopt};
   }
@@ -100,10 +116,9 @@ EngineLoop::ChunkResult EngineLoop::SampleChunk(const ScheduledChunk& chunk, std
   return result;
 }
 
-EngineLoop::ChunkResult EngineLoop::AdoptChoice(const ScheduledChunk& chunk, size_t row) {
+EngineLoop::ChunkResult EngineLoop::AdoptChoice(const ScheduledChunk& chunk, const SampledRows& sampled, size_t row) {
   Active& active = Find(chunk.sequence);
   constexpr size_t kAlternatives = kMaxAlternatives;
-  const SampledRows& sampled = result_.sampled;
   const DeviceChoice choice = {
       .token = sampled.tokens[row],
       .rank = sampled.ranks[row],

@@ -99,6 +99,27 @@ void Sequence::Advance() {
   peak_computed_tokens_ = std::max(peak_computed_tokens_, num_computed_tokens_);
 }
 
+void Sequence::Assume(int32_t placeholder) {
+  CADRE_CHECK(state_ == SequenceState::kDecode && !is_assumed_);
+  CADRE_CHECK_EQ(num_scheduled_tokens_, 1);
+  CADRE_CHECK_EQ(peak_computed_tokens_, num_computed_tokens_);  // who decodes has computed all again that it ever had
+  Advance();
+  tokens_.push_back(placeholder);
+  is_assumed_ = true;
+}
+
+void Sequence::Settle() {
+  CADRE_CHECK(is_assumed_);
+  tokens_.pop_back();
+  is_assumed_ = false;
+}
+
+void Sequence::Retract() {
+  Settle();
+  peak_computed_tokens_ = --num_computed_tokens_;
+  num_scheduled_tokens_ = 1;
+}
+
 void Sequence::AppendToken(int32_t token) {
   CADRE_CHECK_EQ(num_uncomputed_tokens(), 0);
   if (state_ != SequenceState::kDecode) Transition(SequenceState::kDecode);

@@ -97,6 +97,15 @@ class Sequence {
   void Schedule(int32_t count, std::span<const int32_t> new_blocks);
   // The scheduled rows were computed.
   void Advance();
+  // The scheduled row is taken for computed, and `placeholder` for the token that it will give, so that the row of that
+  // token can be scheduled, too. REQUIRES: kDecode, a row that is scheduled, and no placeholder yet.
+  void Assume(int32_t placeholder);
+  // As if Advance had been called for that row: the placeholder goes, and AppendToken may follow, while the next row is
+  // scheduled. REQUIRES: a placeholder, as Retract.
+  void Settle();
+  // Takes Assume back.
+  void Retract();
+  bool is_assumed() const { return is_assumed_; }
   // The next token was sampled. REQUIRES: every known token is computed. kPrefill becomes kDecode.
   void AppendToken(int32_t token);
   // Back to kWaiting with nothing computed. Returns the blocks, to be released.
@@ -118,6 +127,7 @@ class Sequence {
   int32_t num_found_tokens_ = 0;
   int32_t num_preemptions_ = 0;
   bool started_ = false;
+  bool is_assumed_ = false;  // the last of tokens_ is a placeholder
   std::vector<int32_t> block_table_;
 };
 

@@ -95,9 +95,9 @@ absl::StatusOr<ChosenToken> TokenChooser::Choose(std::span<float> logits, Sample
   return chosen;
 }
 
-absl::StatusOr<TokenChooser::Permission> TokenChooser::Permit() {
+absl::StatusOr<TokenChooser::Permission> TokenChooser::Permit(int64_t index) {
   Permission permission{.allowed = rules_->allowed(), .constrained = {}, .forbidden = {}, .too_early = {}};
-  const bool may_end = num_tokens_ >= rules_->params().min_tokens;
+  const bool may_end = index >= rules_->params().min_tokens;
   bool must_end = false;
   if (constraint_ != nullptr) {
     CADRE_ASSIGN_OR_RETURN(permission.constrained, constraint_->AllowedTokens());
@@ -109,7 +109,7 @@ absl::StatusOr<TokenChooser::Permission> TokenChooser::Permit() {
 }
 
 absl::Status TokenChooser::EditLogits(std::span<float> logits) {
-  CADRE_ASSIGN_OR_RETURN(const Permission permission, Permit());
+  CADRE_ASSIGN_OR_RETURN(const Permission permission, Permit(num_tokens_));
   if (!permission.allowed.empty()) KeepOnly(permission.allowed, logits);
   if (!permission.constrained.empty()) KeepOnly(permission.constrained, logits);
   Forbid(permission.forbidden, logits);
@@ -119,9 +119,10 @@ absl::Status TokenChooser::EditLogits(std::span<float> logits) {
   return absl::OkStatus();
 }
 
-std::optional<SampleRow> TokenChooser::PlanChoice(int32_t vocab_size, size_t max_extras, std::vector<int32_t>* extras) {
+std::optional<SampleRow> TokenChooser::PlanChoiceAt(int64_t index, int32_t vocab_size, size_t max_extras,
+                                                    std::vector<int32_t>* extras) {
   const SamplingParams& params = rules_->params();
-  const absl::StatusOr<Permission> permission = Permit();
+  const absl::StatusOr<Permission> permission = Permit(index);
   if (!permission.ok()) return std::nullopt;
   const std::vector<int32_t> forbidden = Union(permission->forbidden, permission->too_early);
   const bool is_masked = !permission->allowed.empty() || !permission->constrained.empty();
@@ -131,7 +132,7 @@ std::optional<SampleRow> TokenChooser::PlanChoice(int32_t vocab_size, size_t max
   if (extras->size() > max_extras || num_words > max_extras - extras->size()) return std::nullopt;
 
   const Penalties& penalties = history_.penalties();
-  SampleRow row{.draw = DrawBits(params.seed, static_cast<uint32_t>(index_), static_cast<uint64_t>(num_tokens_)),
+  SampleRow row{.draw = DrawBits(params.seed, static_cast<uint32_t>(index_), static_cast<uint64_t>(index)),
                 .is_wanted = 1,
                 .temperature = params.temperature,
                 .top_p = params.top_p,

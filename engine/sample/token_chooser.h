@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/base/check.h"
 #include "engine/request/request.h"
 #include "engine/sample/sampler.h"
 #include "engine/sample/token_history.h"
@@ -79,7 +80,16 @@ class TokenChooser {
   // What Choose would do now, for a device that has the logits: the row, with its lists and its mask at the end of
   // `extras`, of up to `max_extras` words. Nothing, and `extras` unchanged, where they have no room or where Choose
   // would fail without a look at the logits: then it is for Choose. REQUIRES: not done().
-  std::optional<SampleRow> PlanChoice(int32_t vocab_size, size_t max_extras, std::vector<int32_t>* extras);
+  std::optional<SampleRow> PlanChoice(int32_t vocab_size, size_t max_extras, std::vector<int32_t>* extras) {
+    return PlanChoiceAt(num_tokens_, vocab_size, max_extras, extras);
+  }
+  // The same for the choice behind the next one, whose token is not known. REQUIRES: !needs_last_token().
+  std::optional<SampleRow> PlanChoiceAhead(int32_t vocab_size, size_t max_extras, std::vector<int32_t>* extras) {
+    CADRE_CHECK(!needs_last_token());
+    return PlanChoiceAt(num_tokens_ + 1, vocab_size, max_extras, extras);
+  }
+  // Whether a choice depends on the token before it: by a constraint or by penalties.
+  bool needs_last_token() const { return constraint_ != nullptr || history_.penalties().any(); }
   // What Choose would have returned for what the device chose, log probabilities included.
   absl::StatusOr<ChosenToken> Adopt(const DeviceChoice& choice, int32_t vocab_size) const;
 
@@ -94,7 +104,10 @@ class TokenChooser {
     std::span<const int32_t> forbidden;  // by its constraint
     std::span<const int32_t> too_early;  // ends before min_tokens
   };
-  absl::StatusOr<Permission> Permit();
+  // Of the token with this index, from 0.
+  absl::StatusOr<Permission> Permit(int64_t index);
+  std::optional<SampleRow> PlanChoiceAt(int64_t index, int32_t vocab_size, size_t max_extras,
+                                        std::vector<int32_t>* extras);
   absl::Status EditLogits(std::span<float> logits);
 
   const ChoiceRules* rules_;

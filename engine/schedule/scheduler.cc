@@ -132,13 +132,22 @@ void Scheduler::Detach(Entry* entry) {
   }
 }
 
-void Scheduler::Finish(Sequence* sequence) {
+std::vector<int32_t> Scheduler::Remove(Sequence* sequence) {
   Entry& entry = Find(sequence->id());
   Detach(&entry);
   ReleaseSiblings(sequence->id());
-  cache_.Release(sequence->Finish());
   fair_queue_.Leave(*sequence);
   entries_.erase(sequence->id());
+  return sequence->Finish();
+}
+
+void Scheduler::Finish(Sequence* sequence) { cache_.Release(Remove(sequence)); }
+
+void Scheduler::Retire(Sequence* sequence) { retired_.push_back(Remove(sequence)); }
+
+void Scheduler::ReleaseRetired() {
+  for (const std::vector<int32_t>& blocks : retired_) cache_.Release(blocks);
+  retired_.clear();
 }
 
 std::vector<int32_t> Scheduler::Discard(Sequence* sequence) {
@@ -190,8 +199,17 @@ void Scheduler::Commit(const StepPlan& plan) {
   for (const ScheduledChunk& chunk : plan.chunks) {
     if (Find(chunk.sequence).place != Place::kRunning) Start(chunk);
   }
+  for (const ScheduledChunk& chunk : plan.chunks) {
+    Charge(*Find(chunk.sequence).sequence, chunk.count);
+    Run(chunk);
+  }
+}
+
+void Scheduler::CommitAhead(const StepPlan& plan) {
   for (const ScheduledChunk& chunk : plan.chunks) Run(chunk);
 }
+
+void Scheduler::ChargeAhead(const Sequence& sequence) { Charge(sequence, 1); }
 
 void Scheduler::Preempt(SequenceId id) {
   CADRE_FAILPOINT("scheduler.preempt");
@@ -225,10 +243,13 @@ void Scheduler::Start(const ScheduledChunk& chunk) {
 void Scheduler::Run(const ScheduledChunk& chunk) {
   Sequence* sequence = Find(chunk.sequence).sequence;
   CADRE_CHECK_EQ(sequence->num_computed_tokens(), chunk.begin);
-  const int64_t weight = sequence->state() == SequenceState::kDecode ? kGeneratedTokenService : 1;
-  fair_queue_.Charge(*sequence, weight * (chunk.count - sequence->CountRecomputed(chunk.count)));
   const int32_t missing = BlocksFor(chunk.begin + chunk.count) - static_cast<int32_t>(sequence->block_table().size());
   sequence->Schedule(chunk.count, cache_.Allocate(missing));
+}
+
+void Scheduler::Charge(const Sequence& sequence, int32_t num_rows) {
+  const int64_t weight = sequence.state() == SequenceState::kDecode ? kGeneratedTokenService : 1;
+  fair_queue_.Charge(sequence, weight * (num_rows - sequence.CountRecomputed(num_rows)));
 }
 
 void Scheduler::InsertBySeniority(Entry* entry, std::vector<Entry*>* list) {

@@ -7,6 +7,7 @@
 #include <limits>
 #include <map>
 #include <memory>
+#include <optional>
 #include <unordered_map>
 #include <vector>
 
@@ -74,6 +75,9 @@ class Scheduler {
   void Add(Sequence* sequence);
   // Ends a sequence in whatever state it is.
   void Finish(Sequence* sequence);
+  // The same for one with a row in a step that is still computed: nobody gets its blocks before ReleaseRetired.
+  void Retire(Sequence* sequence);
+  void ReleaseRetired();
   // The same for a sequence whose keys and values are not to be trusted: nothing of it stays in the prefix cache.
   // Returns the blocks that are free now and should be cleared.
   std::vector<int32_t> Discard(Sequence* sequence);
@@ -94,8 +98,16 @@ class Scheduler {
   // `preferences` may be null; they are asked only when somebody could enter, and of no more sequences than the fair
   // queue's window and those that enter.
   StepPlan Plan(RunningLimit limit, const Preferences* preferences = nullptr) const;
+  // The step behind one that is still computed, for sequences whose row in that one is assumed (Sequence::Assume): one
+  // row more of each. Those with a row in it that is not assumed have none. Nothing where the plan would be another one
+  // than that, because somebody could enter, has more rows of a prompt, or would have to give way.
+  std::optional<StepPlan> PlanAhead() const;
   // Carries out a plan made from the present state: preempts, admits, allocates, schedules.
   void Commit(const StepPlan& plan);
+  // The same for a plan of PlanAhead. Nobody is charged for its rows: whether they are wanted shows later.
+  void CommitAhead(const StepPlan& plan);
+  // The sequence's row of such a plan was wanted.
+  void ChargeAhead(const Sequence& sequence);
   // To be called after a token was appended: what the sequence computed has proved sound, and may be shared.
   void Confirm(Sequence* sequence);
 
@@ -144,6 +156,9 @@ class Scheduler {
   void Preempt(SequenceId id);
   void Start(const ScheduledChunk& chunk);
   void Run(const ScheduledChunk& chunk);
+  void Charge(const Sequence& sequence, int32_t num_rows);
+  // What Finish and Retire have in common; returns the blocks, which are still held.
+  std::vector<int32_t> Remove(Sequence* sequence);
   void ReleaseSiblings(SequenceId leader);
   void Detach(Entry* entry);
   static void InsertBySeniority(Entry* entry, std::vector<Entry*>* list);
@@ -160,6 +175,7 @@ class Scheduler {
   std::vector<Entry*> running_;                       // by seniority; each holds at least one block
   std::vector<Entry*> preempted_;                     // by seniority
   std::map<SequenceId, std::vector<Entry*>> parked_;  // by leader
+  std::vector<std::vector<int32_t>> retired_;         // block tables
   SequenceId last_id_ = -1;
   int64_t next_rank_ = 0;
   int64_t next_guard_ = 0;

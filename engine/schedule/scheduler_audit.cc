@@ -75,6 +75,9 @@ absl::Status Scheduler::AuditPlaces() const {
 absl::Status Scheduler::AuditHolders() const {
   std::vector<int32_t> holders(static_cast<size_t>(pool_->num_total()), 0);
   for (const auto& [id, entry] : entries_) CADRE_RETURN_IF_ERROR(AuditSequence(*entry.sequence, &holders));
+  for (const std::vector<int32_t>& blocks : retired_) {
+    for (int32_t block : blocks) ++holders[static_cast<size_t>(block)];
+  }
   for (int32_t block = 0; block < pool_->num_total(); ++block) {
     if (pool_->ref_count(block) != holders[static_cast<size_t>(block)]) {
       return absl::InternalError(absl::StrCat("block ", block, " counts ", pool_->ref_count(block), " holders, ",

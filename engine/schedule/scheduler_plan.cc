@@ -31,6 +31,7 @@ class Scheduler::Draft {
   void ScheduleRunning() {
     for (size_t i = 0; i < num_kept_; ++i) {
       const Sequence& sequence = *scheduler_.running_[i]->sequence;
+      if (sequence.num_scheduled_tokens() > 0) continue;  // PlanAhead: ends with the step that is computed
       const bool decodes = sequence.state() == SequenceState::kDecode;
       const int32_t wanted = decodes ? 1 : PrefillRows(sequence, sequence.num_computed_tokens());
       if (wanted > 0) {
@@ -169,6 +170,21 @@ class Scheduler::Draft {
   std::vector<ScheduledChunk> prefills_;
   StepPlan plan_;
 };
+
+std::optional<StepPlan> Scheduler::PlanAhead() const {
+  int32_t missing = 0;
+  for (const Entry* entry : running_) {
+    const Sequence& sequence = *entry->sequence;
+    if (sequence.num_scheduled_tokens() > 0) continue;
+    if (sequence.state() != SequenceState::kDecode) return std::nullopt;
+    missing +=
+        BlocksFor(int64_t{sequence.num_computed_tokens()} + 1) - static_cast<int32_t>(sequence.block_table().size());
+  }
+  if (missing > pool_->num_available()) return std::nullopt;
+  StepPlan plan = Plan();
+  if (std::ssize(plan.chunks) != plan.num_decodes || plan.empty()) return std::nullopt;
+  return plan;
+}
 
 StepPlan Scheduler::Plan(RunningLimit limit, const Preferences* preferences) const {
   Draft draft(*this, limit);

@@ -8,6 +8,7 @@
 #include <functional>
 #include <limits>
 #include <memory>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -34,14 +35,26 @@ class WatchedRunner final : public ModelRunner {
   const RunnerLimits& limits() const override { return runner_->limits(); }
   absl::Status Forward(const ForwardBatch& batch, ForwardResult* result) override {
     absl::Status status = runner_->Forward(batch, result);
-    const auto on_host = static_cast<int64_t>(result->logits.size()) / kVocabSize;
-    counts_.on_host += on_host;
-    counts_.on_device += std::ssize(batch.logit_rows) - on_host;
+    Count(batch, *result);
+    return status;
+  }
+  absl::Status Order(const ForwardBatch& batch, ForwardResult* result) override {
+    return runner_->Order(batch, result);
+  }
+  absl::Status Finish(const ForwardBatch& batch, ForwardResult* result) override {
+    absl::Status status = runner_->Finish(batch, result);
+    Count(batch, *result);
     return status;
   }
   void ScrubBlocks(std::span<const int32_t> blocks) override { runner_->ScrubBlocks(blocks); }
 
  private:
+  void Count(const ForwardBatch& batch, const ForwardResult& result) {
+    const auto on_host = static_cast<int64_t>(result.logits.size()) / kVocabSize;
+    counts_.on_host += on_host;
+    counts_.on_device += std::ssize(batch.logit_rows) - on_host;
+  }
+
   const std::unique_ptr<ModelRunner> runner_;
   Counts& counts_;
 };

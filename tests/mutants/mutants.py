@@ -303,8 +303,8 @@ MUTANTS = [
         "request_test", "RequestQueueTest.*"),
     Mutant(
         "recomputed tokens are not counted",
-        "engine/engine_loop.cc",
-        "    report_.recomputed_tokens += Find(chunk.sequence).sequence.CountRecomputed(chunk.count);\n",
+        "engine/loop_steps.cc",
+        "    report.recomputed_tokens += Find(chunk.sequence).sequence.CountRecomputed(chunk.count);\n",
         "",
         "engine_stress_test", "EngineStressTest.*"),
     # ---- the life of a request ----
@@ -322,7 +322,7 @@ MUTANTS = [
         "engine_test", "EngineTest.Deadlines*"),
     Mutant(
         "tokens of a step go to the wrong sequences",
-        "engine/engine_loop.cc",
+        "engine/loop_steps.cc",
         "      PublishToken(id, *std::move(results[i].token), now);\n",
         "      PublishToken(id, results[results.size() - 1 - i].token.value_or(*results[i].token), now);\n",
         "engine_test", "EngineTest.RequestsJoinAndLeaveTheBatchBetweenSteps"),
@@ -366,8 +366,8 @@ MUTANTS = [
     Mutant(
         "a sequence may end before min_tokens",
         "engine/sample/token_chooser.cc",
-        "num_tokens_ >= rules_->params().min_tokens",
-        "num_tokens_ + 1 >= rules_->params().min_tokens",
+        "index >= rules_->params().min_tokens",
+        "index + 1 >= rules_->params().min_tokens",
         "sampler_test", "TokenChooserTest.NoEndingTokenBeforeMinTokens"),
     Mutant(
         "log probabilities are those of the edited logits",

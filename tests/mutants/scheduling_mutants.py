@@ -33,6 +33,74 @@ SCHEDULING_MUTANTS = [
         "    if (owners_[row] != token) continue;\n",
         "    if (owners_[row] < 0) continue;\n",
         "preference_test", "TokenExpertsTest.WhoSharesARow*"),
+    # ---- steps that are ordered ahead ----
+    Mutant(
+        "a discarded row is charged to nobody and counted nowhere",
+        "engine/loop_steps.cc",
+        "      report.discarded_tokens += chunk.count;\n",
+        "",
+        "engine_ahead_test", "EngineAheadTest.WhoEndsUnforeseen*"),
+    Mutant(
+        "a row that needs the token before it is ordered ahead",
+        "engine/sample/token_chooser.h",
+        "return constraint_ != nullptr || history_.penalties().any();",
+        "return constraint_ != nullptr && history_.penalties().any();",
+        "engine_ahead_test", "EngineAheadTest.ARowThatNeeds*"),
+    Mutant(
+        "a row is ordered behind the last token of its request",
+        "engine/loop_steps.cc",
+        "active.sequence.num_generated_tokens() + 1 >= active.sequence.traits().max_tokens",
+        "active.sequence.num_generated_tokens() >= active.sequence.traits().max_tokens",
+        "engine_ahead_test", "EngineAheadTest.OrdersAStep*"),
+    Mutant(
+        "blocks are given away under a step that writes there",
+        "engine/engine_loop.cc",
+        "is_in_flight ? scheduler_.Retire(sequence) : scheduler_.Finish(sequence);",
+        "is_in_flight ? scheduler_.Finish(sequence) : scheduler_.Finish(sequence);",
+        "engine_ahead_test", "EngineAheadTest.WhoEndsUnforeseen*"),
+    Mutant(
+        "blocks are cleared under a step that writes there",
+        "engine/engine_loop.cc",
+        "  for (const std::unique_ptr<OrderedStep>& step : in_flight_) Await(step.get());\n",
+        "",
+        "engine_ahead_test", "EngineAheadTest.NotANumber*"),
+    Mutant(
+        "a prompt waits as long as steps are ordered ahead",
+        "engine/schedule/scheduler_plan.cc",
+        "if (std::ssize(plan.chunks) != plan.num_decodes || plan.empty()) return std::nullopt;",
+        "plan.chunks.resize(static_cast<size_t>(plan.num_decodes));\n  plan.started.clear();\n"
+        "  if (plan.empty()) return std::nullopt;",
+        "engine_ahead_test", "EngineAheadTest.APromptThatCouldEnter*"),
+    Mutant(
+        "stopping leaves the step under way",
+        "engine/engine_loop.cc",
+        "  while (!in_flight_.empty()) FinishStep();\n",
+        "",
+        "engine_ahead_test", "EngineAheadTest.Stopping*"),
+    Mutant(
+        "the step behind one that failed is forgotten",
+        "engine/loop_steps.cc",
+        "    Await(behind.get());\n",
+        "",
+        "engine_ahead_test", "EngineAheadTest.AStepThatFails*"),
+    Mutant(
+        "two steps have one image in staging memory",
+        "engine/model/step_arena.h",
+        "return static_cast<size_t>(step) % mirrors_.size();",
+        "return static_cast<size_t>(step) % mirrors_.size() / mirrors_.size();",
+        "emulated_cuda_model_test", "*StepsAheadTest.Compute*"),
+    Mutant(
+        "the tokens of the step in front are not filled in",
+        "engine/model/transformer_runner.cc",
+        "    FillTokens();\n    const Activations act",
+        "    const Activations act",
+        "emulated_cuda_model_test", "*StepsAheadTest.Compute*"),
+    Mutant(
+        "a mark waits for what is behind it",
+        "kernels/cuda/cuda_device.cc",
+        "return AfterWaiting(cudaEventSynchronize(cuda_mark.event()));",
+        "return AfterWaiting(cudaStreamSynchronize(stream_));",
+        "emulated_cuda_test", "CudaOpsErrorTest.AMarkWaits*"),
     Mutant(
         "a probe begins reads for ever",
         "engine/experts/read_probe.cc",

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -16,6 +17,7 @@
 #include "engine/base/clock.h"
 #include "engine/engine.h"
 #include "engine/model/simulated_runner.h"
+#include "tests/support/ahead_runner.h"
 #include "tests/support/recording_sink.h"
 
 namespace cadre {
@@ -37,7 +39,25 @@ class InterceptedRunner final : public ModelRunner {
     return status;
   }
 
+  // Where limits().can_order_ahead, nothing is computed before Finish; `before` and `after` see it then.
+  absl::Status Order(const ForwardBatch& batch, ForwardResult* result) override {
+    if (on_order) {
+      if (absl::Status status = on_order(batch); !status.ok()) return status;
+    }
+    if (!limits().can_order_ahead) return Forward(batch, result);
+    steps_.Order(batch);
+    most_ordered = std::max(most_ordered, steps_.num_ordered());
+    return absl::OkStatus();
+  }
+  absl::Status Finish(const ForwardBatch& batch, ForwardResult* result) override {
+    if (!limits().can_order_ahead) return absl::OkStatus();
+    return steps_.Finish(batch, result,
+                         [this](const ForwardBatch& known, ForwardResult* to) { return Forward(known, to); });
+  }
+  size_t num_ordered() const { return steps_.num_ordered(); }
+
   void ScrubBlocks(std::span<const int32_t> blocks) override {
+    EXPECT_EQ(steps_.num_ordered(), 0u) << "a step may still write there";
     scrubbed.insert(scrubbed.end(), blocks.begin(), blocks.end());
     simulator_.ScrubBlocks(blocks);
   }
@@ -49,11 +69,14 @@ class InterceptedRunner final : public ModelRunner {
 
   std::vector<int32_t> scrubbed;
   std::vector<int32_t> released;
+  size_t most_ordered = 0;  // at a time
+  std::function<absl::Status(const ForwardBatch&)> on_order;
   std::function<absl::Status(const ForwardBatch&)> before;
   std::function<void(const ForwardBatch&, ForwardResult*)> after;
 
  private:
   SimulatedRunner simulator_;
+  AheadSteps steps_;
   const std::shared_ptr<const ExpertPlacement> placement_;
 };
 
@@ -149,6 +172,13 @@ struct EngineHarness {
   InterceptedRunner* runner = nullptr;  // the engine's
   std::unique_ptr<Engine> engine;
 };
+
+// What lets the engine order steps ahead of the host, which the runner of a harness then does.
+inline void RunAhead(HarnessOptions* options) {
+  options->limits.can_order_ahead = true;
+  options->limits.max_sample_rows = 64;
+  options->limits.max_sample_extras = 1024;
+}
 
 // A prompt of `length` tokens that differ from those of other `salt`s.
 inline std::vector<int32_t> MakePrompt(int32_t length, int32_t salt) {

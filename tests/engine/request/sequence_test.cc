@@ -30,6 +30,36 @@ TEST(SequenceTest, LivesFromWaitingToFinished) {
   EXPECT_TRUE(sequence.block_table().empty());
 }
 
+// The row of a token that is not known yet is scheduled beside the one that gives it.
+TEST(SequenceTest, WhatIsAssumedIsSettledOrRetracted) {
+  Sequence sequence(7, {1, 2, 3});
+  sequence.Schedule(3, std::vector<int32_t>{10});
+  sequence.Advance();
+  sequence.AppendToken(4);
+  sequence.Schedule(1, {});
+  sequence.Assume(-5);
+  EXPECT_EQ(sequence.tokens().back(), -5);
+  EXPECT_EQ(sequence.num_computed_tokens(), 4);
+  EXPECT_EQ(sequence.num_uncomputed_tokens(), 1);
+  sequence.Retract();
+  EXPECT_EQ(sequence.num_tokens(), 4);
+  EXPECT_EQ(sequence.num_computed_tokens(), 3);
+  EXPECT_EQ(sequence.peak_computed_tokens(), 3);
+  EXPECT_EQ(sequence.num_scheduled_tokens(), 1);
+  sequence.Assume(-6);
+  sequence.Schedule(1, std::vector<int32_t>{11});
+  sequence.Settle();
+  EXPECT_FALSE(sequence.is_assumed());
+  sequence.AppendToken(5);
+  EXPECT_EQ(sequence.tokens().back(), 5);
+  EXPECT_EQ(sequence.num_computed_tokens(), 4);
+  EXPECT_EQ(sequence.num_scheduled_tokens(), 1);
+  sequence.Advance();
+  sequence.AppendToken(6);
+  EXPECT_EQ(sequence.num_generated_tokens(), 3);
+  EXPECT_EQ(sequence.peak_computed_tokens(), 5);
+}
+
 TEST(SequenceTest, PreemptionForgetsTheComputedAndKeepsTheGenerated) {
   Sequence sequence(0, {1, 2, 3});
   sequence.Schedule(3, std::vector<int32_t>{4});

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
+#include <optional>
 #include <random>
 #include <set>
 #include <vector>
@@ -291,6 +293,50 @@ TEST(TokenChooserTest, TokensFollowTheEditedDistribution) {
   }
   EXPECT_GT(degrees, 20);
   EXPECT_LT(chi_square, degrees + 5.0 * std::sqrt(2.0 * degrees)) << degrees << " degrees of freedom";
+}
+
+// What is planned before a token is known is what is planned when it is.
+TEST(TokenChooserTest, PlansAheadWhatItPlansLater) {
+  Request request;
+  request.prompt = {1, 2};
+  request.sampling.temperature = 0.7f;
+  request.sampling.seed = 11;
+  request.sampling.min_tokens = 2;
+  request.sampling.logit_bias = {{5, 1.0f}};
+  const ChoiceRules rules(request, kEos, kVocab);
+  TokenChooser chooser(&rules, request.prompt, 0);
+  ASSERT_FALSE(chooser.needs_last_token());
+  for (int i = 0; i < 4; ++i) {
+    std::vector<int32_t> extras_ahead;
+    const std::optional<SampleRow> ahead = chooser.PlanChoiceAhead(kVocab, 1000, &extras_ahead);
+    chooser.Accept(50 + i);
+    std::vector<int32_t> extras;
+    const std::optional<SampleRow> now = chooser.PlanChoice(kVocab, 1000, &extras);
+    ASSERT_TRUE(ahead.has_value() && now.has_value());
+    EXPECT_EQ(ahead->draw, now->draw) << i;
+    EXPECT_EQ(ahead->num_forbidden, now->num_forbidden) << i;
+    EXPECT_EQ(ahead->num_forbidden, i == 0 ? 2 : 0) << i;
+    EXPECT_EQ(extras_ahead, extras) << i;
+  }
+}
+
+TEST(TokenChooserTest, WhatDependsOnTheLastTokenIsNotPlannedAhead) {
+  for (int kind = 0; kind < 4; ++kind) {
+    Request request;
+    request.prompt = {1, 2};
+    if (kind == 0) request.sampling.repetition_penalty = 1.1f;
+    if (kind == 1) request.sampling.frequency_penalty = 0.1f;
+    if (kind == 2) request.sampling.presence_penalty = -0.1f;
+    if (kind == 3) {
+      request.constraint =
+          std::make_shared<FakeConstraint>(kVocab, [](const std::vector<int32_t>&) { return std::vector<int32_t>{3}; });
+    }
+    const ChoiceRules rules(request, kEos, kVocab);
+    TokenChooser chooser(&rules, request.prompt, 0);
+    EXPECT_TRUE(chooser.needs_last_token()) << kind;
+    std::vector<int32_t> extras;
+    EXPECT_DEATH(static_cast<void>(chooser.PlanChoiceAhead(kVocab, 1000, &extras)), "needs_last_token") << kind;
+  }
 }
 
 }  // namespace

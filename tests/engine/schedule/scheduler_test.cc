@@ -6,6 +6,7 @@
 
 #include <deque>
 #include <limits>
+#include <optional>
 #include <vector>
 
 namespace cadre {
@@ -58,6 +59,53 @@ TEST_F(SchedulerTest, NoSequenceIsPromisedMoreBlocksThanThereAlwaysAre) {
   EXPECT_THAT(plan.chunks, testing::SizeIs(1));
   EXPECT_TRUE(pool_->is_drained());
   EXPECT_EQ(pool_->num_available(), 0);
+}
+
+TEST_F(SchedulerTest, PlansAheadWhatIsOneRowMoreOfEach) {
+  Build(4, {.max_num_seqs = 2, .block_size = 4});
+  for (int i = 0; i < 3; ++i) Arrive(5);
+  Step();
+  const auto under_way = [&] {  // a step of decodes, of which all go on
+    scheduler_->Commit(scheduler_->Plan());
+    for (size_t s = 0; s < 2; ++s) sequences_[s].Assume(-1);
+  };
+  under_way();
+  const std::optional<StepPlan> ahead = scheduler_->PlanAhead();  // the third has no seat
+  ASSERT_TRUE(ahead.has_value());
+  EXPECT_EQ(*ahead, (StepPlan{.chunks = {{0, 6, 1, true}, {1, 6, 1, true}}, .num_decodes = 2}));
+  // One ends with the step under way: it has no row, and keeps its seat and its blocks until then.
+  sequences_[1].Retract();
+  EXPECT_EQ(scheduler_->PlanAhead()->chunks, (std::vector<ScheduledChunk>{{0, 6, 1, true}}));
+  sequences_[1].Assume(-1);
+  scheduler_->CommitAhead(*ahead);
+  for (size_t s = 0; s < 2; ++s) {
+    sequences_[s].Settle();
+    sequences_[s].AppendToken(9);
+    sequences_[s].Assume(-2);
+  }
+  const std::optional<StepPlan> last = scheduler_->PlanAhead();  // the last rows of their blocks
+  ASSERT_TRUE(last.has_value());
+  scheduler_->CommitAhead(*last);
+  for (size_t s = 0; s < 2; ++s) {
+    sequences_[s].Settle();
+    sequences_[s].AppendToken(9);
+    sequences_[s].Assume(-3);
+  }
+  EXPECT_EQ(scheduler_->PlanAhead(), std::nullopt) << "one would have to give way";
+}
+
+TEST_F(SchedulerTest, WhoIsRetiredHoldsItsBlocksUntilTheStepHasEnded) {
+  Build(8, {.max_num_seqs = 4, .block_size = 4});
+  for (int i = 0; i < 2; ++i) Arrive(6);
+  Step();
+  scheduler_->Commit(scheduler_->Plan());
+  const int32_t in_use = pool_->num_in_use();
+  scheduler_->Retire(&sequences_[0]);
+  EXPECT_EQ(pool_->num_in_use(), in_use);
+  EXPECT_TRUE(scheduler_->Audit().ok()) << scheduler_->Audit();
+  scheduler_->ReleaseRetired();
+  EXPECT_EQ(pool_->num_in_use(), in_use - 2);
+  EXPECT_TRUE(scheduler_->Audit().ok()) << scheduler_->Audit();
 }
 
 TEST_F(SchedulerTest, CountsTheBlocksThatThoseInLineLack) {
