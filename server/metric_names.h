@@ -67,6 +67,11 @@ CADRE_COUNTER_(kTenantLimited, "cadre_tenant_limit_refusals_total",
 CADRE_COUNTER_(kFileReloads, "cadre_file_reloads_total",
                "Times a changed file was read again; after a failed one its content of before goes on.");
 
+CADRE_GAUGE_(kFileWrong, "cadre_file_wrong",
+             "1 while a file that may change says what cannot be taken; its content of before goes on.");
+CADRE_GAUGE_(kCertificateExpiry, "cadre_tls_certificate_expiry_timestamp_seconds",
+             "When the first certificate of the chain in use expires, in seconds since 1970.");
+
 // Tokens.
 CADRE_COUNTER_(kPromptTokens, "cadre_prompt_tokens_total", "Prompt tokens of requests that reached their first step.");
 CADRE_COUNTER_(kPrefixCacheLookupTokens, "cadre_prefix_cache_lookup_tokens_total",

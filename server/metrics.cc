@@ -53,6 +53,7 @@ constexpr std::array<const char*, 6> kFinishReasonNames = {"eos",    "stop_token
                                                            "length", "time_limit", "constraint_end"};
 constexpr std::array<const char*, kNumCallRefusals> kCallRefusalNames = {"no_key", "unknown_key", "role",
                                                                          "operators_off"};
+constexpr int kNotWatched = -1;
 constexpr std::array<const char*, kNumReloadedFiles> kReloadedFileNames = {"api_keys", "tls"};
 enum StepKind { kPrefillStep, kDecodeStep, kMixedStep };
 constexpr std::array<const char*, 3> kStepKindNames = {"prefill", "decode", "mixed"};
@@ -99,6 +100,7 @@ struct Metrics::State {
 
   void WriteServer(MetricPage& page) const;
   void WriteMemory(MetricPage& page) const;
+  void WriteFiles(MetricPage& page) const;
   EngineSnapshot TakeEngineSnapshot() const { return sources.engine ? sources.engine() : last_engine; }
   ExpertSnapshot TakeExpertSnapshot() const { return sources.experts ? sources.experts() : last_experts; }
   std::vector<TenantRouting> TakeTenants() const { return sources.tenants ? sources.tenants() : last_tenants; }
@@ -146,6 +148,8 @@ struct Metrics::State {
   std::atomic<double> load_seconds{0.0};
   std::atomic<int64_t> outbox_bytes{0};
   std::atomic<int64_t> cut_off_calls{0};
+  std::array<std::atomic<int>, kNumReloadedFiles> wrong_files = {kNotWatched, kNotWatched};
+  std::atomic<int64_t> certificate_expiry{0};  // seconds since 1970; 0 without a certificate
   std::atomic<double> render_seconds{0.0};
 
   mutable std::mutex memory_mutex;
@@ -212,7 +216,14 @@ void Metrics::WatchTenantLimits() {
 
 void Metrics::WatchFile(ReloadedFile file) {
   for (const bool ok : {false, true}) ReloadCounter(file, ok, state_->reloads);
+  SetFileWrong(file, false);
 }
+
+void Metrics::SetFileWrong(ReloadedFile file, bool is_wrong) {
+  state_->wrong_files[static_cast<size_t>(file)] = is_wrong ? 1 : 0;
+}
+
+void Metrics::SetCertificateExpiry(absl::Time expiry) { state_->certificate_expiry = absl::ToUnixSeconds(expiry); }
 
 void Metrics::OnReload(ReloadedFile file, bool ok) { ReloadCounter(file, ok, state_->reloads).Increment(); }
 
@@ -289,6 +300,14 @@ void Metrics::State::WriteMemory(MetricPage& page) const {
   for_each_action([&figures](MemoryPressure level) { return figures.num_entries[static_cast<size_t>(level)]; });
 }
 
+void Metrics::State::WriteFiles(MetricPage& page) const {
+  page.Begin(metric::kFileWrong);
+  for (size_t i = 0; i < wrong_files.size(); ++i) {
+    if (wrong_files[i] != kNotWatched) page.Sample({{"file", kReloadedFileNames[i]}}, wrong_files[i].load());
+  }
+  if (certificate_expiry != 0) page.Single(metric::kCertificateExpiry, static_cast<double>(certificate_expiry.load()));
+}
+
 void Metrics::State::WriteServer(MetricPage& page) const {
   page.Begin(metric::kBuildInfo);
   page.Sample({{"version", options.version}, {"revision", options.revision}}, 1);
@@ -300,6 +319,7 @@ void Metrics::State::WriteServer(MetricPage& page) const {
   page.Single(metric::kOutboxBytes, outbox_bytes.load());
   page.Single(metric::kCallsCutOff, cut_off_calls.load());
   page.Single(metric::kRenderDuration, render_seconds.load());
+  WriteFiles(page);
   WriteMemory(page);
   const ProcessStats process = ReadProcessStats();
   page.Single(metric::kProcessCpu, process.cpu_seconds);

@@ -131,6 +131,10 @@ class Metrics final : public EngineObserver {
   void WatchFile(ReloadedFile file);
   // A file has changed: it holds from now on, or it is wrong and what was read before it goes on.
   void OnReload(ReloadedFile file, bool ok);
+  // Of a watched file: whether it says now what cannot be taken.
+  void SetFileWrong(ReloadedFile file, bool is_wrong);
+  // Of the certificate that the server shows; without this there is no such line.
+  void SetCertificateExpiry(absl::Time expiry);
   // Arrival to the first token handed to the stream.
   void OnFirstToken(absl::Duration since_arrival);
   // Gap between two deliveries of one request; `tokens` >= 1 is the number in the later one.

@@ -99,10 +99,11 @@ int64_t ProfileBytes(const ModelConfig& model, const ServerConfig& config, const
 }
 
 void LogPlan(const MemoryPlan& plan) {
-  spdlog::info("memory plan: weights {} + experts {} + KV cache {} ({} blocks of {} tokens) + workspace {} = {} of {}",
-               Gib(plan.dense_weight_bytes), Gib(plan.expert_weight_bytes), Gib(plan.kv_cache_bytes),
-               plan.num_kv_blocks, plan.kv_block_size, Gib(plan.workspace_bytes), Gib(plan.total_bytes()),
-               Gib(plan.available_bytes));
+  spdlog::info(
+      "memory plan: weights {} + experts {} + KV cache {} ({} blocks of {} tokens) + workspace {} = {} of {}",
+      Gib(plan.dense_weight_bytes), Gib(plan.expert_weight_bytes), Gib(plan.kv_cache_bytes), plan.num_kv_blocks,
+      plan.kv_block_size, Gib(plan.workspace_bytes), Gib(plan.total_bytes()),
+      plan.available_bytes == std::numeric_limits<int64_t>::max() ? "an unknown amount" : Gib(plan.available_bytes));
 }
 
 // Before anything is loaded that takes long.

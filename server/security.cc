@@ -109,16 +109,19 @@ absl::Status Security::LoadTls(const SecurityConfig& config) {
                                     {.flag = "--tls-key", .path = config.tls_key}};
   if (!config.tls_client_ca.empty()) files.push_back({.flag = "--tls-client-ca", .path = config.tls_client_ca});
   tls_ = std::make_shared<TlsIdentity>();
-  tls_files_ = std::make_unique<WatchedFiles>(files, [tls = tls_, files](const std::vector<std::string>& texts) {
-    TlsMaterial material = {.certificate_chain = texts[0],
-                            .private_key = texts[1],
-                            .client_ca = texts.size() > 2 ? std::optional(texts[2]) : std::nullopt};
-    const absl::Status status = CheckTlsMaterial(material, absl::Now());
-    if (!status.ok()) return WithPath(status, files);
-    spdlog::info("TLS certificate read from {}", files[0].path);
-    tls->Set(std::move(material));
-    return absl::OkStatus();
-  });
+  tls_files_ = std::make_unique<WatchedFiles>(
+      files, [tls = tls_, metrics = metrics_, files](const std::vector<std::string>& texts) {
+        TlsMaterial material = {.certificate_chain = texts[0],
+                                .private_key = texts[1],
+                                .client_ca = texts.size() > 2 ? std::optional(texts[2]) : std::nullopt};
+        const absl::StatusOr<absl::Time> expiry = CheckTlsMaterial(material, absl::Now());
+        if (!expiry.ok()) return WithPath(expiry.status(), files);
+        spdlog::info("TLS certificate read from {}, valid until {}", files[0].path,
+                     absl::FormatTime(absl::RFC3339_sec, *expiry, absl::UTCTimeZone()));
+        tls->Set(std::move(material));
+        metrics->SetCertificateExpiry(*expiry);
+        return absl::OkStatus();
+      });
   CADRE_RETURN_IF_ERROR(tls_files_->LoadFirst());
   WarnIfReadable("--tls-key", config.tls_key);
   metrics_->WatchFile(ReloadedFile::kTls);
@@ -127,6 +130,7 @@ absl::Status Security::LoadTls(const SecurityConfig& config) {
 
 void Security::Poll(ReloadedFile kind, WatchedFiles& files) const {
   const std::optional<absl::Status> status = files.Poll();
+  metrics_->SetFileWrong(kind, files.is_wrong());
   if (!status.has_value()) return;
   metrics_->OnReload(kind, status->ok());
   if (!status->ok()) {

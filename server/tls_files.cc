@@ -7,11 +7,11 @@
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
 
+#include <algorithm>
 #include <ctime>
 #include <utility>
 #include <vector>
 
-#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
 
@@ -70,10 +70,23 @@ absl::Status CheckSecurityLevel(const std::vector<Certificate>& chain, EVP_PKEY*
   return SSL_CTX_use_PrivateKey(context.get(), key) == 1 ? absl::OkStatus() : refused("--tls-key");
 }
 
-std::string TimeText(const ASN1_TIME* time) {
+// The infinite past for what is no time.
+absl::Time ReadTime(const ASN1_TIME* time) {
   std::tm parts = {};
-  if (ASN1_TIME_to_tm(time, &parts) != 1) return "an unknown time";
-  return absl::FormatTime(absl::RFC3339_sec, absl::FromTM(parts, absl::UTCTimeZone()), absl::UTCTimeZone());
+  if (ASN1_TIME_to_tm(time, &parts) != 1) return absl::InfinitePast();
+  return absl::FromTM(parts, absl::UTCTimeZone());
+}
+
+std::string TimeText(const ASN1_TIME* time) {
+  return absl::FormatTime(absl::RFC3339_sec, ReadTime(time), absl::UTCTimeZone());
+}
+
+absl::Time FirstExpiry(const std::vector<Certificate>& chain) {
+  absl::Time first = absl::InfiniteFuture();
+  for (const Certificate& certificate : chain) {
+    first = std::min(first, ReadTime(X509_get0_notAfter(certificate.get())));
+  }
+  return first;
 }
 
 absl::Status CheckTime(const X509& certificate, absl::Time now) {
@@ -91,7 +104,7 @@ absl::Status CheckTime(const X509& certificate, absl::Time now) {
 
 }  // namespace
 
-absl::Status CheckTlsMaterial(const TlsMaterial& material, absl::Time now) {
+absl::StatusOr<absl::Time> CheckTlsMaterial(const TlsMaterial& material, absl::Time now) {
   CADRE_ASSIGN_OR_RETURN(const std::vector<Certificate> chain,
                          ReadCertificates("--tls-cert", material.certificate_chain));
   const Bio bio = OpenText(material.private_key);
@@ -102,8 +115,10 @@ absl::Status CheckTlsMaterial(const TlsMaterial& material, absl::Time now) {
   }
   CADRE_RETURN_IF_ERROR(CheckTime(*chain.front(), now));
   CADRE_RETURN_IF_ERROR(CheckSecurityLevel(chain, key.get()));
-  if (!material.client_ca.has_value()) return absl::OkStatus();
-  return ReadCertificates("--tls-client-ca", *material.client_ca).status();
+  if (material.client_ca.has_value()) {
+    CADRE_RETURN_IF_ERROR(ReadCertificates("--tls-client-ca", *material.client_ca).status());
+  }
+  return FirstExpiry(chain);
 }
 
 void TlsIdentity::Set(TlsMaterial material) {

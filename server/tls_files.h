@@ -8,7 +8,7 @@
 #include <optional>
 #include <string>
 
-#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 
 namespace cadre {
@@ -20,10 +20,10 @@ struct TlsMaterial {
   std::optional<std::string> client_ca;  // absent: clients show no certificate
 };
 
-// INVALID_ARGUMENT begins with the flag (--tls-cert, --tls-key, --tls-client-ca) of what is wrong: no certificate or
-// key in it, a key with a passphrase, or of another certificate, a certificate whose time is over or has not begun at
-// `now`, or one that OpenSSL's security level does not take.
-absl::Status CheckTlsMaterial(const TlsMaterial& material, absl::Time now);
+// When the first certificate of the chain expires. INVALID_ARGUMENT begins with the flag (--tls-cert, --tls-key,
+// --tls-client-ca) of what is wrong: no certificate or key in it, a key with a passphrase, or of another certificate, a
+// certificate whose time is over or has not begun at `now`, or one that OpenSSL's security level does not take.
+absl::StatusOr<absl::Time> CheckTlsMaterial(const TlsMaterial& material, absl::Time now);
 
 // What new connections get. Thread-safe.
 class TlsIdentity {

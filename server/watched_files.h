@@ -43,6 +43,8 @@ class WatchedFiles {
   // two files does so one after the other; and then once, until the files change again. What was wrong is tried again
   // at each poll: a certificate becomes valid by time alone.
   std::optional<absl::Status> Poll();
+  // Whether an error was told, and the files are still what it is about.
+  bool is_wrong() const { return !told_wrong_.empty(); }
 
  private:
   absl::StatusOr<std::vector<std::string>> Read() const;

@@ -261,8 +261,12 @@ class KeyTest(unittest.TestCase):
         self.wait_for(lambda: server.metric("cadre_file_reloads_total", file="api_keys", result="failed") == 2)
         self.path.unlink()
         self.wait_for(lambda: server.metric("cadre_file_reloads_total", file="api_keys", result="failed") == 3)
+        self.assertEqual(server.metric("cadre_file_wrong", file="api_keys"), 1)
         self.assert_code(server, ALICE, "INVALID_ARGUMENT")
         self.assert_code(server, "a-secret-of-mallory", "UNAUTHENTICATED")
+        self.write(KEYS)  # as it was: nothing is new, and nothing wrong
+        self.wait_for(lambda: server.metric("cadre_file_wrong", file="api_keys") == 0)
+        self.assertEqual(server.metric("cadre_file_reloads_total", file="api_keys", result="ok"), 0)
 
     def test_a_wrong_key_file_ends_the_start(self):
         for text, mode, reason in (("alice generation short", 0o600, "line 1: secret: 5 characters"),

@@ -92,6 +92,7 @@ class TlsTest(unittest.TestCase):
 
     def test_only_who_trusts_the_authority_connects(self):
         server = self.start()
+        self.assertGreater(server.metric("cadre_tls_certificate_expiry_timestamp_seconds"), time.time())
         self.assertEqual(self.code(self.channel(server)), "OK")
         self.assertEqual(self.code(self.channel(server, authority=Authority(self.folder, "other"))), "UNAVAILABLE")
         plain = grpc.insecure_channel(server.address)

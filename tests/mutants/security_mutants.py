@@ -70,6 +70,12 @@ SECURITY_MUTANTS = [
         "CheckAccess(); status.code() == absl::StatusCode::kInternal) return Finish",
         "services_test", "UnreadAnswerTest.AKeyThatIsWithdrawn*"),
     Mutant(
+        "a chain lives as long as its last certificate",
+        "server/tls_files.cc",
+        "    first = std::min(first, ",
+        "    first = std::max(absl::InfinitePast(), ",
+        "access_test", "TlsFilesTest.TellsWhenTheFirstOfTheChainExpires"),
+    Mutant(
         "whatever begins like health needs no key",
         "server/method_roles.h",
         "\"/grpc.health.v1.Health/\"",

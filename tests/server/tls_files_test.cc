@@ -26,12 +26,12 @@ std::string Drain(BIO* bio) {
   return text;
 }
 
-// A certificate that signed itself, valid for a day around now, and its key, which it takes.
-TlsMaterial MakeMaterial(EVP_PKEY* own_key = EVP_EC_gen("P-256")) {
+// A certificate that signed itself, valid from half a day ago, and its key, which it takes.
+TlsMaterial MakeMaterial(EVP_PKEY* own_key = EVP_EC_gen("P-256"), absl::Duration life = absl::Hours(12)) {
   const std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> key(own_key, &EVP_PKEY_free);
   const std::unique_ptr<X509, decltype(&X509_free)> certificate(X509_new(), &X509_free);
   X509_gmtime_adj(X509_getm_notBefore(certificate.get()), -3600 * 12);
-  X509_gmtime_adj(X509_getm_notAfter(certificate.get()), 3600 * 12);
+  X509_gmtime_adj(X509_getm_notAfter(certificate.get()), absl::ToInt64Seconds(life));
   X509_set_pubkey(certificate.get(), key.get());
   X509_sign(certificate.get(), key.get(), EVP_sha256());
   BIO* const certificate_text = BIO_new(BIO_s_mem());
@@ -44,7 +44,7 @@ TlsMaterial MakeMaterial(EVP_PKEY* own_key = EVP_EC_gen("P-256")) {
 class TlsFilesTest : public ::testing::Test {
  protected:
   std::string ErrorOf(const TlsMaterial& material) const {
-    const absl::Status status = CheckTlsMaterial(material, now_);
+    const absl::Status status = CheckTlsMaterial(material, now_).status();
     EXPECT_FALSE(status.ok());
     return std::string(status.message());
   }
@@ -54,10 +54,10 @@ class TlsFilesTest : public ::testing::Test {
 };
 
 TEST_F(TlsFilesTest, AcceptsAPairAndAChain) {
-  EXPECT_EQ(CheckTlsMaterial(material_, now_), absl::OkStatus());
+  EXPECT_TRUE(CheckTlsMaterial(material_, now_).ok());
   material_.certificate_chain += MakeMaterial().certificate_chain;
   material_.client_ca = MakeMaterial().certificate_chain + "\n" + MakeMaterial().certificate_chain;
-  EXPECT_EQ(CheckTlsMaterial(material_, now_), absl::OkStatus());
+  EXPECT_TRUE(CheckTlsMaterial(material_, now_).ok());
 }
 
 TEST_F(TlsFilesTest, AKeyOfAnotherCertificateIsRefused) {
@@ -95,9 +95,22 @@ TEST_F(TlsFilesTest, AKeyTooShortForTheLibraryIsRefused) {
 }
 
 TEST_F(TlsFilesTest, ACertificateOutOfItsTimeIsRefused) {
-  EXPECT_THAT(std::string(CheckTlsMaterial(material_, now_ + absl::Hours(24)).message()), HasSubstr("valid until 20"));
-  EXPECT_THAT(std::string(CheckTlsMaterial(material_, now_ - absl::Hours(24)).message()),
+  EXPECT_THAT(std::string(CheckTlsMaterial(material_, now_ + absl::Hours(24)).status().message()),
+              HasSubstr("valid until 20"));
+  EXPECT_THAT(std::string(CheckTlsMaterial(material_, now_ - absl::Hours(24)).status().message()),
               HasSubstr("not valid before 20"));
+}
+
+// Clients refuse a chain for any of its certificates.
+TEST_F(TlsFilesTest, TellsWhenTheFirstOfTheChainExpires) {
+  const auto hours_left = [this] {
+    return absl::ToInt64Hours(*CheckTlsMaterial(material_, now_) - now_ + absl::Minutes(30));
+  };
+  EXPECT_EQ(hours_left(), 12);
+  material_.certificate_chain += MakeMaterial(EVP_EC_gen("P-256"), absl::Hours(36)).certificate_chain;
+  EXPECT_EQ(hours_left(), 12);
+  material_.certificate_chain += MakeMaterial(EVP_EC_gen("P-256"), absl::Hours(3)).certificate_chain;
+  EXPECT_EQ(hours_left(), 3);
 }
 
 TEST_F(TlsFilesTest, ConnectionsGetWhatIsNewOnce) {

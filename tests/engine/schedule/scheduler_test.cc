@@ -72,7 +72,8 @@ TEST_F(SchedulerTest, PlansAheadWhatIsOneRowMoreOfEach) {
   under_way();
   const std::optional<StepPlan> ahead = scheduler_->PlanAhead();  // the third has no seat
   ASSERT_TRUE(ahead.has_value());
-  EXPECT_EQ(*ahead, (StepPlan{.chunks = {{0, 6, 1, true}, {1, 6, 1, true}}, .num_decodes = 2}));
+  EXPECT_EQ(*ahead,
+            (StepPlan{.chunks = {{0, 6, 1, true}, {1, 6, 1, true}}, .num_decodes = 2, .preempted = {}, .started = {}}));
   // One ends with the step under way: it has no row, and keeps its seat and its blocks until then.
   sequences_[1].Retract();
   EXPECT_EQ(scheduler_->PlanAhead()->chunks, (std::vector<ScheduledChunk>{{0, 6, 1, true}}));
