@@ -48,6 +48,7 @@ struct Typed {
   std::string prefix_cache = "on";
   std::string prefix_cache_scope = "tenant";
   std::string deadline_admission = "on";
+  std::string overlap_steps = "on";
   CapacityFlags capacity;
   RoutingFlags routing;
   ExpertFlags experts;
@@ -92,6 +93,9 @@ void AddModelOptions(CLI::App& app, Typed* typed) {
       ->check(CLI::Range(0.01, 1.0));
   app.add_flag("--enforce-eager", c.enforce_eager,
                "On a GPU, order every step kernel by kernel: no CUDA graphs for decode steps");
+  app.add_option("--overlap-steps", typed->overlap_steps,
+                 "On a GPU, order decode steps before the tokens of the step in front have come to the host")
+      ->check(CLI::IsMember({"on", "off"}));
   app.add_option("--cpu-isa", c.cpu_isa, "Kernels: auto (the best that this machine runs) or a name told by the log");
 }
 
@@ -297,6 +301,7 @@ ServerConfig Finish(const Typed& typed) {
   config.expert_cache = typed.experts.Config();
   config.allow_capacity_override = typed.capacity.overrides == "allow";
   config.deadline_admission = typed.deadline_admission == "on";
+  config.overlap_steps = typed.overlap_steps == "on";
   config.prefix_cache = typed.prefix_cache == "off"            ? PrefixCacheScope::kOff
                         : typed.prefix_cache_scope == "shared" ? PrefixCacheScope::kShared
                                                                : PrefixCacheScope::kTenant;

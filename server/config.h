@@ -50,6 +50,7 @@ struct ServerConfig {
   std::string device = "auto";  // auto, cuda, cpu
   double gpu_memory_utilization = 0.9;
   bool enforce_eager = false;
+  bool overlap_steps = true;
   std::string cpu_isa = "auto";
   std::string routing_override;  // empty: the model's own
   BiasBalancerOptions bias_balancing;

@@ -42,6 +42,10 @@ void WriteTokens(const EngineSnapshot& snapshot, MetricPage& page) {
   page.Sample({{"phase", "prefill"}}, snapshot.prefill_tokens);
   page.Sample({{"phase", "decode"}}, snapshot.decode_tokens);
   page.Single(metric::kRecomputedTokens, snapshot.recomputed_tokens);
+  if (!snapshot.orders_ahead) return;
+  page.Single(metric::kDiscardedTokens, snapshot.discarded_tokens);
+  page.Single(metric::kDiscardedAssignments, snapshot.discarded_assignments);
+  page.Single(metric::kStepsAhead, snapshot.steps_ahead);
 }
 
 void WriteKvCache(const EngineSnapshot& snapshot, MetricPage& page) {

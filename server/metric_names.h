@@ -81,6 +81,11 @@ CADRE_COUNTER_(kPrefixCacheHitTokens, "cadre_prefix_cache_hit_tokens_total",
 CADRE_COUNTER_(kGeneratedTokens, "cadre_generated_tokens_total", "Tokens delivered to clients.");
 CADRE_COUNTER_(kEngineTokens, "cadre_engine_tokens_total", "Token rows run through the model, recomputation included.");
 CADRE_COUNTER_(kRecomputedTokens, "cadre_recomputed_tokens_total", "Token rows run again after a preemption.");
+CADRE_COUNTER_(kDiscardedTokens, "cadre_discarded_tokens_total",
+               "Token rows of sequences that ended while the rows were run; in no other count of rows.");
+CADRE_COUNTER_(kDiscardedAssignments, "cadre_discarded_assignments_total",
+               "Assignments of those rows: counted for experts, and for no request or tenant.");
+CADRE_COUNTER_(kStepsAhead, "cadre_steps_ahead_total", "Steps that were ordered before the step in front had ended.");
 
 // Latency.
 CADRE_HISTOGRAM_(kTimeToFirstToken, "cadre_time_to_first_token_seconds",

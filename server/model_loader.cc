@@ -49,6 +49,7 @@ EngineOptions MakeEngineOptions(const ServerConfig& config) {
   options.max_queue_total_tokens = config.max_queue_total_tokens;
   options.max_tenant_share = config.max_tenant_queue_share;
   options.deadline_admission = config.deadline_admission;
+  options.overlap_steps = config.overlap_steps;
   options.max_queue_wait = config.max_queue_wait;
   options.bias_balancing = config.bias_balancing;
   options.stats_window_tokens = config.stats_window_tokens;
@@ -73,6 +74,7 @@ RunnerOptions MakeRunnerOptions(const ServerConfig& config) {
   options.expert_read_threads = config.expert_cache.read_threads;
   options.expert_ahead_threads = config.expert_cache.prefetches ? config.expert_cache.read_threads : 0;
   options.record_steps = !config.enforce_eager;
+  options.order_ahead = config.overlap_steps;
   return options;
 }
 

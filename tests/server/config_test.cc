@@ -58,6 +58,8 @@ TEST(ConfigTest, DeviceFlags) {
   EXPECT_EQ(config.gpu_memory_utilization, 0.5);
   EXPECT_FALSE(config.enforce_eager);
   EXPECT_TRUE(Parse({"--model=sim", "--enforce-eager"}).config->enforce_eager);
+  EXPECT_TRUE(config.overlap_steps);
+  EXPECT_FALSE(Parse({"--model=sim", "--overlap-steps=off"}).config->overlap_steps);
   EXPECT_THAT(Parse({"--model=sim", "--device=gpu"}).output, HasSubstr("gpu"));
   EXPECT_THAT(Parse({"--model=sim", "--gpu-memory-utilization=1.5"}).output, HasSubstr("1.5"));
 }

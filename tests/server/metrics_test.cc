@@ -405,7 +405,7 @@ TEST_F(MetricsTest, TheDocumentationIsComplete) {
   placement->counters.resize(3);
   placement->waits.resize(3);
   engine_.expert_placement = std::move(placement);
-  is_traced_ = true;
+  is_traced_ = engine_.orders_ahead = true;
   Serve(3, 8, 2, ExpertMatrixPlacement::kAuto);
   metrics_->WatchCalls();
   metrics_->WatchTenantLimits();
