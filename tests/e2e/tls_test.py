@@ -2,6 +2,7 @@
 certificates change under load without a failed request."""
 
 import pathlib
+import shutil
 import socket
 import ssl
 import subprocess
@@ -12,7 +13,9 @@ import unittest
 
 import grpc
 
+from dashboard_test import TLS_ALERT, rule_expressions
 from harness import BIN, Completion, Server, clean_environment, generation_grpc, models, models_grpc, request
+from prometheus import Prometheus
 
 
 def run_openssl(*arguments):
@@ -98,6 +101,16 @@ class TlsTest(unittest.TestCase):
         plain = grpc.insecure_channel(server.address)
         self.addCleanup(plain.close)
         self.assertEqual(self.code(plain), "UNAVAILABLE")
+
+    @unittest.skipUnless(shutil.which("prometheus"), "prometheus is not installed")
+    def test_the_alert_sees_a_certificate_of_two_days(self):
+        server = self.start(model="sim:layers=1")  # as many lines as a scrape may have
+        prometheus = Prometheus(server.metrics_port)
+        self.addCleanup(prometheus.stop)
+        prometheus.wait_for('up{job="cadre"}', 1)
+        found = prometheus.query(dict(rule_expressions())[TLS_ALERT])
+        self.assertEqual(len(found), 1)
+        self.assertAlmostEqual(found[0][1], 2 * 86400, delta=600)
 
     def test_versions_before_1_2_are_refused(self):
         server = self.start()

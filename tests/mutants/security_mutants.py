@@ -114,8 +114,8 @@ SECURITY_MUTANTS = [
     Mutant(
         "an empty file of authorities lets everybody in",
         "server/tls_files.cc",
-        "if (!material.client_ca.has_value()) return",
-        "if (!material.client_ca.has_value() || material.client_ca->empty()) return",
+        "if (material.client_ca.has_value()) {",
+        "if (material.client_ca.has_value() && !material.client_ca->empty()) {",
         "access_test", "TlsFilesTest.AnEmptyFileOfClientAuthoritiesIsRefused"),
     Mutant(
         "what was wrong once is never tried again",

@@ -62,10 +62,11 @@ TEST_F(SchedulerTest, NoSequenceIsPromisedMoreBlocksThanThereAlwaysAre) {
 }
 
 TEST_F(SchedulerTest, PlansAheadWhatIsOneRowMoreOfEach) {
-  Build(4, {.max_num_seqs = 2, .block_size = 4});
+  Build(6, {.max_num_seqs = 2, .block_size = 4, .max_sequence_blocks = 4});
   for (int i = 0; i < 3; ++i) Arrive(5);
-  Step();
-  const auto under_way = [&] {  // a step of decodes, of which all go on
+  ASSERT_EQ(Step().chunks.size(), 2u);
+  ASSERT_TRUE(scheduler_->SetUsableBlocks(4));  // what the two have, and not the one that each might need to begin
+  const auto under_way = [&] {                  // a step of decodes, of which all go on
     scheduler_->Commit(scheduler_->Plan());
     for (size_t s = 0; s < 2; ++s) sequences_[s].Assume(-1);
   };
