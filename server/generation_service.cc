@@ -64,8 +64,7 @@ class TextCall final : public RequestCall {
     }
     const auto answer = [this] {
       message_ = SerializeMessage(response_);
-      watch().Begin(MessagePatience(message_.Length(), services().stream.slow_reader_timeout),
-                    ReadingWatch::WhenLate::kCutOff);
+      watch().Begin(AnswerPatience(message_.Length(), services().stream), ReadingWatch::WhenLate::kCutOff);
       StartWriteAndFinish(&message_, grpc::WriteOptions(), grpc::Status::OK);
     };
     // All streams share the thread that this may be; but an answer that is ready waits for nobody else's work.

@@ -1,6 +1,13 @@
 #include "server/reading_watch.h"
 
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <utility>
+
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "engine/base/strings.h"
 #include "server/errors.h"
 #include "server/incoming_call.h"
 #include "server/request_log.h"
@@ -9,13 +16,14 @@ namespace cadre {
 namespace {
 
 constexpr size_t kPatienceBytes = 1 << 20;
+constexpr absl::Duration kMinAnswerPatience = absl::Seconds(10);
 
 absl::Status SlowReader(absl::Duration patience) {
-  return MakeError(
-      {.code = absl::StatusCode::kResourceExhausted,
-       .reason = reason::kSlowReader,
-       .message = absl::StrCat("the client reads too slowly: it took nothing for ", absl::FormatDuration(patience)),
-       .metadata = {{"timeout", absl::FormatDuration(patience)}}});
+  return MakeError({.code = absl::StatusCode::kResourceExhausted,
+                    .reason = reason::kSlowReader,
+                    .message = absl::StrCat("the client reads too slowly: it did not take a message within ",
+                                            absl::FormatDuration(patience)),
+                    .metadata = {{"timeout", absl::FormatDuration(patience)}}});
 }
 
 }  // namespace
@@ -24,9 +32,14 @@ absl::Duration MessagePatience(size_t bytes, absl::Duration slow_reader_timeout)
   return slow_reader_timeout * static_cast<int64_t>(1 + bytes / kPatienceBytes);
 }
 
+absl::Duration AnswerPatience(size_t bytes, const TokenStreamOptions& options) {
+  const absl::Duration patience = MessagePatience(bytes, options.slow_reader_timeout);
+  return bytes <= options.max_outbox_bytes ? std::max(patience, kMinAnswerPatience) : patience;
+}
+
 void ReadingWatch::Begin(absl::Duration patience, WhenLate when_late) {
   const std::lock_guard lock(mutex_);
-  ++num_begun_;
+  ++generation_;
   patience_ = patience;
   when_late_ = when_late;
   is_late_ = false;
@@ -35,9 +48,15 @@ void ReadingWatch::Begin(absl::Duration patience, WhenLate when_late) {
 
 absl::Status ReadingWatch::Took() {
   const std::lock_guard lock(mutex_);
-  ++num_begun_;
+  ++generation_;
+  due_ = absl::InfinitePast();
   alarm_.Cancel();
   return is_late_ ? SlowReader(patience_) : absl::OkStatus();
+}
+
+absl::Duration ReadingWatch::TimeLeft() const {
+  const std::lock_guard lock(mutex_);
+  return std::max(due_ - absl::Now(), absl::ZeroDuration());
 }
 
 void ReadingWatch::CutOff() {
@@ -52,9 +71,10 @@ void ReadingWatch::End() {
 }
 
 void ReadingWatch::Arm() {
-  alarm_.Set(patience_, [self = shared_from_this(), message = num_begun_] {
+  due_ = absl::Now() + patience_;
+  alarm_.Set(patience_, [self = shared_from_this(), generation = generation_] {
     const std::lock_guard lock(self->mutex_);
-    if (self->num_begun_ == message) self->OnLate();
+    if (self->generation_ == generation) self->OnLate();
   });
 }
 
@@ -65,10 +85,14 @@ void ReadingWatch::OnLate() {
 }
 
 void ReadingWatch::Cancel() {
-  if (context_ == nullptr) return;
-  context_->TryCancel();
+  if (context_ == nullptr || std::exchange(is_cut_off_, true)) return;
   if (services_.metrics != nullptr) services_.metrics->OnCallCutOff();
-  LogCall(spdlog::level::debug, LabelsOf(services_, *context_, path_), "call of a client that does not read cut off");
+  if (spdlog::should_log(spdlog::level::debug)) {
+    // Before the call is cancelled: then nobody knows any more whose it was.
+    LogCall(spdlog::level::debug, LabelsOf(services_, *context_, path_),
+            absl::StrCat("client does not read what is sent to it: cut off from ", ToAbsl(path_), ", called"));
+  }
+  context_->TryCancel();
 }
 
 }  // namespace cadre

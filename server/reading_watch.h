@@ -20,6 +20,9 @@ namespace cadre {
 // How long a client may take for a message that holds a call's memory: `slow_reader_timeout` for each MiB that it has
 // begun.
 absl::Duration MessagePatience(size_t bytes, absl::Duration slow_reader_timeout);
+// For the one answer of a call: the same, but 10 s at least for what is so small that it costs little to keep. It may
+// tell of something that was done, and a busy server or the client's other calls may be what keeps it.
+absl::Duration AnswerPatience(size_t bytes, const TokenStreamOptions& options);
 
 // Of one call, which it may outlive where its alarm is just ringing. Thread-safe.
 class ReadingWatch : public std::enable_shared_from_this<ReadingWatch> {
@@ -36,7 +39,9 @@ class ReadingWatch : public std::enable_shared_from_this<ReadingWatch> {
   void Begin(absl::Duration patience, WhenLate when_late);
   // It has left. RESOURCE_EXHAUSTED (SLOW_READER) where that was too late.
   absl::Status Took();
-  // Cancels the call, counts it, and says so in the log.
+  // How much of the patience for the message on its way is left; nothing where none is.
+  absl::Duration TimeLeft() const;
+  // Cancels the call, counts it, and says so in the log, once.
   void CutOff();
   // Exactly once: the call is about to go.
   void End();
@@ -49,13 +54,15 @@ class ReadingWatch : public std::enable_shared_from_this<ReadingWatch> {
 
   const ServiceContext& services_;  // not to be touched once the call is gone
   const std::string_view path_;     // the same
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   grpc::CallbackServerContext* context_;  // null once the call is gone
   CallAlarm alarm_;
-  int64_t num_begun_ = 0;  // messages, and those that have left: an alarm of before is nobody's
+  int64_t generation_ = 0;  // of the alarm: one that was set before is nobody's
   absl::Duration patience_;
+  absl::Time due_ = absl::InfinitePast();
   WhenLate when_late_ = WhenLate::kCutOff;
   bool is_late_ = false;
+  bool is_cut_off_ = false;
 };
 
 }  // namespace cadre

@@ -37,6 +37,7 @@ absl::Time EngineDeadline(const grpc::CallbackServerContext& context, const Cloc
 RequestCall::RequestCall(const ServiceContext& services, grpc::CallbackServerContext* context, std::string_view path)
     : services_(services),
       context_(*context),
+      path_(path),
       metadata_id_(MetadataOf(*context, kRequestIdKey)),
       watch_(std::make_shared<ReadingWatch>(services, context, path)),
       stream_(std::make_shared<TokenStream>(this, services.host, services.metrics, services.stream,
@@ -80,6 +81,10 @@ void RequestCall::Read() {
 void RequestCall::OnReadDone(bool ok) {
   if (is_read_->exchange(true)) return;
   read_timeout_.Cancel();
+  // The request may have come long after the headers, by which the key was judged.
+  if (const absl::Status status = CheckAccess(services_, context_, path_); !status.ok()) {
+    return RefuseUnreadCall(services_, *stream_, metadata_id_, status);
+  }
   services_.host->CallOpened();
   is_counted_ = true;
   if (!ok) request_.Clear();

@@ -61,6 +61,7 @@ class RequestCall : public BytesReactor, public ResponseWriter {
 
   const ServiceContext& services_;
   grpc::CallbackServerContext& context_;
+  const std::string_view path_;
   const std::string metadata_id_;
   std::string request_id_;  // as the client is told it
   bool is_metadata_added_ = false;

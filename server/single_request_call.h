@@ -30,7 +30,6 @@ class SingleRequestCall : public BytesReactor {
   // Of a call whose turn has come only now: whether anybody still waits for its answer and may have it, and a model may
   // give it.
   absl::Status CheckStillWanted() const;
-  absl::Status CheckAccess() const { return cadre::CheckAccess(services_, context_, path_); }
 
   void OnReadDone(bool ok) final;
   void OnDone() override;
@@ -47,6 +46,7 @@ class SingleRequestCall : public BytesReactor {
   // An answer may wait for its client, and nobody needs its request for that.
   void ReleaseRequest() { request_.Clear(); }
   ReadingWatch& watch() const { return *watch_; }
+  absl::Status CheckAccess() const { return cadre::CheckAccess(services_, context_, path_); }
 
  private:
   const ServiceContext& services_;

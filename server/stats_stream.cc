@@ -131,7 +131,8 @@ class StatsStream final : public SingleRequestCall {
     }
     message_ = SerializeMessage(response);
     // Who does not read has no next look at its key, either.
-    watch().Begin(services().stream.slow_reader_timeout, ReadingWatch::WhenLate::kTellFirst);
+    watch().Begin(MessagePatience(message_.Length(), services().stream.slow_reader_timeout),
+                  ReadingWatch::WhenLate::kTellFirst);
     StartWrite(&message_);
   }
 

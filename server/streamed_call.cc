@@ -1,5 +1,6 @@
 #include "server/streamed_call.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "server/grpc_status.h"
@@ -39,12 +40,14 @@ void StreamedCall::WriteNext() {
   }
 }
 
-// A message of what the outbox may hold anyway may wait without an end. A larger one need not be met by the outbox's
-// own limit, which it left behind; it has the time that a full outbox has, and its own.
+// Of a stream, what the outbox may hold anyway may wait without an end. More than that is not met by the outbox's own
+// limit, which it left behind; it has the time that a full outbox has, and its own.
 void StreamedCall::WatchMessage() {
-  if (message_.Length() <= services().stream.max_outbox_bytes) return;
-  const absl::Duration timeout = services().stream.slow_reader_timeout;
-  watch().Begin(timeout + MessagePatience(message_.Length(), timeout), ReadingWatch::WhenLate::kCutOff);
+  size_t bytes = message_.Length();
+  for (const grpc::ByteBuffer& waiting : waiting_) bytes += waiting.Length();
+  if (bytes <= services().stream.max_outbox_bytes && !IsOneAnswer()) return;
+  watch().Begin(services().stream.slow_reader_timeout + AnswerPatience(bytes, services().stream),
+                ReadingWatch::WhenLate::kCutOff);
 }
 
 void StreamedCall::OnWriteDone(bool ok) {
@@ -66,7 +69,8 @@ void StreamedCall::Finish(const absl::Status& status, const std::optional<Reques
 }
 
 void StreamedCall::CutOffAfter(absl::Duration patience) {
-  cut_off_.Set(patience, [stream = stream()] { stream->CutOff(); });
+  // A large message may have more time of its own left.
+  cut_off_.Set(std::max(patience, watch().TimeLeft()), [stream = stream()] { stream->CutOff(); });
 }
 
 }  // namespace cadre

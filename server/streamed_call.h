@@ -28,6 +28,8 @@ class StreamedCall : public RequestCall {
 
   // What the client is told of an event, which may be nothing yet. One call at a time, in the order of the events.
   virtual std::vector<grpc::ByteBuffer> Encode(const v1::GenerateResponse& event) = 0;
+  // Whether the answer is one, be it in several messages: who waits for it reads, and nothing of it may wait for ever.
+  virtual bool IsOneAnswer() const { return false; }
   // An error in the words of the API.
   virtual absl::Status Reword(const absl::Status& status) const { return status; }
 

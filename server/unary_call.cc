@@ -19,8 +19,7 @@ void UnaryCall::FinishWith(const absl::Status& status, const google::protobuf::M
   if (!status.ok()) return FinishWith(status);
   ReleaseRequest();
   response_ = SerializeMessage(answer);
-  watch().Begin(MessagePatience(response_.Length(), services().stream.slow_reader_timeout),
-                ReadingWatch::WhenLate::kCutOff);
+  watch().Begin(AnswerPatience(response_.Length(), services().stream), ReadingWatch::WhenLate::kCutOff);
   StartWriteAndFinish(&response_, grpc::WriteOptions(), grpc::Status::OK);
 }
 

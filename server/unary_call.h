@@ -19,7 +19,7 @@
 
 namespace cadre {
 
-// Has `method` finish it; and is cancelled when its client does not take the answer in time, as MessagePatience says.
+// Has `method` finish it; and is cancelled when its client does not take the answer in time, as AnswerPatience says.
 class UnaryCall final : public SingleRequestCall {
  public:
   // Runs on the thread that received the call, and finishes it, then or later and on any thread.

@@ -20,6 +20,7 @@ class VllmAnswer {
   // Of a request for `num_sequences` that is told of tokens as they come, or only at the end.
   VllmAnswer(bool is_streamed, int32_t num_sequences) : is_streamed_(is_streamed), num_sequences_(num_sequences) {}
 
+  bool is_streamed() const { return is_streamed_; }
   // What an event means to the client, which may be nothing yet. In the order of the events. Without chunks the
   // sequences come in the order of their indices, whichever ends first: clients number them as they come.
   std::vector<vllm_api::GenerateResponse> Translate(const v1::GenerateResponse& event);

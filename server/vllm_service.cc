@@ -64,6 +64,7 @@ class VllmCall final : public StreamedCall {
     for (const auto& response : exchange_->answer.Translate(event)) messages.push_back(SerializeMessage(response));
     return messages;
   }
+  bool IsOneAnswer() const override { return !exchange_->answer.is_streamed(); }
   absl::Status Reword(const absl::Status& status) const override { return RenameFields(status, &VllmFieldName); }
 
   // Whatever id the client has for it at the time, Abort knows it by that one.

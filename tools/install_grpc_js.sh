@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-packages=(@grpc/grpc-js@1 @grpc/proto-loader@0.8)
+packages=(@grpc/grpc-js@1.13.4 @grpc/proto-loader@0.8.0)
 folder=build/grpc-js
 log=build/grpc-js.log
 stamp="$folder/installed"
@@ -17,11 +17,12 @@ rm -rf "$folder"
 mkdir -p "$folder"
 echo '{"private": true}' >"$folder/package.json"
 echo "installing ${packages[*]} from npm's registry into $folder"
-if (cd "$folder" && timeout 300 npm install --no-audit --no-fund --no-progress --ignore-scripts --fetch-retries=0 \
+if (cd "$folder" && timeout 120 npm install --cache "$PWD/cache" --no-audit --no-fund --no-progress --ignore-scripts --fetch-retries=0 \
   --fetch-timeout=15000 "${packages[@]}") >"$log" 2>&1; then
   touch "$stamp"
 else
   rm -rf "$folder"
   reason=$(grep -m 1 "npm \(error\|ERR!\)" "$log" || tail -n 1 "$log")
+  reason=${reason:-no answer in time}
   echo "${packages[*]} could not be installed ($reason): the example for Node.js will not be run"
 fi

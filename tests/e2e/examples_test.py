@@ -61,7 +61,7 @@ class ExamplesTest(unittest.TestCase):
             self.assertIn(name, text)
 
     @unittest.skipUnless(shutil.which("node"), "node is not installed")
-    @unittest.skipUnless((GRPC_JS / "node_modules").is_dir(), "tools/install_grpc_js.sh could not install grpc-js")
+    @unittest.skipUnless((GRPC_JS / "installed").exists(), "tools/install_grpc_js.sh could not install grpc-js")
     def test_javascript_streams_and_tells_errors(self):
         # Node looks for packages in the folders above a module: this is a tree of the same shape below them.
         with tempfile.TemporaryDirectory(prefix="run-", dir=GRPC_JS) as tree, Server() as server:

@@ -84,7 +84,7 @@ GATEWAY_MUTANTS = [
     Mutant(
         "who reads the tokenizer in time must take it all at once",
         "server/reading_watch.cc",
-        "  ++num_begun_;\n  alarm_.Cancel();\n",
+        "  ++generation_;\n  due_ = absl::InfinitePast();\n  alarm_.Cancel();\n",
         "",
         "vllm_engine_test", "TokenizerStreamTest.WhoReadsSlowlyGetsItWhole"),
     Mutant(

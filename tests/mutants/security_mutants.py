@@ -48,13 +48,14 @@ SECURITY_MUTANTS = [
     Mutant(
         "of a stream the last message alone must be read",
         "server/streamed_call.cc",
-        "  if (message_.Length() <= services().stream.max_outbox_bytes) return;\n",
-        "  if (!is_ending_ || !waiting_.empty()) return;\n",
+        "  if (bytes <= services().stream.max_outbox_bytes && !IsOneAnswer()) return;\n",
+        "  if (bytes <= services().stream.max_outbox_bytes || !is_ending_ || !waiting_.empty()) return;\n",
         "services_test", "UnreadAnswerTest.AStreamWhoseFirstMessage*:UnreadAnswerTest.AnAnswerInParts*"),
     Mutant(
         "a watcher of experts need not read",
         "server/stats_stream.cc",
-        "    watch().Begin(services().stream.slow_reader_timeout, ReadingWatch::WhenLate::kTellFirst);\n",
+        "    watch().Begin(MessagePatience(message_.Length(), services().stream.slow_reader_timeout),\n"
+        "                  ReadingWatch::WhenLate::kTellFirst);\n",
         "",
         "services_test", "UnreadAnswerTest.AWatcherThatDoesNotReadLosesItsPlace"),
     Mutant(
@@ -68,7 +69,20 @@ SECURITY_MUTANTS = [
         "server/single_request_call.cc",
         "CheckAccess(); !status.ok()) return Finish",
         "CheckAccess(); status.code() == absl::StatusCode::kInternal) return Finish",
-        "services_test", "UnreadAnswerTest.AKeyThatIsWithdrawn*"),
+        "server_units_test", "SingleRequestCallTest.AKeyThatIsWithdrawn*"),
+    Mutant(
+        "a generation's key is judged when the headers come, and never again",
+        "server/request_call.cc",
+        "CheckAccess(services_, context_, path_); !status.ok()) {",
+        "CheckAccess(services_, context_, path_); status.code() == absl::StatusCode::kInternal) {",
+        "server_units_test", "SingleRequestCallTest.AKeyThatIsWithdrawn*"),
+    Mutant(
+        "parts of an answer are watched one by one",
+        "server/streamed_call.cc",
+        "  for (const grpc::ByteBuffer& waiting : waiting_) bytes += waiting.Length();\n"
+        "  if (bytes <= services().stream.max_outbox_bytes && !IsOneAnswer()) return;\n",
+        "  if (bytes <= services().stream.max_outbox_bytes) return;\n",
+        "services_test", "UnreadAnswerTest.AnAnswerInParts*"),
     Mutant(
         "a chain lives as long as its last certificate",
         "server/tls_files.cc",
