@@ -17,8 +17,8 @@ rm -rf "$folder"
 mkdir -p "$folder"
 echo '{"private": true}' >"$folder/package.json"
 echo "installing ${packages[*]} from npm's registry into $folder"
-if (cd "$folder" && timeout 120 npm install --cache "$PWD/cache" --no-audit --no-fund --no-progress --ignore-scripts --fetch-retries=0 \
-  --fetch-timeout=15000 "${packages[@]}") >"$log" 2>&1; then
+if (cd "$folder" && timeout 120 npm install --cache "$PWD/cache" --no-audit --no-fund --no-progress \
+  --ignore-scripts --fetch-retries=0 --fetch-timeout=15000 "${packages[@]}") >"$log" 2>&1; then
   touch "$stamp"
 else
   rm -rf "$folder"

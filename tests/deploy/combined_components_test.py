@@ -8,13 +8,13 @@ import tempfile
 import unittest
 
 from kube_shapes import object_findings
-from rendered import (EDGE_COMPONENT, EDGE_TLS_COMPONENT, KEYS_COMPONENT, KUBERNETES_MARK, MODEL_COMPONENTS,
-                      OTHER_OVERLAYS, TLS_COMPONENT, RenderedCase, of_kind, only, overlay, rendered, server_container,
-                      settings)
+from rendered import (EDGE_COMPONENT, EDGE_TLS_COMPONENT, KEYS_COMPONENT, KSERVE_KEYS_COMPONENT, KUBERNETES_MARK,
+                      MODEL_COMPONENTS, OTHER_OVERLAYS, TLS_COMPONENT, RenderedCase, of_kind, only, overlay, rendered,
+                      server_container, settings)
 from tls_component_test import ServerCase
 
 # Those that change the Deployment, and nothing of KServe's.
-DEPLOYMENT_COMPONENTS = (TLS_COMPONENT, EDGE_COMPONENT, EDGE_TLS_COMPONENT, *MODEL_COMPONENTS)
+DEPLOYMENT_COMPONENTS = (TLS_COMPONENT, EDGE_COMPONENT, EDGE_TLS_COMPONENT, KEYS_COMPONENT, *MODEL_COMPONENTS)
 
 
 def combined(overlays, *components):
@@ -80,8 +80,8 @@ class CombinedComponentsTest(RenderedCase):
             for overlays in (["kserve"], ["kserve", "cpu"]):
                 self.assertIn(f"the component {component} does not go with overlays/kserve",
                               self.refused(overlays, component))
-        for components in ((EDGE_COMPONENT, EDGE_TLS_COMPONENT), (KEYS_COMPONENT, TLS_COMPONENT),
-                           (TLS_COMPONENT, KEYS_COMPONENT)):
+        for components in ((EDGE_COMPONENT, EDGE_TLS_COMPONENT), (KSERVE_KEYS_COMPONENT, TLS_COMPONENT),
+                           (TLS_COMPONENT, KSERVE_KEYS_COMPONENT)):
             self.assertIn("does not go with overlays/kserve", self.refused(["kserve"], *components))
 
     def test_what_changes_a_deployment_does_not_render_without_one(self):
@@ -90,10 +90,14 @@ class CombinedComponentsTest(RenderedCase):
                 said = self.refused([name], component)
                 self.assertRegex(said, "nothing selected by Deployment|does not go with overlays")
 
+    def test_keys_for_kserve_do_not_render_without_its_runtime(self):
+        for overlays in (["cpu"], ["monitoring"]):
+            self.assertIn("nothing selected by ServingRuntime", self.refused(overlays, KSERVE_KEYS_COMPONENT))
+
 
 class KserveKeysTest(RenderedCase, ServerCase):
     def test_keys_come_from_a_secret(self):
-        objects = combined(["kserve"], KEYS_COMPONENT)
+        objects = combined(["kserve"], KSERVE_KEYS_COMPONENT)
         self.report([f for item in objects for f in object_findings(item)])
         container, before = server_container(objects), server_container(overlay("kserve"))
         path = settings(objects)["api-keys-file"]
@@ -112,12 +116,12 @@ class KserveKeysTest(RenderedCase, ServerCase):
                      "{containers: [{args: [a], volumeMounts: [{name: own, mountPath: /own}]}]}"):
             with self.assertRaisesRegex(AssertionError, "testing value .* failed"):
                 rendered("apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [own.yaml]\n"
-                         f"components: [{KUBERNETES_MARK}/components/{KEYS_COMPONENT}]\n",
+                         f"components: [{KUBERNETES_MARK}/components/{KSERVE_KEYS_COMPONENT}]\n",
                          **{"own.yaml": "apiVersion: serving.kserve.io/v1alpha1\nkind: ServingRuntime\n"
                                         f"metadata: {{name: cadre}}\nspec: {spec}\n"})
 
     def test_a_server_with_these_arguments_asks_for_a_key(self):
-        path = settings(combined(["kserve"], KEYS_COMPONENT))["api-keys-file"]
+        path = settings(combined(["kserve"], KSERVE_KEYS_COMPONENT))["api-keys-file"]
         with tempfile.TemporaryDirectory(prefix="cadre-kserve-") as folder:
             keys = os.open(f"{folder}/keys", os.O_WRONLY | os.O_CREAT, 0o440)
             os.write(keys, b"app generation a-secret-of-many-characters\n")

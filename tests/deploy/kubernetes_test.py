@@ -11,9 +11,10 @@ import sys
 import unittest
 
 from kube_shapes import object_findings
-from rendered import (EDGE_COMPONENT, EDGE_TLS_COMPONENT, KEYS_COMPONENT, KUBERNETES, KUBERNETES_MARK,
-                      MODEL_COMPONENTS, OTHER_OVERLAYS, ROOT, SERVER_OVERLAYS, TLS_COMPONENT, RenderedCase, of_kind,
-                      only, overlay, rendered, seconds, server_container, settings, with_component)
+from rendered import (EDGE_COMPONENT, EDGE_TLS_COMPONENT, KEYS_COMPONENT, KSERVE_KEYS_COMPONENT, KUBERNETES,
+                      KUBERNETES_MARK, MODEL_COMPONENTS, OTHER_OVERLAYS, ROOT, SERVER_OVERLAYS, TLS_COMPONENT,
+                      RenderedCase, of_kind, only, overlay, rendered, seconds, server_container, settings,
+                      with_component)
 
 SERVING = (*SERVER_OVERLAYS, "kserve")
 
@@ -86,7 +87,8 @@ class StructureTest(RenderedCase):
             self.assertIn("fsGroup", pod["securityContext"])
 
     def test_no_folder_is_left_out(self):
-        components = (*MODEL_COMPONENTS, EDGE_COMPONENT, EDGE_TLS_COMPONENT, KEYS_COMPONENT, TLS_COMPONENT)
+        components = (*MODEL_COMPONENTS, EDGE_COMPONENT, EDGE_TLS_COMPONENT, KEYS_COMPONENT, KSERVE_KEYS_COMPONENT,
+                      TLS_COMPONENT)
         for kind, listed in (("overlays", SERVER_OVERLAYS + OTHER_OVERLAYS), ("components", components)):
             there = {str(path.parent.relative_to(KUBERNETES / kind))
                      for path in (KUBERNETES / kind).rglob("kustomization.yaml")}

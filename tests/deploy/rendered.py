@@ -24,6 +24,7 @@ MODEL_COMPONENTS = ("model-image", "model-init")
 EDGE_COMPONENT = "edge"
 EDGE_TLS_COMPONENT = "edge-tls"
 KEYS_COMPONENT = "api-keys"
+KSERVE_KEYS_COMPONENT = "kserve-api-keys"
 TLS_COMPONENT = "tls"
 # The first kubectl whose kustomize knows all that is used: 5.0.
 OLDEST_KUBECTL = (1, 27)

@@ -14,7 +14,7 @@ import unittest
 import grpc
 
 from harness import (ROOT, SERVING, Completion, Server, error_details, experts, experts_grpc, free_port,
-                     generation_grpc, health_status, request)
+                     generation_grpc, health_status, models, models_grpc, request)
 from http2_flood import Attacker, endless_headers, rapid_reset
 
 CONFIG = ROOT / "deploy" / "haproxy" / "haproxy.cfg"
@@ -95,6 +95,20 @@ class EdgeTest(unittest.TestCase):
         with self.assertRaises(grpc.RpcError) as caught:
             Completion(edge.generation.Generate(request("x" * (4 << 20), max_tokens=1), timeout=30))
         self.assertEqual(caught.exception.code(), grpc.StatusCode.INVALID_ARGUMENT)
+
+    def test_a_stream_that_nobody_reads_holds_up_nobody(self):
+        edge = self.edge()
+        message = request(ids=[7] * 3000, max_tokens=1, temperature=0)
+        message.output.prompt_logprobs = 20  # an event of several times the window
+        stream = edge.generation.Generate(message, timeout=60)
+        self.addCleanup(stream.cancel)
+        end = time.monotonic() + 20
+        while self.server.metric("cadre_requests_finished_total", outcome="ok") < 1:
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.05)
+        time.sleep(0.5)  # what can be sent has been
+        models_grpc.ModelServiceStub(edge.channel).ListModels(models.ListModelsRequest(), timeout=5)
+        self.assertTrue(next(stream).HasField("started"))
 
     def test_a_cancel_reaches_the_server(self):
         edge = self.edge()
