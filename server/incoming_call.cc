@@ -71,7 +71,7 @@ grpc::internal::MethodHandler* GuardCalls(const ServiceContext& services, std::s
   if (services.access != nullptr) services.access->LeaveToHandler(path);
   return new grpc::internal::CallbackBidiHandler<grpc::ByteBuffer, grpc::ByteBuffer>(
       [&services, path = std::move(path),
-       make = std::move(make)](grpc::CallbackServerContext* context) noexcept -> BytesReactor* {
+       make = std::move(make)](grpc::CallbackServerContext* context) -> BytesReactor* {
         if (const absl::Status status = CheckAccess(services, *context, path); !status.ok()) {
           return new RefusedCall(status);
         }

@@ -44,7 +44,7 @@ CallLabels LabelsOf(const ServiceContext& services, const grpc::CallbackServerCo
 // DEADLINE_EXCEEDED (REQUEST_TIMEOUT).
 absl::Status RequestTimeout(absl::Duration timeout);
 
-// `make` throws nothing: what it throws ends the process. The handler of the method `path`: asks CheckAccess of each
+// The handler of the method `path`: asks CheckAccess of each
 // call when its headers are there, answers a refusal with all its details, and reads nothing of it; else `make` makes
 // the call. From now on the door leaves these calls to it. `services` must outlive the server. The service marks the
 // method as streamed, and as raw with this.

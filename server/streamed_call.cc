@@ -46,8 +46,8 @@ void StreamedCall::WatchMessage() {
   size_t bytes = message_.Length();
   for (const grpc::ByteBuffer& waiting : waiting_) bytes += waiting.Length();
   if (bytes <= services().stream.max_outbox_bytes && !IsOneAnswer()) return;
-  watch().Begin(services().stream.slow_reader_timeout + AnswerPatience(bytes, services().stream),
-                ReadingWatch::WhenLate::kCutOff);
+  const absl::Duration timeout = services().stream.slow_reader_timeout;
+  watch().Begin(timeout + MessagePatience(bytes, timeout), ReadingWatch::WhenLate::kCutOff);
 }
 
 void StreamedCall::OnWriteDone(bool ok) {

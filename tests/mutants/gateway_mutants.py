@@ -82,11 +82,11 @@ GATEWAY_MUTANTS = [
         "return is_late_ && context_ == nullptr ? SlowReader(patience_)",
         "vllm_engine_test", "TokenizerStreamTest.WhoReadsTooLateIsToldWhy"),
     Mutant(
-        "who reads the tokenizer in time must take it all at once",
+        "who has read a message must read the next one in time",
         "server/reading_watch.cc",
         "  ++generation_;\n  due_ = absl::InfinitePast();\n  alarm_.Cancel();\n",
         "",
-        "vllm_engine_test", "TokenizerStreamTest.WhoReadsSlowlyGetsItWhole"),
+        "services_test", "UnreadAnswerTest.AWatcherThatReadsMayBeToldSeldom"),
     Mutant(
         "who takes an event bit by bit reads nothing",
         "server/streamed_call.cc",

@@ -191,6 +191,20 @@ TEST(UnreadAnswerTest, AWatcherThatDoesNotReadLosesItsPlace) {
   EXPECT_EQ(sloth.status.error_code(), grpc::StatusCode::CANCELLED) << sloth.status.error_message();
 }
 
+// The pause between two messages is the server's.
+TEST(UnreadAnswerTest, AWatcherThatReadsMayBeToldSeldom) {
+  const auto server = ServerWith(absl::Milliseconds(200));
+  v1::WatchExpertStatsRequest request;
+  request.mutable_interval()->set_nanos(600'000'000);
+  grpc::ClientContext context;
+  const auto stream = server->experts->WatchExpertStats(&context, request);
+  v1::WatchExpertStatsResponse message;
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(stream->Read(&message)) << i;
+  context.TryCancel();
+  stream->Finish();
+  EXPECT_EQ(NumCutOff(*server), 0);
+}
+
 TEST(UnreadAnswerTest, PatienceIsOfEachMebibyteBegun) {
   EXPECT_EQ(MessagePatience(0, absl::Seconds(10)), absl::Seconds(10));
   EXPECT_EQ(MessagePatience((1 << 20) - 1, absl::Seconds(10)), absl::Seconds(10));
