@@ -279,10 +279,8 @@ void EngineLoop::ReleaseBlocks(Sequence* sequence, const absl::Status& status) {
     is_in_flight ? scheduler_.Retire(sequence) : scheduler_.Finish(sequence);
     return;
   }
-  // Nobody writes any more where it is cleared.
-  for (const std::unique_ptr<OrderedStep>& step : in_flight_) Await(step.get());
   const std::vector<int32_t> blocks = scheduler_.Discard(sequence);
-  if (!blocks.empty()) parts_.runner->ScrubBlocks(blocks);
+  if (!blocks.empty()) ScrubBlocks(blocks);
 }
 
 void EngineLoop::EndAll(const absl::Status& status) {

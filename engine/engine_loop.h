@@ -113,8 +113,12 @@ class EngineLoop {
 
   // Waits for the oldest step that was ordered, and tells what came of it.
   void FinishStep();
+  // Gives back the blocks of those who ended before `step`, in which they had a last row, did.
+  void ReleaseRetired(const OrderedStep& step);
   // Its sequences end, and with them the step behind it.
   void FailStep(const OrderedStep& step);
+  // Of blocks that are nobody's, while no step may write there.
+  void ScrubBlocks(std::span<const int32_t> blocks);
   void CloseStep(OrderedStep* step);
   std::unique_ptr<OrderedStep> NewStep(absl::Time begin);
   // Rows of `step` whose sequences go on behind it, whatever it gives; nothing if one of them needs the host to know

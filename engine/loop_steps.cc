@@ -3,6 +3,7 @@
 #include <iterator>
 #include <memory>
 #include <optional>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "engine/base/failpoint.h"
 #include "engine/batch_builder.h"
 #include "engine/engine_loop.h"
+#include "kernels/ops.h"
 
 namespace cadre {
 namespace {
@@ -149,7 +151,7 @@ void EngineLoop::FinishStep() {
   Await(in_flight_.front().get());
   std::unique_ptr<OrderedStep> step = std::move(in_flight_.front());
   in_flight_.pop_front();
-  scheduler_.ReleaseRetired();  // who ended before this has no row in the step behind
+  ReleaseRetired(*step);
   if (step->status.ok()) {
     Publish(step.get(), Sample(step.get()));
   } else {
@@ -157,6 +159,23 @@ void EngineLoop::FinishStep() {
   }
   CloseStep(step.get());
   spare_steps_.push_back(std::move(step));
+}
+
+void EngineLoop::ReleaseRetired(const OrderedStep& step) {
+  // A row that nobody wants may be wrong as any other. All rows of a step that was ordered ahead are sampled.
+  bool is_sound = step.status.ok();
+  for (size_t i = 0; is_sound && step.is_ahead && i < step.plan.chunks.size(); ++i) {
+    is_sound = IsActive(step.plan.chunks[i].sequence) || step.result.sampled.tokens[i] != kSampledNan;
+  }
+  if (is_sound) return scheduler_.ReleaseRetired();  // who ended before this has no row in the step behind
+  const std::vector<int32_t> blocks = scheduler_.DiscardRetired();
+  if (!blocks.empty()) ScrubBlocks(blocks);
+}
+
+void EngineLoop::ScrubBlocks(std::span<const int32_t> blocks) {
+  // Nobody writes any more where it is cleared.
+  for (const std::unique_ptr<OrderedStep>& step : in_flight_) Await(step.get());
+  parts_.runner->ScrubBlocks(blocks);
 }
 
 void EngineLoop::FailStep(const OrderedStep& step) {

@@ -150,6 +150,17 @@ void Scheduler::ReleaseRetired() {
   retired_.clear();
 }
 
+std::vector<int32_t> Scheduler::DiscardRetired() {
+  std::vector<int32_t> forgotten;
+  for (const std::vector<int32_t>& blocks : std::exchange(retired_, {})) {
+    cache_.Release(blocks);
+    if (blocks.empty()) continue;
+    const std::vector<int32_t> more = cache_.Forget(blocks);
+    forgotten.insert(forgotten.end(), more.begin(), more.end());
+  }
+  return forgotten;
+}
+
 std::vector<int32_t> Scheduler::Discard(Sequence* sequence) {
   const std::vector<int32_t> blocks = sequence->block_table();
   Finish(sequence);

@@ -78,6 +78,8 @@ class Scheduler {
   // The same for one with a row in a step that is still computed: nobody gets its blocks before ReleaseRetired.
   void Retire(Sequence* sequence);
   void ReleaseRetired();
+  // Instead of it, as Discard: returns the blocks that are nobody's now, in the prefix cache neither.
+  std::vector<int32_t> DiscardRetired();
   // The same for a sequence whose keys and values are not to be trusted: nothing of it stays in the prefix cache.
   // Returns the blocks that are free now and should be cleared.
   std::vector<int32_t> Discard(Sequence* sequence);

@@ -260,6 +260,32 @@ TEST(EngineAheadTest, NotANumberEndsItsOwnRequestAndIsClearedBehindTheStepUnderW
   EXPECT_EQ(harness.engine->Snapshot().discarded_tokens, 1);
 }
 
+// Its blocks go to others, who would read what is not cleared.
+TEST(EngineAheadTest, NotANumberInARowThatIsNobodysIsClearedToo) {
+  for (const bool is_nan : {false, true}) {
+    EngineHarness harness(AheadOptions());
+    Ticket ended{.prompt = MakePrompt(6, 1)};
+    const std::vector<int32_t> expected = harness.Expected(ended, 30);
+    const int32_t last = FirstNewToken(expected, 9);
+    const Ticket neighbor = harness.MustSubmit(MakePrompt(4, 2), 30);
+    ended = harness.MustSubmit(ended.prompt, 30, StopAt(expected, last));
+    while (!ended.sink->finished()) ASSERT_TRUE(harness.engine->Step());
+    ASSERT_EQ(harness.runner->num_ordered(), 1u);
+    harness.runner->after = [&, is_first = true](const ForwardBatch&, ForwardResult* result) mutable {
+      // The last row: who came last.
+      if (std::exchange(is_first, false) && is_nan) result->logits.back() = std::numeric_limits<float>::quiet_NaN();
+    };
+    ASSERT_TRUE(harness.engine->Step());
+    harness.runner->after = nullptr;
+    EXPECT_EQ(harness.engine->Snapshot().discarded_tokens, 1);
+    EXPECT_EQ(harness.runner->scrubbed.empty(), !is_nan);
+    EXPECT_TRUE(harness.engine->Audit().ok()) << harness.engine->Audit();
+    harness.RunUntilIdle();
+    EXPECT_EQ(neighbor.sink->token_ids(), harness.Expected(neighbor, 30));
+    EXPECT_TRUE(ended.sink->summary().status.ok());
+  }
+}
+
 TEST(EngineAheadTest, StoppingWaitsForTheStepUnderWay) {
   EngineHarness harness(AheadOptions());
   const Ticket a = harness.MustSubmit(MakePrompt(5, 1), 20);

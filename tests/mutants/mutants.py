@@ -230,7 +230,7 @@ MUTANTS = [
     Mutant(
         "blocks of a request with NaN logits are reused as they are",
         "engine/engine_loop.cc",
-        "  if (!blocks.empty()) parts_.runner->ScrubBlocks(blocks);\n",
+        "  if (!blocks.empty()) ScrubBlocks(blocks);\n",
         "",
         "engine_prefix_test", "EnginePrefixTest.ARequestWithNanLogitsFailsAloneAndIsScrubbed"),
     Mutant(

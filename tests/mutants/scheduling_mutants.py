@@ -59,8 +59,14 @@ SCHEDULING_MUTANTS = [
         "is_in_flight ? scheduler_.Finish(sequence) : scheduler_.Finish(sequence);",
         "engine_ahead_test", "EngineAheadTest.WhoEndsUnforeseen*"),
     Mutant(
+        "what is nobody's may stay no number",
+        "engine/loop_steps.cc",
+        "step.result.sampled.tokens[i] != kSampledNan;",
+        "step.result.sampled.tokens[i] >= kSampledNan - 1;",
+        "engine_ahead_test", "EngineAheadTest.NotANumberInARowThatIsNobodys*"),
+    Mutant(
         "blocks are cleared under a step that writes there",
-        "engine/engine_loop.cc",
+        "engine/loop_steps.cc",
         "  for (const std::unique_ptr<OrderedStep>& step : in_flight_) Await(step.get());\n",
         "",
         "engine_ahead_test", "EngineAheadTest.NotANumber*"),
